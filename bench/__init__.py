@@ -1,0 +1,1 @@
+"""The harness: compares placement solvers on the twin, calibrates, trains, reports."""

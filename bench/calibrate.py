@@ -1,0 +1,352 @@
+"""`python -m bench.calibrate runs=DIR`: fit serving profiles to published vLLM runs.
+
+KV capacity and adapter load times are looked up in the measured tables, scheduler time and step time are fitted
+(`twin.calibration`). Whole scenarios are left out of the fit, and the step-time error on their runs is printed and kept
+in the profile with everything else that it was made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+from omegaconf import MISSING
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from bench.cli import command
+from bench.published import (
+    OPEN_REQUESTS_CAP,
+    PROFILE_OF_MODEL,
+    read_runs,
+    read_table,
+    run_of_row,
+)
+from twin import UserError
+from twin.calibration import (
+    OperatingPoint,
+    StepObservation,
+    fit_scheduler_time,
+    fit_step_time,
+    kv_capacity_from_rows,
+    load_times_from_rows,
+    match_operating_point,
+    step_term_values,
+)
+from twin.calibration.step_time import Floats
+from twin.profile import STEP_TERMS, ServingProfile
+
+SOURCE = (
+    "real vLLM 0.8.5 runs published with arXiv 2508.08343 (repository FerranAgulloLopez/GPULLMAdapterOptimization, "
+    "Apache-2.0)"
+)
+
+# What the tables do not say of these servers: flags and limits of the published set-up.
+FLAGS = {
+    "llama-3.1-8b-instruct": {"model": "meta-llama/Llama-3.1-8B-Instruct", "max_model_len": 131072},
+    "qwen-2.5-7b-instruct": {"model": "Qwen/Qwen2.5-7B-Instruct", "max_model_len": 32768},
+}
+VERSION = "0.8.5"
+MAX_NUM_SEQS = 2048
+# CUDA graphs are captured for up to this many tokens (vLLM's default), or for max_num_seqs where that is less.
+GRAPH_TOKENS = 512
+GRAPH_STEP = 8
+# Steps of the micro-benchmarks in the step table: tokens in the KV cache per running request, between their 4 prompt
+# tokens and their 100 to 400 output tokens.
+MICRO_KV_PER_REQUEST = 60.0
+# First guess of the step model, near what the published twin says of an idle and of a full server.
+FIRST_GUESS = {"constant": 12.0, "adapters": 0.27, "tokens": 0.03, "max_loras": 0.03, "tokens_x_max_loras": 1e-4}
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass
+class CalibrateConfig:
+    """Options of `python -m bench.calibrate`; `conf/calibrate.yaml` says what each is for."""
+
+    runs: str = MISSING
+    models: list[str] = field(default_factory=lambda: sorted(PROFILE_OF_MODEL))
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    out: str = "results/runs/profiles"
+    rounds: int = 2
+    window_s: float = 1500.0
+    micro_weight: float = 0.1
+    threads: int = 2
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """A fitted profile and its errors on mean step times, in percent."""
+
+    profile: ServingProfile
+    fitted_runs: int
+    left_out_runs: int
+    fit_error_pct: float
+    left_out_error_pct: float
+    micro_error_pct: float
+
+
+@command("calibrate", CalibrateConfig)
+def main(config: CalibrateConfig) -> None:
+    """Fit the profiles asked for and write them."""
+    console = Console()
+    console.print(f"calibrating {', '.join(config.models)} on {config.runs}, seed {config.seed}")
+    table = Table(title="Mean absolute step-time error")
+    for heading in ("profile", "runs fitted", "error", "runs left out", "error on runs left out", "micro-benchmarks"):
+        table.add_column(heading, justify="left" if heading == "profile" else "right")
+    out = Path(config.out)
+    for model in config.models:
+        if model not in PROFILE_OF_MODEL:
+            raise UserError(f"models={model}: no such model in the run tables; known are {sorted(PROFILE_OF_MODEL)}")
+        report = calibrate(config, model, console)
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / (report.profile.name.replace("/", "__") + ".json")
+        report.profile.save(path)
+        console.print(f"wrote {path}")
+        table.add_row(
+            report.profile.name,
+            str(report.fitted_runs),
+            f"{report.fit_error_pct:.2f} %",
+            str(report.left_out_runs),
+            f"{report.left_out_error_pct:.2f} %",
+            f"{report.micro_error_pct:.2f} %",
+        )
+    console.print(table)
+
+
+def calibrate(config: CalibrateConfig, model: str, console: Console) -> CalibrationReport:
+    """Fit one model's profile."""
+    runs = read_runs(config.runs)
+    runs = runs[(runs.model == model) & ~runs.memory_error & (runs.series_mean_running > 0.5)].reset_index(drop=True)
+    left_out_names = config.left_out.get(model, [])
+    unknown = sorted(set(left_out_names) - set(runs.scenario))
+    if unknown:
+        raise UserError(f"left_out.{model}: no scenario {unknown[0]} in the runs; there are {sorted(set(runs.scenario))}")
+    left_out = runs.scenario.isin(left_out_names).to_numpy()
+    if left_out.all():
+        raise UserError(f"left_out.{model}: every scenario is left out; at least one must be fitted")
+    step_ms = measured_step_ms(runs)
+    profile = starting_profile(config.runs, model, runs[~left_out])
+    observations = [
+        StepObservation(
+            run.workload.requests,
+            run.workload.ranks,
+            run.max_loras,
+            run.max_lora_rank,
+            float(measured),
+            OPEN_REQUESTS_CAP,
+        )
+        for run, measured in zip(
+            (run_of_row(row, profile, seed=config.seed) for _, row in runs.iterrows()), step_ms, strict=True
+        )
+    ]
+    micro_terms, micro_ms, micro_weight = micro_benchmarks(config.runs, model)
+    micro_weight *= config.micro_weight * (~left_out).sum() / micro_weight.sum()
+    weight = np.concatenate([np.ones((~left_out).sum()), micro_weight])
+    points: list[OperatingPoint] = []
+    scales = np.ones(len(observations))
+    predicted = step_ms
+    micro_predicted = micro_ms
+    for number in range(config.rounds):
+        points = match_all(observations, profile, scales, config, console, f"{model}, round {number + 1}")
+        terms = np.array([point.terms for point in points])
+        other = np.array([point.other_ms for point in points])
+        fit = fit_step_time(
+            np.vstack([terms[~left_out], micro_terms]),
+            np.concatenate([step_ms[~left_out], micro_ms]),
+            np.concatenate([other[~left_out], np.zeros(len(micro_ms))]),
+            weight,
+        )
+        coefficients = np.array(fit.step_ms)
+        predicted = terms @ coefficients + other
+        micro_predicted = micro_terms @ coefficients
+        scales = np.clip((step_ms - other) / (terms @ coefficients), 0.5, 2.0)
+        profile = replace(profile, step_ms=tuple(float(f"{c:.6g}") for c in coefficients))
+    error = np.abs(predicted / step_ms - 1) * 100
+    report = CalibrationReport(
+        profile,
+        int((~left_out).sum()),
+        int(left_out.sum()),
+        float(error[~left_out].mean()),
+        float(error[left_out].mean()) if left_out.any() else float("nan"),
+        float(np.abs(micro_predicted / micro_ms - 1).mean() * 100),
+    )
+    overhead_ms = request_overhead_ms(runs[~left_out], profile, config)
+    provenance = {
+        "source": SOURCE,
+        "command": f"python -m bench.calibrate runs=DIR seed={config.seed}",
+        "left_out_scenarios": left_out_names,
+        "fitted_runs": report.fitted_runs,
+        "left_out_runs": report.left_out_runs,
+        "step_time_error_pct_fitted": round(report.fit_error_pct, 2),
+        "step_time_error_pct_left_out": round(report.left_out_error_pct, 2),
+        "step_time_error_pct_micro_benchmarks": round(report.micro_error_pct, 2),
+        "ranks_measured": list(profile.ranks),
+    }
+    profile = replace(profile, request_overhead_ms=round(overhead_ms, 2), provenance=provenance)
+    return replace(report, profile=profile)
+
+
+def measured_step_ms(runs: pd.DataFrame) -> Floats:
+    """Mean step time of each run, weighted by running requests: running / generated tokens per second.
+
+    Requests still open at the end made tokens that the client's total leaves out: half an output each.
+    """
+    in_flight = runs.series_mean_running * runs.mean_output_len.fillna(200.0) / 2
+    generated = (runs.total_output_tokens + in_flight) / runs.total_time_s
+    step: Floats = (1000 * runs.series_mean_running / generated).to_numpy()
+    return step
+
+
+def starting_profile(folder: str, model: str, fitted: pd.DataFrame) -> ServingProfile:
+    """Everything but the step time."""
+    capacity = read_table(
+        folder, "kv_capacity.csv", ("model", "vllm_version", "max_loras", "max_lora_rank", "max_num_seqs",
+                                    "kv_cache_tokens", "memory_error")
+    )  # fmt: skip
+    own = capacity[(capacity.model == model) & (capacity.vllm_version == VERSION)]
+    served = own[own.max_num_seqs == MAX_NUM_SEQS]
+    rows = served[served.max_loras > 0]
+    without = served[served.max_loras == 0].kv_cache_tokens
+    largest = int(rows.kv_cache_tokens.max()) if without.empty else int(without.iloc[0])
+    kv = kv_capacity_from_rows(
+        (
+            (int(row.max_loras), int(row.max_lora_rank), 0 if row.memory_error else int(row.kv_cache_tokens))
+            for _, row in rows.iterrows()
+        ),
+        largest,
+    )
+    loads = read_table(
+        folder, "load_latency.csv", ("model", "vllm_version", "phase", "max_lora_rank", "adapter_rank", "mean_ms")
+    )
+    loads = loads[(loads.model == model) & (loads.vllm_version == VERSION)]
+    to_gpu = loads[loads.phase == "serving_cpu_to_gpu"].groupby(["max_lora_rank", "adapter_rank"]).mean_ms.mean()
+    to_host = loads[loads.phase == "server_start_disk_to_cpu"].groupby("adapter_rank").mean_ms.mean()
+    load_ms, disk_load_ms = load_times_from_rows(
+        {(int(server), int(rank)): float(ms) for (server, rank), ms in to_gpu.items()},
+        {int(rank): float(ms) for rank, ms in to_host.items()},
+    )
+    overhead = read_table(
+        folder, "sched_overhead.csv", ("max_loras", "n_adapters", "avg_batch_size", "avg_waiting_queue",
+                                       "sched_ms_per_step")
+    )  # fmt: skip
+    scheduler = fit_scheduler_time(
+        overhead.avg_batch_size.to_numpy(),
+        overhead.avg_waiting_queue.to_numpy(),
+        (1 - np.minimum(1, overhead.max_loras / overhead.n_adapters)).to_numpy(),
+        overhead.sched_ms_per_step.to_numpy(),
+    )
+    unsaturated = fitted[~fitted.port_exhaustion & (fitted.len_source == "prompt_pool")]
+    generated = (unsaturated.total_output_tokens / unsaturated.completed / unsaturated.mean_output_len).median()
+    constant, per_running, per_skipped, per_waiting = (float(f"{c:.4g}") for c in scheduler.scheduler_ms)
+    return ServingProfile(
+        name=f"{PROFILE_OF_MODEL[model]}/h100-64gb",
+        model=str(FLAGS[model]["model"]),
+        gpu="h100-64gb",
+        engine="vllm",
+        engine_version=VERSION,
+        kv=kv,
+        step_ms=tuple(FIRST_GUESS.get(term, 0.0) for term in STEP_TERMS),
+        scheduler_ms=(constant, per_running, per_skipped, per_waiting),
+        load_ms=load_ms,
+        disk_load_ms=disk_load_ms,
+        max_num_seqs=MAX_NUM_SEQS,
+        max_model_len=int(str(FLAGS[model]["max_model_len"])),
+        eager_above_tokens=GRAPH_TOKENS,
+        generated_fraction=round(float(generated), 3),
+    )
+
+
+def micro_benchmarks(folder: str, model: str) -> tuple[Floats, Floats, Floats]:
+    """Terms, step times without scheduling, and weights of the per-step measurements with LoRA.
+
+    They tell apart what serving runs do not: there, prefill tokens are always in proportion to running requests.
+    """
+    steps = read_table(
+        folder, "step_times_binned.csv", ("model", "lora_enabled", "max_loras", "n_steps", "mean_batched_tokens",
+                                          "mean_distinct_adapters", "step_ms_median", "sched_ms_median")
+    )  # fmt: skip
+    probes = read_table(folder, "lora_overhead.csv", ("model", "max_num_seqs", "vllm_version", "max_lora_rank"))
+    probes = probes[(probes.model == model) & (probes.vllm_version == VERSION)]
+    steps = steps[(steps.model == model) & steps.lora_enabled]
+    max_num_seqs = float(probes.max_num_seqs.max())
+    # Bins of a step or two hold the compilation of a kernel at its first use: some hundred milliseconds.
+    usual = steps.step_ms_median < 3 * steps.groupby("distinct_adapters_gt").step_ms_median.transform("median")
+    steps = steps[usual]
+    tokens = steps.mean_batched_tokens.to_numpy()
+    running = np.minimum(tokens, max_num_seqs)
+    terms = step_term_values(
+        running,
+        steps.mean_distinct_adapters.to_numpy(),
+        tokens,
+        running * MICRO_KV_PER_REQUEST,
+        np.zeros(len(steps)),
+        int(steps.max_loras.iloc[0]),
+        int(probes.max_lora_rank.iloc[0]),
+        min(GRAPH_TOKENS, int(np.ceil(max_num_seqs / GRAPH_STEP) * GRAPH_STEP)),
+    )
+    own_ms = (steps.step_ms_median - steps.sched_ms_median).to_numpy()
+    return terms, own_ms, np.minimum(steps.n_steps.to_numpy(), 50.0)
+
+
+def match_all(  # noqa: PLR0913  # what is matched, and how it is shown
+    observations: list[StepObservation],
+    profile: ServingProfile,
+    scales: Floats,
+    config: CalibrateConfig,
+    console: Console,
+    title: str,
+) -> list[OperatingPoint]:
+    """Operating points of all runs, in threads, with progress."""
+    with progress_bar(console) as progress:
+        task = progress.add_task(title, total=len(observations))
+
+        def one(pair: tuple[StepObservation, float]) -> OperatingPoint:
+            point = match_operating_point(
+                pair[0], profile, window_s=min(config.window_s, 3600.0), start_scale=float(pair[1])
+            )
+            progress.advance(task)
+            return point
+
+        return in_threads(one, list(zip(observations, scales, strict=True)), config.threads)
+
+
+def in_threads(function: Callable[[Item], Result], items: list[Item], threads: int) -> list[Result]:
+    """`function` of every item, in order, in threads."""
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        return list(pool.map(function, items))
+
+
+def progress_bar(console: Console) -> Progress:
+    """The progress bar of long commands; it draws nothing where the output is no terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+def request_overhead_ms(fitted: pd.DataFrame, profile: ServingProfile, config: CalibrateConfig) -> float:
+    """What the client's time to first token has on top of the engine's: the median over idle fitted runs."""
+    from bench.published import replay
+
+    idle = fitted[fitted.series_mean_running < 20]
+    runs = [run_of_row(row, profile, seed=config.seed) for _, row in idle.iterrows()]
+    simulated = in_threads(lambda run: replay(run, profile).ttft.p50_ms, runs, config.threads)
+    return max(0.0, float(np.median(idle.median_ttft_ms.to_numpy() - np.array(simulated))))
+
+
+if __name__ == "__main__":
+    main()

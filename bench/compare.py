@@ -1,0 +1,276 @@
+"""Candidates: each solver's placement for one workload, scored on the twin with the same requests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from bench.cli import explain
+from bench.fleet import fewest_gpus
+from bench.rows import ERROR, Row
+from solvers.base import Problem, Solution, Solver
+from twin import Lengths, Score, ServingProfile, UserError, Workload, score_placement, workload_from_groups
+
+if TYPE_CHECKING:
+    from predictors import Predictor
+    from solvers.objectives.base import Objective
+    from twin import GpuResult
+
+DISTRIBUTION = "lora-placement-bench"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What all candidates of a run have in common.
+
+    Attributes
+    ----------
+    workload, profile, objective
+    gpus : int, optional
+        GPU limit.
+    time_limit_s : float
+        For each solver.
+    seed : int
+        For solvers that draw.
+    threads : int
+        GPUs that are simulated at the same time.
+    load_predictor : callable, optional
+        Gives the predictor of the profile's name; by default the shipped one.
+    """
+
+    workload: Workload
+    profile: ServingProfile
+    objective: Objective
+    gpus: int | None = None
+    time_limit_s: float = 60.0
+    seed: int = 0
+    threads: int = 2
+    load_predictor: Callable[[str], Predictor] | None = None
+
+    def __post_init__(self) -> None:
+        if self.gpus is not None and self.gpus < 1:
+            raise UserError(f"gpus={self.gpus} must be 1 or more, or null for no limit")
+        if self.gpus is None and not self.objective.minimise_gpus:
+            raise UserError(f"objective={self.objective.name} compares placements on a given fleet: add gpus=N")
+        if not self.time_limit_s > 0:
+            raise UserError(f"time_limit_s={self.time_limit_s} must be a positive number of seconds")
+        if self.threads < 1:
+            raise UserError(f"threads={self.threads} must be 1 or more")
+
+    def problem(self, solver: Solver) -> Problem:
+        """The problem as this solver gets it."""
+        predictor = None
+        if solver.tags.needs_predictor:
+            predictor = (self.load_predictor or _shipped_predictor)(self.profile.name)
+        return Problem(
+            workload=self.workload,
+            profile=self.profile,
+            objective=self.objective,
+            predictor=predictor,
+            max_gpus=self.gpus,
+            time_limit_s=self.time_limit_s,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A solution with its score, where it has a placement."""
+
+    solution: Solution
+    score: Score | None = None
+    score_time_s: float = 0.0
+
+    @property
+    def feasible(self) -> bool:
+        return self.score is not None and self.score.feasible
+
+
+def compare(comparison: Comparison, solvers: Mapping[str, Callable[[], Solver]]) -> Iterator[Row]:
+    """Yield one row for each solver, in the order given, as soon as it is there.
+
+    A solver that raises an exception gets a row with status "error"; the others go on.
+
+    Parameters
+    ----------
+    comparison : Comparison
+    solvers : mapping of str to callable
+        For each solver's name what makes it.
+    """
+    for name, make in solvers.items():
+        try:
+            yield _candidate(comparison, name, make())
+        except Exception as error:  # noqa: BLE001  # whatever a solver does wrong must not end the comparison
+            yield error_row(error, base_row(comparison, name))
+
+
+def base_row(comparison: Comparison, solver: str) -> Row:
+    """Row of a candidate with what was asked, before anything is known of the answer."""
+    workload = comparison.workload
+    return Row(
+        workload=workload.name,
+        seed=comparison.seed,
+        solver=solver,
+        objective=comparison.objective.name,
+        profile=comparison.profile.name,
+        status=ERROR,
+        time_limit_s=comparison.time_limit_s,
+        gpu_limit=comparison.gpus,
+        n_adapters=workload.n_adapters,
+        total_rate=workload.total_rate,
+        duration_s=workload.duration_s,
+        mean_request_tokens=workload.lengths.mean_total_tokens,
+        adapter_ranks=workload.ranks.tolist(),
+        adapter_rates=workload.rates.tolist(),
+        version=version(),
+    )
+
+
+def error_row(error: Exception, row: Row) -> Row:
+    """Row of a candidate that ended in an exception."""
+    if isinstance(error, UserError):
+        return replace(row, message=str(error), details=json.dumps({"user_error": True}))
+    message = explain(error) or f"{type(error).__name__}: {error}"
+    trace = "".join(traceback.format_exception(error))
+    return replace(row, message=message, details=json.dumps({"traceback": trace}))
+
+
+def is_user_error(row: Row) -> bool:
+    """Whether the row tells of a user's mistake."""
+    return row.status == ERROR and bool(json.loads(row.details).get("user_error"))
+
+
+def _candidate(comparison: Comparison, name: str, solver: Solver) -> Row:
+    problem = comparison.problem(solver)
+    _warm_up(solver, problem)
+
+    def attempt(gpus: int | None) -> _Attempt:
+        solution = solver.run(replace(problem, max_gpus=gpus))
+        if solution.placement is None:
+            return _Attempt(solution)
+        start = time.perf_counter()
+        score = score_placement(comparison.workload, solution.placement, comparison.profile, threads=comparison.threads)
+        return _Attempt(solution, score, time.perf_counter() - start)
+
+    row = base_row(comparison, name)
+    if not solver.tags.needs_fleet or comparison.gpus is not None:
+        return _filled(row, comparison, attempt(comparison.gpus))
+    attempts: list[_Attempt] = []
+
+    def remembered(gpus: int) -> _Attempt:
+        attempts.append(attempt(gpus))
+        return attempts[-1]
+
+    most = max(1, comparison.workload.n_adapters)
+    gpus, best = fewest_gpus(remembered, lambda outcome: outcome.feasible, most)
+    row = _filled(replace(row, gpu_limit=gpus, fleet_searched=True), comparison, best)
+    # The answer to "how few GPUs" took the whole search.
+    return replace(
+        row,
+        solve_time_s=sum(outcome.solution.solve_time_s for outcome in attempts),
+        score_time_s=sum(outcome.score_time_s for outcome in attempts),
+        oracle_calls=sum(outcome.solution.oracle_calls for outcome in attempts),
+    )
+
+
+def _warm_up(solver: Solver, problem: Problem) -> None:
+    """Solve and score a problem of two adapters, so that no solver's time holds compilation or imports."""
+    ranks = problem.profile.ranks
+    tiny = workload_from_groups(
+        [(2, ranks[0], 0.01)],
+        lengths=Lengths(max_total_tokens=problem.workload.lengths.max_total_tokens),
+        duration_s=60.0,
+    )
+    # What is wrong with a solver shows in its real run.
+    with contextlib.suppress(Exception):
+        solution = solver.run(replace(problem, workload=tiny, max_gpus=problem.max_gpus or 1))
+        if solution.placement is not None:
+            score_placement(tiny, solution.placement, problem.profile, threads=1)
+
+
+def _filled(row: Row, comparison: Comparison, outcome: _Attempt) -> Row:
+    solution, score = outcome.solution, outcome.score
+    row = replace(
+        row,
+        status=solution.status,
+        message=solution.message,
+        lower_bound=solution.lower_bound,
+        oracle_calls=solution.oracle_calls,
+        solve_time_s=solution.solve_time_s,
+        details=json.dumps(solution.details),
+    )
+    if score is None or solution.placement is None:
+        return row
+    return replace(
+        row,
+        feasible=score.feasible,
+        gpus=score.gpus,
+        starved_gpus=score.starved_gpus,
+        memory_errors=score.memory_errors,
+        starved_adapters=score.starved_adapters,
+        throughput=score.throughput,
+        offered_throughput=score.offered_throughput,
+        itl_ms=_finite(score.itl_ms),
+        ttft_ms=_finite(score.ttft_ms),
+        ttft_p99_ms=_finite(score.ttft_p99_ms),
+        e2e_ms=_finite(score.e2e_ms),
+        headroom=score.headroom,
+        objective_key=[float(value) for value in comparison.objective.key(score)],
+        score_time_s=outcome.score_time_s,
+        simulated_steps=sum(result.steps for result in score.results),
+        preemptions=sum(result.preemptions for result in score.results),
+        adapter_loads=sum(result.loads for result in score.results),
+        placement=solution.placement.to_json(),
+        gpu_results=json.dumps([_figures(result) for result in score.results]),
+    )
+
+
+def _figures(result: GpuResult) -> dict[str, Any]:
+    """The twin's figures of one GPU, JSON-serialisable."""
+    return {
+        "max_lora_rank": result.max_lora_rank,
+        "starved": bool(result.starved),
+        "memory_error": result.memory_error,
+        "throughput": result.throughput,
+        "offered_throughput": result.offered_throughput,
+        "starved_adapters": result.starved_adapters.tolist(),
+        "kv_capacity_tokens": result.kv_capacity_tokens,
+        "mean_kv_tokens": result.mean_kv_tokens,
+        "mean_running": result.mean_running,
+        "mean_waiting": result.mean_waiting,
+        "preemptions": result.preemptions,
+        "loads": result.loads,
+        **{
+            f"{name}_{key}": _finite(value)
+            for name in ("ttft", "itl", "e2e")
+            for key, value in asdict(getattr(result, name)).items()
+        },
+    }
+
+
+def _finite(value: float) -> float | None:
+    """JSON and Parquet readers agree on null, not on NaN."""
+    return value if math.isfinite(value) else None
+
+
+def _shipped_predictor(profile_name: str) -> Predictor:
+    from predictors import load_predictor
+
+    return load_predictor(profile_name)
+
+
+@cache
+def version() -> str:
+    """Version of this package."""
+    try:
+        return metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return "unknown (not installed)"

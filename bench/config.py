@@ -1,0 +1,46 @@
+"""The options of `python -m bench`, with their types; `conf/config.yaml` has the defaults and says what each is for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class BenchConfig:
+    """One comparison: a workload, the solvers compared on it, and what they are compared by.
+
+    Attributes
+    ----------
+    workload : dict
+        `_target_` builds a `twin.Workload` from the serving profile; the rest are its options.
+    solver : dict of dict
+        For each solver's name the `_target_` that makes it and its options.
+    objective : dict
+        `_target_` makes a `solvers.objectives.base.Objective`.
+    profile : str
+        Name of a shipped serving profile, or a JSON file.
+    seed : int
+        Of the workload's streams, and of the solvers that draw.
+    gpus : int, optional
+        GPU limit.
+    time_limit_s : float
+        For each solver.
+    threads : int
+        GPUs that are simulated at the same time.
+    out : str, optional
+        Parquet file for the rows.
+    picture : str, optional
+        PNG file for the picture.
+    """
+
+    workload: dict[str, Any] = field(default_factory=dict)
+    solver: dict[str, Any] = field(default_factory=dict)
+    objective: dict[str, Any] = field(default_factory=dict)
+    profile: str = "llama-3.1-8b"
+    seed: int = 0
+    gpus: int | None = None
+    time_limit_s: float = 60.0
+    threads: int = 2
+    out: str | None = None
+    picture: str | None = None

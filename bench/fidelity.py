@@ -1,0 +1,284 @@
+"""`python -m bench.fidelity runs=DIR`: the twin beside published vLLM runs.
+
+Every run's workload and configuration go through the twin; nothing that was measured in the run does. One row per run
+is written, and a table by model and scenario printed, with the errors of the published twin on the same rows where the
+folder has them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from omegaconf import MISSING
+from rich.console import Console
+from rich.table import Table
+
+from bench.calibrate import in_threads, progress_bar
+from bench.cli import command
+from bench.published import OPEN_REQUESTS_CAP, PROFILE_OF_MODEL, read_runs, replay, run_of_row
+from twin import ServingProfile, UserError, load_profile
+
+COLUMNS = (
+    "run_id", "model", "scenario", "max_loras", "n_adapters", "offered_throughput",
+    "measured_throughput", "simulated_throughput", "measured_itl_ms", "simulated_itl_ms",
+    "measured_ttft_ms", "simulated_ttft_ms", "measured_starved", "simulated_starved",
+    "measured_memory_error", "simulated_memory_error", "port_exhaustion", "wall_s",
+)  # fmt: skip
+
+
+@dataclass
+class FidelityConfig:
+    """Options of `python -m bench.fidelity`; `conf/fidelity.yaml` says what each is for."""
+
+    runs: str = MISSING
+    profile: str | None = None
+    out: str = "results/fidelity/runs.csv"
+    summary: str | None = None
+    picture: str | None = None
+    seed: int = 0
+    threads: int = 1
+
+
+@command("fidelity", FidelityConfig)
+def main(config: FidelityConfig) -> None:
+    """Replay the runs, print the errors and write them."""
+    console = Console(width=None if Console().is_terminal else 140)
+    runs = read_runs(config.runs)
+    profiles = profiles_of(runs, config.profile)
+    console.print(
+        f"replaying {len(runs)} runs of {config.runs}, seed {config.seed}, profiles "
+        f"{', '.join(f'{p.name} ({p.engine} {p.engine_version})' for p in profiles.values())}"
+    )
+    rows = replay_runs(runs, profiles, config, console)
+    out = Path(config.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_csv(rows, out)
+    left_out = {name: profile.provenance.get("left_out_scenarios", []) for name, profile in profiles.items()}
+    published = published_twin(config.runs)
+    summary = summarise(rows, left_out, published)
+    summary_path = Path(config.summary) if config.summary else out.with_name(out.stem + "_summary.csv")
+    write_csv(summary.round(3), summary_path)
+    console.print(summary_table(summary))
+    picture = Path(config.picture) if config.picture else out.with_suffix(".png")
+    draw(rows, left_out, picture)
+    errors = int((rows.measured_memory_error != rows.simulated_memory_error).sum())
+    console.print(f"memory error: predicted as measured in {len(rows) - errors} of {len(rows)} runs")
+    hour_s = rows.loc[~rows.simulated_memory_error, "wall_s"]
+    console.print(
+        f"wall time per simulated run (one GPU hour): mean {hour_s.mean() * 1000:.0f} ms, largest "
+        f"{hour_s.max() * 1000:.0f} ms; simulated over wall time {(3600 / hour_s).mean():,.0f} in the mean"
+    )
+    console.print(f"wrote {out}, {summary_path} and {picture}")
+
+
+def profiles_of(runs: pd.DataFrame, override: str | None) -> dict[str, ServingProfile]:
+    """The profile of each model in the runs; `override` names one for all, for runs of a single model."""
+    models = sorted(runs.model.unique())
+    if override is not None and len(models) != 1:
+        raise UserError(f"profile={override}: the runs are of {models}; one profile fits the runs of one model only")
+    return {model: load_profile(override or PROFILE_OF_MODEL[model]) for model in models}
+
+
+def replay_runs(
+    runs: pd.DataFrame, profiles: dict[str, ServingProfile], config: FidelityConfig, console: Console
+) -> pd.DataFrame:
+    """One row per run, in the order of the table."""
+    # The first call loads the compiled event loop; that is no run's own time.
+    first = runs[~runs.memory_error].iloc[0]
+    replay(run_of_row(first, profiles[first.model], seed=config.seed), profiles[first.model])
+    with progress_bar(console) as progress:
+        task = progress.add_task("replaying", total=len(runs))
+
+        def one(row: pd.Series) -> dict[str, object]:
+            result = replay_row(row, profiles[row.model], config.seed)
+            progress.advance(task)
+            return result
+
+        rows = in_threads(one, [row for _, row in runs.iterrows()], config.threads)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def replay_row(row: pd.Series, profile: ServingProfile, seed: int) -> dict[str, object]:
+    """Measured and simulated figures of one run; latencies are empty where nothing was served."""
+    run = run_of_row(row, profile, seed=seed)
+    _ = run.workload.requests
+    start = time.perf_counter()
+    result = replay(run, profile)
+    wall_s = time.perf_counter() - start
+    failed = bool(row.memory_error)
+    return {
+        "run_id": row.run_id,
+        "model": row.model,
+        "scenario": row.scenario,
+        "max_loras": int(row.max_loras),
+        "n_adapters": int(row.n_adapters),
+        "offered_throughput": result.offered_throughput,
+        "measured_throughput": np.nan if failed else row.total_throughput,
+        "simulated_throughput": np.nan if result.memory_error else result.throughput,
+        "measured_itl_ms": np.nan if failed else row.mean_itl_ms,
+        "simulated_itl_ms": result.itl.mean_ms,
+        "measured_ttft_ms": np.nan if failed else row.mean_ttft_ms,
+        "simulated_ttft_ms": result.ttft.mean_ms,
+        "measured_starved": failed or str(row.starved_est).lower() == "true",
+        "simulated_starved": result.starved,
+        "measured_memory_error": failed,
+        "simulated_memory_error": result.memory_error,
+        "port_exhaustion": bool(row.port_exhaustion),
+        "wall_s": wall_s,
+    }
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    table.to_csv(temporary, index=False, float_format="%.6g")
+    os.replace(temporary, path)
+
+
+def smape(simulated: pd.Series, measured: pd.Series) -> float:
+    """Mean of |s - m| / (|s| + |m|) in percent: SMAPE without the factor 2."""
+    valid = simulated.notna() & measured.notna()
+    s, m = simulated[valid].to_numpy(), measured[valid].to_numpy()
+    return float(np.mean(np.abs(s - m) / (np.abs(s) + np.abs(m))) * 100) if len(s) else float("nan")
+
+
+def bias(simulated: pd.Series, measured: pd.Series) -> float:
+    """Mean of s / m - 1 in percent."""
+    return float(((simulated / measured) - 1).mean() * 100)
+
+
+def macro_f1(predicted: pd.Series, actual: pd.Series) -> float:
+    """Mean over the classes that occur of F1."""
+    scores = []
+    for value in (False, True):
+        hit = ((predicted == value) & (actual == value)).sum()
+        total = (predicted == value).sum() + (actual == value).sum()
+        if (actual == value).any():
+            scores.append(2 * hit / total)
+    return float(np.mean(scores)) if scores else float("nan")
+
+
+def published_twin(folder: str) -> pd.DataFrame | None:
+    """The published twin's figures on the same runs, if the folder has them."""
+    path = Path(folder) / "published_twin_vs_real.csv"
+    if not path.is_file():
+        return None
+    table = pd.read_csv(path)
+    return table.drop_duplicates("run_id").set_index("run_id")
+
+
+def summarise(
+    rows: pd.DataFrame, left_out: dict[str, list[str]], published: pd.DataFrame | None
+) -> pd.DataFrame:
+    """Errors by model and scenario, and over groups of rows; measured and simulated runs only."""
+    served = rows[~rows.measured_memory_error].copy()
+    served["left_out"] = [
+        scenario in left_out.get(model, []) for model, scenario in zip(served.model, served.scenario, strict=True)
+    ]
+    records = []
+    for model, mine in served.groupby("model"):
+        unforced = mine[~mine.port_exhaustion]
+        groups: list[tuple[str, pd.DataFrame]] = [
+            (f"{scenario}{' *' if group.left_out.all() else ''}", group)
+            for scenario, group in unforced.groupby("scenario")
+        ]
+        groups += [
+            ("all, fitted", unforced[~unforced.left_out]),
+            ("all, left out *", unforced[unforced.left_out]),
+            ("all", unforced),
+            ("all, with port exhaustion, left out *", mine[mine.left_out]),
+            ("all, with port exhaustion", mine),
+        ]
+        records += [
+            {"model": model, "runs of": name, **errors_of(group, published)} for name, group in groups if len(group)
+        ]
+    return pd.DataFrame(records)
+
+
+def errors_of(group: pd.DataFrame, published: pd.DataFrame | None) -> dict[str, float]:
+    """Errors over a group of rows, in percent, and the share of equal starvation verdicts."""
+    record: dict[str, float] = {"runs": len(group)}
+    for metric in ("throughput", "itl", "ttft"):
+        unit = "" if metric == "throughput" else "_ms"
+        simulated, measured = group[f"simulated_{metric}{unit}"], group[f"measured_{metric}{unit}"]
+        record[f"{metric}_smape"] = smape(simulated, measured)
+        record[f"{metric}_bias"] = bias(simulated, measured)
+        if published is not None:
+            column = {"throughput": "dt_total_throughput", "itl": "dt_itl_ms", "ttft": "dt_ttft_ms"}[metric]
+            real = {"throughput": "real_total_throughput", "itl": "real_mean_itl_ms", "ttft": "real_mean_ttft_all_ms"}
+            theirs = published.reindex(group.run_id)
+            record[f"{metric}_published_smape"] = smape(theirs[column], theirs[real[metric]])
+    record["starvation_agreement"] = float((group.simulated_starved == group.measured_starved).mean() * 100)
+    record["starvation_macro_f1"] = macro_f1(group.simulated_starved, group.measured_starved)
+    return record
+
+
+def summary_table(summary: pd.DataFrame) -> Table:
+    """The summary for the terminal."""
+    table = Table(title="Twin against real runs: SMAPE without the factor 2 in % (bias in %); * left out of the fit")
+    table.add_column("model")
+    table.add_column("runs of")
+    for heading in ("runs", "throughput", "published", "ITL", "published", "TTFT", "published", "starvation", "F1"):
+        table.add_column(heading, justify="right")
+    previous = None
+    for _, row in summary.iterrows():
+        cells = [str(row.model) if row.model != previous else "", str(row["runs of"]), str(row.runs)]
+        for metric in ("throughput", "itl", "ttft"):
+            cells.append(f"{row[f'{metric}_smape']:.2f} ({row[f'{metric}_bias']:+.1f})")
+            theirs = row.get(f"{metric}_published_smape", np.nan)
+            cells.append("" if pd.isna(theirs) else f"{theirs:.2f}")
+        cells += [f"{row.starvation_agreement:.1f} %", f"{row.starvation_macro_f1:.3f}"]
+        table.add_row(*cells, end_section=str(row["runs of"]) == "all, with port exhaustion")
+        previous = row.model
+    return table
+
+
+def draw(rows: pd.DataFrame, left_out: dict[str, list[str]], path: Path) -> None:
+    """Simulated over measured throughput, ITL and TTFT, one row of panels per model."""
+    import matplotlib.pyplot as plt
+
+    served = rows[~rows.measured_memory_error & ~rows.simulated_memory_error]
+    models = sorted(served.model.unique())
+    panels = (
+        ("throughput", "Throughput (tokens/s)"),
+        ("itl_ms", "Inter-token latency (ms)"),
+        ("ttft_ms", "Time to first token (ms)"),
+    )
+    figure, axes = plt.subplots(len(models), 3, figsize=(12, 3.8 * len(models)), squeeze=False, layout="constrained")
+    kinds = (
+        ("fitted scenarios", "#4c78a8", "o", lambda g, lo: ~g.port_exhaustion & ~lo),
+        ("left-out scenarios", "#e4572e", "^", lambda g, lo: ~g.port_exhaustion & lo),
+        ("client out of ports", "#b8b8b8", ".", lambda g, _: g.port_exhaustion),
+    )
+    for line, model in zip(axes, models, strict=True):
+        mine = served[served.model == model]
+        unseen = mine.scenario.isin(left_out.get(model, []))
+        for axis, (metric, title) in zip(line, panels, strict=True):
+            for label, colour, marker, choose in reversed(kinds):
+                group = mine[choose(mine, unseen)]
+                axis.scatter(
+                    group[f"measured_{metric}"], group[f"simulated_{metric}"],
+                    s=14, marker=marker, color=colour, alpha=0.8, linewidths=0, label=label,
+                )  # fmt: skip
+            low = min(axis.get_xlim()[0], axis.get_ylim()[0])
+            ends = np.array([max(low, mine[f"measured_{metric}"].min() * 0.8), mine[f"measured_{metric}"].max() * 1.2])
+            axis.plot(ends, ends, color="black", linewidth=0.8)
+            axis.set(xscale="log", yscale="log", xlabel="measured", ylabel="simulated", title=f"{title}, {model}")
+            axis.title.set_fontsize(9)
+            axis.grid(alpha=0.2, which="both")
+    axes[0][0].legend(fontsize=8, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.stem + ".tmp.png")
+    figure.savefig(temporary, dpi=110)
+    plt.close(figure)
+    os.replace(temporary, path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""What a placement solver gets and what it returns."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from twin.errors import UserError
+
+if TYPE_CHECKING:
+    from predictors import Predictor
+    from solvers.objectives.base import Objective
+    from twin import Placement, ServingProfile, Workload
+
+Status = Literal["optimal", "feasible", "infeasible", "time_limit"]
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What is special about a solver; the defaults fit a plain deterministic packer.
+
+    Attributes
+    ----------
+    deterministic : bool
+        The same problem gives the same placement, whatever the seed.
+    needs_fleet : bool
+        Spreads over all the GPUs it is given, so `Problem.max_gpus` must be set.
+    exact : bool
+        Can return status "optimal" and a lower bound.
+    uses_replicas : bool
+        May place an adapter on several GPUs with shares.
+    needs_predictor : bool
+        Asks `Problem.predictor`.
+    """
+
+    deterministic: bool = True
+    needs_fleet: bool = False
+    exact: bool = False
+    uses_replicas: bool = False
+    needs_predictor: bool = False
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One placement problem.
+
+    Attributes
+    ----------
+    workload, profile : Workload, ServingProfile
+    objective : Objective
+        What the harness compares candidates by; a solver may use its hints.
+    predictor : Predictor, optional
+        Learned throughput and starvation, for solvers tagged `needs_predictor`.
+    max_gpus : int, optional
+        GPU limit; for solvers tagged `needs_fleet`, the fleet that they spread over.
+    time_limit_s : float
+    seed : int
+        For solvers that draw; the workload has its own.
+    """
+
+    workload: Workload
+    profile: ServingProfile
+    objective: Objective
+    predictor: Predictor | None = None
+    max_gpus: int | None = None
+    time_limit_s: float = 60.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a solver answers.
+
+    Attributes
+    ----------
+    status : str
+        "optimal" (proven for the oracle in use), "feasible", "infeasible" (`message` says why) or
+        "time_limit" (no placement found in time).
+    placement : Placement, optional
+        Present exactly when the status is "optimal" or "feasible".
+    lower_bound : int, optional
+        No placement that the oracle accepts uses fewer GPUs; absent: not proven.
+    oracle_calls : int
+        How many GPU contents the solver asked the oracle about.
+    solve_time_s : float
+        Filled in by `Solver.run`.
+    message : str
+        One line for people.
+    details : dict
+        Anything else, JSON-serialisable.
+    """
+
+    status: Status
+    placement: Placement | None = None
+    lower_bound: int | None = None
+    oracle_calls: int = 0
+    solve_time_s: float = 0.0
+    message: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Solver(ABC):
+    """Base of all solvers: set `name` and write `solve`; everything else has a default."""
+
+    name: ClassVar[str]
+    #: Set on the class, or in `__init__` where they depend on an option.
+    tags: Tags = Tags()
+
+    @abstractmethod
+    def solve(self, problem: Problem) -> Solution:
+        """Place the adapters of `problem.workload`.
+
+        Never changes what it is given. An empty workload is solved by an empty placement.
+        """
+
+    def check_problem(self, problem: Problem) -> None:
+        """Raise `UserError` when the problem lacks what the solver's tags ask for.
+
+        Raises
+        ------
+        UserError
+            For a missing GPU count or predictor, a value that is not positive, or a rank that the
+            profile does not know.
+        """
+        if problem.max_gpus is None and self.tags.needs_fleet:
+            raise UserError(f"gpus=N is needed by solver {self.name}: the fleet that it spreads over")
+        if problem.max_gpus is not None and problem.max_gpus < 1:
+            raise UserError(f"gpus={problem.max_gpus}: must be 1 or more")
+        if not problem.time_limit_s > 0:
+            raise UserError(f"time_limit_s={problem.time_limit_s}: must be a positive number of seconds")
+        if problem.predictor is None and self.tags.needs_predictor:
+            raise UserError(
+                f"solver {self.name} needs a predictor, and there is none for profile "
+                f"{problem.profile.name}: train one with `python -m bench.train profile={problem.profile.name}`"
+            )
+        problem.profile.check_ranks(problem.workload.ranks)
+
+    def run(self, problem: Problem) -> Solution:
+        """Solve, time it, and check that the answer is well formed."""
+        self.check_problem(problem)
+        _ = problem.workload.requests  # sampling is the harness's work, not the solver's
+        start = time.perf_counter()
+        solution = self.solve(problem)
+        elapsed_s = time.perf_counter() - start
+        has_placement = solution.status in ("optimal", "feasible")
+        if has_placement != (solution.placement is not None):
+            msg = f"{self.name}: status {solution.status!r} does not go with its placement"
+            raise ValueError(msg)
+        if solution.placement is not None:
+            solution.placement.check(problem.workload)
+        return replace(solution, solve_time_s=elapsed_s)

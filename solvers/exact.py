@@ -1,0 +1,60 @@
+"""Fewest GPUs, with proof: contents of identical adapters counted, priced, cut and covered with CP-SAT."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from solvers.base import Problem, Solution, Solver, Tags
+from solvers.exact_search import ExactSearch
+from solvers.oracle import check_oracle_option, make_oracle
+from solvers.packing import Deadline, NoPlacementError, OutOfTimeError
+from twin import Placement, UserError
+
+
+class Exact(Solver):
+    """Cuts and columns over GPU contents counted by adapter type (rank, rate).
+
+    A linear programme covers all adapters with contents that the oracle accepted, and prices the types. CP-SAT
+    looks for the content of the highest price that no cut rules out; the oracle accepts it (a column) or
+    rejects it, and then so is everything that asks at least as much (a cut). At every moment the prices over
+    the highest price left are a lower bound. A second CP-SAT model covers the adapters with whole contents.
+    These are the logic-based Benders cuts and the pattern bound of the packing literature in one loop.
+
+    The bound is proven for the oracle in use, with the `max_loras` that the oracle tries, if the oracle
+    is monotone in what a content asks for (`solvers.demands`). The predictors are, by construction; the twin is up
+    to the chance of single requests. With the twin, adapters of one type are also taken for interchangeable,
+    although each has requests of its own; the placement itself is always verified on its actual adapters.
+    `details` says what the proof needed.
+
+    Parameters
+    ----------
+    oracle : {"auto", "predictor", "distilled", "twin"}
+        What decides whether a GPU content is feasible; "auto" is the predictor if there is one.
+    workers : int
+        Search threads of CP-SAT.
+    """
+
+    name: ClassVar[str] = "exact"
+
+    def __init__(self, oracle: str = "auto", workers: int = 2) -> None:
+        check_oracle_option(oracle, self.name)
+        if workers < 1:
+            raise UserError(f"solver.workers={workers} of solver exact: must be 1 or more")
+        self.oracle = oracle
+        self.workers = workers
+        self.tags = Tags(exact=True, needs_predictor=oracle in ("predictor", "distilled"))
+
+    def solve(self, problem: Problem) -> Solution:
+        """Bound from below, cover from above, until both meet or the time is up."""
+        if not problem.workload.n_adapters:
+            return Solution("optimal", Placement(()), lower_bound=0)
+        oracle = make_oracle(self.oracle, problem, self.name)
+        search = ExactSearch(problem, oracle, Deadline.after(problem.time_limit_s), self.workers)
+        try:
+            search.first_placement()
+            search.run()
+        except NoPlacementError as why:
+            return Solution("infeasible", oracle_calls=oracle.calls, message=str(why), details=search.details())
+        except OutOfTimeError:
+            search.stopped = "the time limit was reached"
+        return search.solution()

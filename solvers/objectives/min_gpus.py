@@ -1,0 +1,20 @@
+"""The fewest GPUs that starve nobody."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from solvers.objectives.base import Objective
+
+if TYPE_CHECKING:
+    from twin.score import Score
+
+
+class MinGpus(Objective):
+    """Feasible first, then fewer GPUs, then more headroom."""
+
+    name: ClassVar[str] = "min_gpus"
+
+    def key(self, score: Score) -> tuple[float, ...]:
+        """(starved GPUs, GPUs, -headroom)."""
+        return (score.starved_gpus, score.gpus, -score.headroom)

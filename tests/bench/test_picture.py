@@ -1,0 +1,59 @@
+"""The picture: drawn whatever the rows hold, and never half written."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.image as mpimg
+import numpy as np
+import pytest
+
+from bench.compare import Comparison, compare
+from bench.picture import FEASIBLE, STARVED, draw
+from bench.rows import Row
+from solvers.base import Solver
+from twin import UserError
+
+
+@pytest.fixture
+def rows(comparison: Comparison, makers: dict[str, Callable[[], Solver]]) -> list[Row]:
+    return list(compare(comparison, makers))
+
+
+def share_of(colour: str, path: Path) -> float:
+    """Share of the pixels that have a colour."""
+    wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return float((np.abs(mpimg.imread(path)[..., :3] - wanted).max(axis=-1) < 0.02).mean())
+
+
+def test_feasible_and_starved_placements_look_different(rows: list[Row], tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    draw([row for row in rows if row.solver == "alone"], good)
+    draw([row for row in rows if row.solver == "crowded"], bad)
+    assert share_of(FEASIBLE, good) > 0.005 > share_of(FEASIBLE, bad)
+    # The legend names a starved GPU in either.
+    assert share_of(STARVED, bad) > 3 * share_of(STARVED, good)
+
+
+def test_all_kinds_of_candidates_in_one_picture(rows: list[Row], tmp_path: Path) -> None:
+    draw(rows, tmp_path / "all.png")
+    assert mpimg.imread(tmp_path / "all.png").shape[0] > 500
+    assert [entry.name for entry in tmp_path.iterdir()] == ["all.png"]
+
+
+def test_several_seeds_and_several_workloads(rows: list[Row], tmp_path: Path) -> None:
+    seeds = rows + [replace(row, seed=6) for row in rows]
+    draw(seeds, tmp_path / "seeds.png")
+    draw(seeds + [replace(row, workload="other") for row in rows], tmp_path / "workloads.png")
+    assert share_of(FEASIBLE, tmp_path / "workloads.png") > 0.005
+
+
+def test_nothing_placed_is_still_a_picture(rows: list[Row], tmp_path: Path) -> None:
+    draw([row for row in rows if row.placement is None], tmp_path / "none.png")
+    assert (tmp_path / "none.png").stat().st_size > 1000
+
+
+def test_a_place_that_cannot_be_written_is_named(rows: list[Row], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/a\.png: cannot be written"):
+        draw(rows[:1], tmp_path / "file" / "a.png")

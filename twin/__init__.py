@@ -1,0 +1,31 @@
+"""Workloads, serving profiles and the digital twin of one vLLM GPU."""
+
+from twin.errors import UserError
+from twin.lengths import Lengths, LogNormalTokens, fixed_lengths
+from twin.placement import GpuPlan, Placement
+from twin.profile import ServingProfile, load_profile, shipped_profiles
+from twin.score import Score, score_placement, score_results
+from twin.simulate import GpuResult, simulate_gpu, simulate_placement, simulate_requests
+from twin.workload import Requests, Workload, workload_from_groups
+
+__all__ = [
+    "GpuPlan",
+    "GpuResult",
+    "Lengths",
+    "LogNormalTokens",
+    "Placement",
+    "Requests",
+    "Score",
+    "ServingProfile",
+    "UserError",
+    "Workload",
+    "fixed_lengths",
+    "load_profile",
+    "score_placement",
+    "score_results",
+    "shipped_profiles",
+    "simulate_gpu",
+    "simulate_placement",
+    "simulate_requests",
+    "workload_from_groups",
+]

@@ -1,0 +1,502 @@
+"""The compiled event loop of one vLLM GPU: V1 scheduler decisions, O(1) work per step.
+
+A step's decisions are those of vLLM's `Scheduler.schedule` (checked against that class in
+tests/conformance). The trick is that every running request that finished its prefill gets exactly
+one token in every step, whatever its place in the queue: vLLM demands
+`max_num_batched_tokens >= max_num_seqs`, and an unfinished prefill is always the last of the running
+requests. So a step does not visit the running requests. A request that will finish at step `f` waits
+in bucket `f`, the blocks that the step needs are counted per residue of the sequence length
+modulo the block size, and the running requests are walked in order only when blocks run out.
+Waiting requests stand in one queue per adapter; two winner trees (adapters in this step's set,
+adapters outside it) give the next request that the `max_loras` scan would admit.
+
+Work is done per arrival, admission, finish and preemption; a step by itself costs nanoseconds.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from twin.queues import Ints, list_append, list_remove, tree_update
+
+Floats = NDArray[np.float64]
+
+# Places in the `limits` array.
+BLOCK_SIZE, BLOCKS, MAX_SEQS, TOKEN_BUDGET, MAX_LORAS, HOST_SLOTS, OPEN_CAP = range(7)
+RESERVE_FULL, WATERMARK, EAGER_ABOVE = range(7, 10)
+N_LIMITS = 10
+
+# Places in the `totals` array that the loop returns.
+(STEPS, PREEMPTIONS, LOADS, DISK_LOADS, DROPPED, STALLED, BUSY_S, RUNNING_S, WAITING_S, ADAPTERS_S,
+ KV_TOKENS_S, PREFILL_TOKENS, LOAD_S, SCHEDULER_S, MAX_WAITING, MAX_RUNNING, END_S,
+ N_EVENTS, N_SAMPLES) = range(19)  # fmt: skip
+N_TOTALS = 19
+
+# Kinds of decisions in the event log: (step, kind, request, tokens).
+ADMIT, CHUNK, PREEMPT, FINISH = range(4)
+
+# Columns of a sample: start and duration of the step, running and waiting requests, KV blocks in
+# use, distinct adapters, tokens computed, adapter loads in the step and their time, waiting requests
+# skipped, tokens in the KV cache.
+(SAMPLE_START, SAMPLE_SECONDS, SAMPLE_RUNNING, SAMPLE_WAITING, SAMPLE_BLOCKS, SAMPLE_ADAPTERS,
+ SAMPLE_TOKENS, SAMPLE_LOADS, SAMPLE_LOAD_S, SAMPLE_SKIPPED, SAMPLE_KV) = range(11)  # fmt: skip
+N_SAMPLE_COLUMNS = 11
+
+# Places in the `step_s` array.
+(PER_STEP, PER_RUNNING, PER_ADAPTER, PER_TOKEN, PER_TOKEN_ADAPTER, PER_KV_TOKEN, PER_EAGER_STEP,
+ PER_EAGER_TOKEN, PER_LOAD, PER_LOAD_ADAPTER) = range(10)  # fmt: skip
+
+# Inter-token latencies are counted in bins 1 % wide, from 0.1 ms up.
+ITL_BINS = 1600
+ITL_FIRST_S = 1e-4
+ITL_LOG_WIDTH = math.log(1.01)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _itl_bin(seconds: float) -> int:
+    if seconds <= ITL_FIRST_S:
+        return 0
+    return min(ITL_BINS - 1, int(math.log(seconds / ITL_FIRST_S) / ITL_LOG_WIDTH))
+
+
+@njit(cache=True, nogil=True)
+def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state: splitting it would pass 30 arrays around
+    arrival_s: Floats,
+    adapter: Ints,
+    prompt: Ints,
+    output: Ints,
+    n_adapters: int,
+    load_s: Floats,
+    disk_s: Floats,
+    step_s: Floats,
+    min_step_s: float,
+    scheduler_s: Floats,
+    limits: Ints,
+    duration_s: float,
+    first_token_s: Floats,
+    finish_s: Floats,
+    itl_counts: Ints,
+    events: Ints,
+    samples: Floats,
+    sample_every_s: float,
+) -> Floats:
+    """Simulate one GPU until `duration_s` or until every request is served.
+
+    Parameters
+    ----------
+    arrival_s, adapter, prompt, output : arrays of shape (n_requests,)
+        Requests in order of arrival; adapters numbered from 0 to n_adapters - 1.
+    load_s, disk_s : arrays of shape (n_adapters,)
+        Host-to-GPU and disk-to-host load time of each adapter.
+    step_s : array of shape (10,)
+        `ServingProfile.step_coefficients` in seconds.
+    min_step_s : float
+    scheduler_s : array of shape (4,)
+        Constant, per running request, per skipped waiting request, per waiting request.
+    limits : array of shape (N_LIMITS,), int64
+    duration_s : float
+    first_token_s, finish_s : arrays of shape (n_requests,), filled in
+        Must come in as NaN; a request that was turned away by the cap gets -1 in both.
+    itl_counts : array of shape (ITL_BINS,), filled in
+    events : array of shape (n, 4), filled in
+        Decision log; of length 0: none is kept.
+    samples : array of shape (n, N_SAMPLE_COLUMNS), filled in
+        State at the first step at or after each multiple of `sample_every_s`.
+    sample_every_s : float
+
+    Returns
+    -------
+    totals : array of shape (N_TOTALS,)
+    """
+    n_requests = len(arrival_s)
+    block_size = limits[BLOCK_SIZE]
+    token_budget = limits[TOKEN_BUDGET]
+    max_seqs = limits[MAX_SEQS]
+    max_loras = limits[MAX_LORAS]
+    host_slots = limits[HOST_SLOTS]
+    open_cap = limits[OPEN_CAP]
+    reserve_full = limits[RESERVE_FULL] != 0
+    eager_above = limits[EAGER_ABOVE]
+    free = limits[BLOCKS]
+    totals = np.zeros(N_TOTALS)
+
+    # Per request: tokens generated before its latest admission, and what its decode phase derives
+    # from: at step s it holds `sequence[i] + s` computed tokens and finishes at `last_step[i]`.
+    generated = np.zeros(n_requests, np.int64)
+    sequence = np.zeros(n_requests, np.int64)
+    last_step = np.zeros(n_requests, np.int64)
+    left_at_s = np.full(n_requests, -1.0)
+    run_after = np.full(n_requests + 1, n_requests, np.int64)
+    run_before = np.full(n_requests + 1, n_requests, np.int64)
+    queue_next = np.full(n_requests, -1, np.int64)
+    queue_key = np.zeros(n_requests, np.int64)
+
+    longest = 1
+    for i in range(n_requests):
+        longest = max(longest, output[i])
+    n_buckets = longest + 2
+    bucket_head = np.full(n_buckets, -1, np.int64)
+    bucket_after = np.full(n_requests, -1, np.int64)
+    bucket_before = np.full(n_requests, -1, np.int64)
+    crossing = np.zeros(block_size, np.int64)
+
+    # Per adapter: its queue, its running requests, its place in the two LRU tiers.
+    queue_head = np.full(n_adapters, -1, np.int64)
+    queue_tail = np.full(n_adapters, -1, np.int64)
+    head_key = np.zeros(n_adapters, np.int64)
+    in_step = np.zeros(n_adapters, np.int64)
+    on_gpu = np.zeros(n_adapters, np.bool_)
+    on_host = np.zeros(n_adapters, np.bool_)
+    gpu_after = np.full(n_adapters + 1, n_adapters, np.int64)
+    gpu_before = np.full(n_adapters + 1, n_adapters, np.int64)
+    host_after = np.full(n_adapters + 1, n_adapters, np.int64)
+    host_before = np.full(n_adapters + 1, n_adapters, np.int64)
+    n_gpu = 0
+    n_host = min(n_adapters, host_slots)
+    for a in range(n_host):
+        on_host[a] = True
+        list_append(host_after, host_before, a)
+    n_leaves = 1
+    while n_leaves < n_adapters:
+        n_leaves *= 2
+    tree_in = np.full(2 * n_leaves, -1, np.int64)
+    tree_out = np.full(2 * n_leaves, -1, np.int64)
+
+    # Requests that got their prefill done in this step.
+    completed = np.empty(max_seqs + 1, np.int64)
+
+    now = 0.0
+    step = 0
+    upcoming = 0
+    n_waiting = 0
+    n_decoding = 0
+    n_active = 0
+    partial = -1
+    partial_computed = 0
+    kv_tokens = 0
+    front_key = -1
+    next_sample_s = 0.0
+    n_events = 0
+    n_samples = 0
+
+    while True:
+        if n_decoding == 0 and partial < 0 and n_waiting == 0:
+            if upcoming == n_requests:
+                break
+            now = max(now, arrival_s[upcoming])
+        if now >= duration_s:
+            break
+
+        while upcoming < n_requests and arrival_s[upcoming] <= now:
+            i = upcoming
+            upcoming += 1
+            n_open = n_decoding + n_waiting + (1 if partial >= 0 else 0)
+            if open_cap > 0 and n_open >= open_cap:
+                totals[DROPPED] += 1
+                first_token_s[i] = -1.0
+                finish_s[i] = -1.0
+                continue
+            a = adapter[i]
+            queue_key[i] = i
+            n_waiting += 1
+            if queue_head[a] < 0:
+                queue_head[a] = i
+                queue_tail[a] = i
+                head_key[a] = i
+                tree_update(tree_in if in_step[a] else tree_out, head_key, a, True)
+            else:
+                queue_next[queue_tail[a]] = i
+                queue_tail[a] = i
+
+        # Running requests first: one token each, the unfinished prefill last.
+        chunk = 0
+        chunk_blocks = 0
+        if partial >= 0:
+            remaining = prompt[partial] + generated[partial] - partial_computed
+            chunk = min(remaining, token_budget - n_decoding)
+            held = (partial_computed + block_size - 1) // block_size
+            chunk_blocks = (partial_computed + chunk + block_size - 1) // block_size - held
+        need = crossing[(-step) % block_size] + chunk_blocks
+        preempted = False
+        if need <= free:
+            free -= need
+        else:
+            i = run_after[n_requests]
+            while i != n_requests:
+                if i == partial:
+                    need = chunk_blocks
+                else:
+                    need = 1 if (sequence[i] + step) % block_size == 0 else 0
+                gave_up = False
+                while need > free:
+                    victim = run_before[n_requests]
+                    list_remove(run_after, run_before, victim)
+                    a = adapter[victim]
+                    if victim == partial:
+                        kv_tokens -= partial_computed
+                        free += (partial_computed + block_size - 1) // block_size
+                        partial = -1
+                        chunk = 0
+                    else:
+                        held_tokens = sequence[victim] + step
+                        kv_tokens -= held_tokens
+                        free += (held_tokens + block_size - 1) // block_size
+                        generated[victim] = held_tokens - prompt[victim] + 1
+                        crossing[sequence[victim] % block_size] -= 1
+                        n_decoding -= 1
+                        left_at_s[victim] = now
+                        before, after = bucket_before[victim], bucket_after[victim]
+                        if before < 0:
+                            bucket_head[last_step[victim] % n_buckets] = after
+                        else:
+                            bucket_after[before] = after
+                        if after >= 0:
+                            bucket_before[after] = before
+                    in_step[a] -= 1
+                    if in_step[a] == 0:
+                        n_active -= 1
+                        list_append(gpu_after, gpu_before, a)
+                        list_append(host_after, host_before, a)
+                        if queue_head[a] >= 0:
+                            tree_update(tree_in, head_key, a, False)
+                    # Back to the head of the waiting queue.
+                    queue_key[victim] = front_key
+                    head_key[a] = front_key
+                    front_key -= 1
+                    queue_next[victim] = queue_head[a]
+                    if queue_head[a] < 0:
+                        queue_tail[a] = victim
+                    queue_head[a] = victim
+                    n_waiting += 1
+                    tree_update(tree_in if in_step[a] else tree_out, head_key, a, True)
+                    totals[PREEMPTIONS] += 1
+                    preempted = True
+                    if n_events < len(events):
+                        events[n_events, 0] = step
+                        events[n_events, 1] = PREEMPT
+                        events[n_events, 2] = victim
+                        events[n_events, 3] = 0
+                    n_events += 1
+                    if victim == i:
+                        gave_up = True
+                        break
+                if gave_up:
+                    break
+                free -= need
+                i = run_after[i]
+
+        decoding_now = n_decoding
+        prefill_tokens = chunk
+        n_completed = 0
+        n_scheduled = n_decoding
+        if partial >= 0:
+            n_scheduled += 1
+            partial_computed += chunk
+            if n_events < len(events):
+                events[n_events, 0] = step
+                events[n_events, 1] = CHUNK
+                events[n_events, 2] = partial
+                events[n_events, 3] = chunk
+            n_events += 1
+            if partial_computed == prompt[partial] + generated[partial]:
+                completed[0] = partial
+                n_completed = 1
+                partial = -1
+
+        # Then waiting requests, first come first served, skipping adapters that find no slot.
+        load_time = 0.0
+        loads_before = totals[LOADS]
+        n_skipped = 0
+        if not preempted:
+            budget = token_budget - n_decoding - chunk
+            while budget > 0 and n_waiting > 0 and n_scheduled < max_seqs:
+                a = tree_in[1]
+                if n_active < max_loras:
+                    other = tree_out[1]
+                    if a < 0 or (other >= 0 and head_key[other] < head_key[a]):
+                        a = other
+                if a < 0:
+                    n_skipped = n_waiting
+                    break
+                i = queue_head[a]
+                length = prompt[i] + generated[i]
+                spare = free - (limits[WATERMARK] if n_scheduled > 0 else 0)
+                if reserve_full and (length + block_size - 1) // block_size > spare:
+                    break
+                new = min(length, budget)
+                need = (new + block_size - 1) // block_size
+                if need > spare:
+                    break
+                free -= need
+                budget -= new
+                prefill_tokens += new
+                n_waiting -= 1
+                n_scheduled += 1
+                queue_head[a] = queue_next[i]
+                queue_next[i] = -1
+                more = queue_head[a] >= 0
+                if more:
+                    head_key[a] = queue_key[queue_head[a]]
+                if in_step[a] == 0:
+                    n_active += 1
+                    tree_update(tree_out, head_key, a, False)
+                    if on_gpu[a]:
+                        list_remove(gpu_after, gpu_before, a)
+                    if on_host[a]:
+                        list_remove(host_after, host_before, a)
+                    else:
+                        totals[DISK_LOADS] += 1
+                        load_time += disk_s[a]
+                        if n_host == host_slots:
+                            oldest = host_after[n_adapters]
+                            list_remove(host_after, host_before, oldest)
+                            on_host[oldest] = False
+                            n_host -= 1
+                            if on_gpu[oldest]:
+                                list_remove(gpu_after, gpu_before, oldest)
+                                on_gpu[oldest] = False
+                                n_gpu -= 1
+                        on_host[a] = True
+                        n_host += 1
+                    if not on_gpu[a]:
+                        totals[LOADS] += 1
+                        load_time += load_s[a]
+                        if n_gpu == max_loras:
+                            oldest = gpu_after[n_adapters]
+                            list_remove(gpu_after, gpu_before, oldest)
+                            on_gpu[oldest] = False
+                            n_gpu -= 1
+                        on_gpu[a] = True
+                        n_gpu += 1
+                in_step[a] += 1
+                tree_update(tree_in, head_key, a, more)
+                list_append(run_after, run_before, i)
+                if n_events < len(events):
+                    events[n_events, 0] = step
+                    events[n_events, 1] = ADMIT
+                    events[n_events, 2] = i
+                    events[n_events, 3] = new
+                n_events += 1
+                if new == length:
+                    completed[n_completed] = i
+                    n_completed += 1
+                else:
+                    partial = i
+                    partial_computed = new
+
+        if n_scheduled == 0 and not preempted:
+            # The head of the queue does not fit into an empty KV cache: the engine is stuck.
+            totals[STALLED] = 1
+            break
+
+        tokens = decoding_now + prefill_tokens
+        kv_tokens += tokens
+        seconds = (
+            step_s[PER_STEP]
+            + step_s[PER_RUNNING] * n_scheduled
+            + step_s[PER_ADAPTER] * n_active
+            + step_s[PER_TOKEN] * tokens
+            + step_s[PER_TOKEN_ADAPTER] * tokens * n_active
+            + step_s[PER_KV_TOKEN] * kv_tokens
+        )
+        if tokens > eager_above:
+            seconds += step_s[PER_EAGER_STEP] + step_s[PER_EAGER_TOKEN] * (tokens - eager_above)
+        n_loads = totals[LOADS] - loads_before
+        if n_loads > 0:
+            seconds += n_loads * (step_s[PER_LOAD] + step_s[PER_LOAD_ADAPTER] * n_active)
+        scheduling = (
+            scheduler_s[0] + scheduler_s[1] * n_scheduled + scheduler_s[2] * n_skipped + scheduler_s[3] * n_waiting
+        )
+        seconds = max(min_step_s, seconds) + max(0.0, scheduling) + load_time
+        if now >= next_sample_s and n_samples < len(samples):
+            samples[n_samples, SAMPLE_START] = now
+            samples[n_samples, SAMPLE_SECONDS] = seconds
+            samples[n_samples, SAMPLE_RUNNING] = n_scheduled
+            samples[n_samples, SAMPLE_WAITING] = n_waiting
+            samples[n_samples, SAMPLE_BLOCKS] = limits[BLOCKS] - free
+            samples[n_samples, SAMPLE_ADAPTERS] = n_active
+            samples[n_samples, SAMPLE_TOKENS] = tokens
+            samples[n_samples, SAMPLE_LOADS] = n_loads
+            samples[n_samples, SAMPLE_LOAD_S] = load_time
+            samples[n_samples, SAMPLE_SKIPPED] = n_skipped
+            samples[n_samples, SAMPLE_KV] = kv_tokens
+            n_samples += 1
+            if sample_every_s > 0:
+                next_sample_s = (math.floor(now / sample_every_s) + 1) * sample_every_s
+        totals[BUSY_S] += seconds
+        totals[RUNNING_S] += seconds * n_scheduled
+        totals[WAITING_S] += seconds * n_waiting
+        totals[ADAPTERS_S] += seconds * n_active
+        totals[KV_TOKENS_S] += seconds * kv_tokens
+        totals[PREFILL_TOKENS] += prefill_tokens
+        totals[LOAD_S] += load_time
+        totals[SCHEDULER_S] += max(0.0, scheduling)
+        totals[MAX_WAITING] = max(totals[MAX_WAITING], n_waiting)
+        totals[MAX_RUNNING] = max(totals[MAX_RUNNING], n_scheduled)
+        now += seconds
+        if decoding_now > 0:
+            itl_counts[_itl_bin(seconds)] += decoding_now
+
+        # Tokens come out at the end of the step: first tokens, joins, finishes.
+        i = bucket_head[step % n_buckets]
+        bucket_head[step % n_buckets] = -1
+        n_completed_prefill = n_completed
+        while i >= 0 or n_completed > 0:
+            if i >= 0:
+                done = i
+                i = bucket_after[i]
+                n_decoding -= 1
+                crossing[sequence[done] % block_size] -= 1
+                held_tokens = sequence[done] + step + 1
+            else:
+                done = completed[n_completed_prefill - n_completed]
+                n_completed -= 1
+                held_tokens = prompt[done] + generated[done]
+                if math.isnan(first_token_s[done]):
+                    first_token_s[done] = now
+                else:
+                    # One who was preempted: its clients waited since the token before.
+                    itl_counts[_itl_bin(now - left_at_s[done])] += 1
+                if output[done] - generated[done] > 1:
+                    # Joins the decoding ones: one token in each step from the next on.
+                    n_decoding += 1
+                    sequence[done] = held_tokens - step - 1
+                    crossing[sequence[done] % block_size] += 1
+                    last_step[done] = step + output[done] - generated[done] - 1
+                    place = last_step[done] % n_buckets
+                    bucket_after[done] = bucket_head[place]
+                    bucket_before[done] = -1
+                    if bucket_head[place] >= 0:
+                        bucket_before[bucket_head[place]] = done
+                    bucket_head[place] = done
+                    continue
+            finish_s[done] = now
+            kv_tokens -= held_tokens
+            free += (held_tokens + block_size - 1) // block_size
+            list_remove(run_after, run_before, done)
+            a = adapter[done]
+            in_step[a] -= 1
+            if in_step[a] == 0:
+                n_active -= 1
+                list_append(gpu_after, gpu_before, a)
+                list_append(host_after, host_before, a)
+                if queue_head[a] >= 0:
+                    tree_update(tree_in, head_key, a, False)
+                    tree_update(tree_out, head_key, a, True)
+            if n_events < len(events):
+                events[n_events, 0] = step
+                events[n_events, 1] = FINISH
+                events[n_events, 2] = done
+                events[n_events, 3] = 0
+            n_events += 1
+        step += 1
+
+    totals[STEPS] = step
+    totals[END_S] = now
+    totals[N_EVENTS] = n_events
+    totals[N_SAMPLES] = n_samples
+    return totals

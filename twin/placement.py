@@ -1,0 +1,102 @@
+"""A placement: for each GPU used, its adapters and its `max_loras`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from twin.errors import UserError
+
+if TYPE_CHECKING:
+    from twin.workload import Workload
+
+
+@dataclass(frozen=True)
+class GpuPlan:
+    """What one GPU serves.
+
+    Attributes
+    ----------
+    adapters : tuple of int
+        Indices of the adapters in the workload.
+    max_loras : int
+        Adapter slots (`--max-loras`).
+    shares : tuple of float, optional
+        For each adapter, the probability that one of its requests comes to this GPU; all ones
+        unless the adapter has replicas.
+    """
+
+    adapters: tuple[int, ...]
+    max_loras: int
+    shares: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The plans of all GPUs used."""
+
+    gpus: tuple[GpuPlan, ...]
+
+    @property
+    def n_gpus(self) -> int:
+        """How many GPUs are used."""
+        return len(self.gpus)
+
+    @property
+    def has_replicas(self) -> bool:
+        """Whether some adapter sends only a share of its requests to a GPU."""
+        return any(plan.shares is not None for plan in self.gpus)
+
+    def check(self, workload: Workload) -> None:
+        """Raise `ValueError` unless every adapter is placed once (or its shares sum to 1)."""
+        share = np.zeros(workload.n_adapters)
+        for number, plan in enumerate(self.gpus):
+            if not plan.adapters:
+                msg = f"GPU {number} has no adapters"
+                raise ValueError(msg)
+            if plan.max_loras < 1:
+                msg = f"GPU {number}: max_loras={plan.max_loras} must be 1 or more"
+                raise ValueError(msg)
+            if len(set(plan.adapters)) != len(plan.adapters):
+                msg = f"GPU {number} lists an adapter twice"
+                raise ValueError(msg)
+            if min(plan.adapters) < 0 or max(plan.adapters) >= workload.n_adapters:
+                msg = f"GPU {number} has an adapter that is not in the workload"
+                raise ValueError(msg)
+            share[list(plan.adapters)] += 1.0 if plan.shares is None else plan.shares
+        wrong = np.flatnonzero(np.abs(share - 1) > 1e-6)
+        if len(wrong):
+            msg = f"adapter {wrong[0]} is placed {share[wrong[0]]:g} times"
+            raise ValueError(msg)
+
+    def to_json(self) -> str:
+        """A list of {max_loras, adapters} (and shares, where there are replicas)."""
+        rows: list[dict[str, Any]] = []
+        for plan in self.gpus:
+            row: dict[str, Any] = {"max_loras": plan.max_loras, "adapters": list(plan.adapters)}
+            if plan.shares is not None:
+                row["shares"] = list(plan.shares)
+            rows.append(row)
+        return json.dumps(rows, separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str, origin: str = "placement") -> Placement:
+        """Read what `to_json` wrote; `UserError` names what is wrong."""
+        try:
+            rows = json.loads(text)
+            return Placement(
+                tuple(
+                    GpuPlan(
+                        tuple(int(a) for a in row["adapters"]),
+                        int(row["max_loras"]),
+                        tuple(float(s) for s in row["shares"]) if "shares" in row else None,
+                    )
+                    for row in rows
+                )
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            msg = f"{origin}: a placement is a JSON list of {{max_loras, adapters}} ({error})"
+            raise UserError(msg) from None

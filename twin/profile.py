@@ -1,0 +1,404 @@
+"""Serving profiles: what one (model, GPU, engine version) does, as validated, versioned JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from twin.errors import UserError
+
+SCHEMA_VERSION = 1
+
+#: Terms of the step-time model in the order of its coefficients. `tokens` counts the tokens
+#: computed in the step (one per decoding request, and the prefill tokens), `running` the requests
+#: scheduled, `adapters` the distinct adapters among them, `kv_tokens` the tokens that running
+#: requests hold in the KV cache; `rank` is the server's `max_lora_rank`. vLLM's LoRA kernels launch
+#: thread blocks for every (slot, tile of tokens), used or not, hence the products with `max_loras`.
+#: A step of more than `eager_above_tokens` tokens runs without CUDA graphs: it costs `eager_step`
+#: more, and `eager_tokens` for each token above. `loads` counts the adapters loaded into a slot in
+#: the step: in serving a load costs more than the copy that `load_ms` times.
+STEP_TERMS = (
+    "constant",
+    "running",
+    "adapters",
+    "tokens",
+    "tokens_x_adapters",
+    "kv_tokens",
+    "max_loras",
+    "rank",
+    "max_loras_x_rank",
+    "adapters_x_rank",
+    "tokens_x_rank",
+    "tokens_x_max_loras",
+    "tokens_x_max_loras_x_rank",
+    "eager_step",
+    "eager_tokens",
+    "loads",
+    "loads_x_adapters",
+)
+
+
+@dataclass(frozen=True)
+class KvCapacity:
+    """Measured KV-cache size per (`max_loras`, `max_lora_rank`); absent means: does not start.
+
+    Attributes
+    ----------
+    max_loras : tuple of int, shape (n_slots,), ascending
+    max_lora_rank : tuple of int, shape (n_ranks,), ascending
+    tokens : tuple of tuples, shape (n_ranks, n_slots)
+        Tokens of KV cache, or 0 where the engine did not start (memory error).
+    without_lora_tokens : int
+        With LoRA off.
+    """
+
+    max_loras: tuple[int, ...]
+    max_lora_rank: tuple[int, ...]
+    tokens: tuple[tuple[int, ...], ...]
+    without_lora_tokens: int
+
+    def lookup(self, max_loras: int, max_lora_rank: int) -> int:
+        """KV-cache tokens, 0 for a memory error.
+
+        Between two measured `max_loras` the capacity is interpolated linearly (the LoRA buffers grow
+        linearly with the slots). Beyond the largest measured that started, the answer is 0.
+        """
+        row = self.tokens[self.max_lora_rank.index(max_lora_rank)]
+        if max_loras <= self.max_loras[0]:
+            return row[0]
+        right = int(np.searchsorted(self.max_loras, max_loras))
+        if right == len(self.max_loras) or row[right] == 0:
+            exact = right < len(self.max_loras) and self.max_loras[right] == max_loras
+            return row[right] if exact else 0
+        x0, x1 = self.max_loras[right - 1], self.max_loras[right]
+        y0, y1 = row[right - 1], row[right]
+        return int(y0 + (y1 - y0) * (max_loras - x0) / (x1 - x0))
+
+
+@dataclass(frozen=True)
+class ServingProfile:
+    """What the twin knows of one (model, GPU, engine version).
+
+    Attributes
+    ----------
+    step_ms : tuple of float, shape (len(STEP_TERMS),)
+        Step-time coefficients in milliseconds, in the order of `STEP_TERMS`.
+    eager_above_tokens : int
+        Steps that schedule more tokens than this run without CUDA graphs (`eager_step`).
+    min_step_ms : float
+        No step is shorter.
+    scheduler_ms : tuple of float, shape (4,)
+        Scheduler time per step: constant, per running request, per waiting request that the
+        `max_loras` scan skipped, per waiting request.
+    load_ms : tuple of (max_lora_rank, rank, ms)
+        Host-to-GPU load time of an adapter of `rank` on a server of `max_lora_rank`.
+    disk_load_ms : tuple of (rank, ms)
+        Disk-to-host load time.
+    request_overhead_ms : float
+        What a client sees on top of the engine's time to first token: HTTP and tokenisation.
+    reserve_full_prompt : bool
+        A waiting request is admitted only if its whole prompt fits into the free blocks
+        (`scheduler_reserve_full_isl`); otherwise its first chunk is enough.
+    watermark_blocks : int
+        Blocks that admission leaves free.
+    provenance : dict
+        Where the figures come from: source, command, runs fitted on, runs left out, fit error.
+    """
+
+    name: str
+    model: str
+    gpu: str
+    engine: str
+    engine_version: str
+    kv: KvCapacity
+    step_ms: tuple[float, ...]
+    scheduler_ms: tuple[float, float, float, float]
+    load_ms: tuple[tuple[int, int, float], ...]
+    disk_load_ms: tuple[tuple[int, float], ...]
+    max_num_seqs: int = 2048
+    max_num_batched_tokens: int = 2048
+    max_model_len: int = 32768
+    block_size: int = 16
+    eager_above_tokens: int = 512
+    min_step_ms: float = 1.0
+    request_overhead_ms: float = 0.0
+    reserve_full_prompt: bool = False
+    watermark_blocks: int = 0
+    generated_fraction: float = 1.0
+    provenance: dict[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Largest LoRA ranks the profile has measurements for, ascending."""
+        return self.kv.max_lora_rank
+
+    def server_rank(self, rank: int) -> int:
+        """The smallest known `max_lora_rank` that serves adapters of `rank`.
+
+        Raises
+        ------
+        UserError
+            If every known rank is smaller.
+        """
+        for known in self.ranks:
+            if known >= rank:
+                return known
+        msg = f"profile {self.name}: rank={rank} is unknown to it; known ranks are {list(self.ranks)}"
+        raise UserError(msg)
+
+    def check_ranks(self, ranks: np.ndarray) -> None:
+        """Raise `UserError` for the first rank above those the profile knows."""
+        if len(ranks):
+            self.server_rank(int(np.max(ranks)))
+
+    @lru_cache(maxsize=65536)  # noqa: B019  # profiles are few and live as long as the program
+    def kv_tokens(self, max_loras: int, max_lora_rank: int) -> int:
+        """KV-cache tokens with these flags, 0 for a memory error.
+
+        A KV cache too small for one request of `max_model_len` is a memory error too: vLLM refuses
+        to start with it.
+        """
+        if max_loras == 0:
+            return self.kv.without_lora_tokens
+        tokens = self.kv.lookup(max_loras, self.server_rank(max_lora_rank))
+        return tokens if tokens >= self.max_model_len else 0
+
+    @lru_cache(maxsize=1024)  # noqa: B019
+    def largest_max_loras(self, max_lora_rank: int) -> int:
+        """The most adapter slots with which the engine starts at this `max_lora_rank`."""
+        low, high = 0, self.kv.max_loras[-1]
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (
+                (middle, high) if self.kv_tokens(middle, max_lora_rank) else (low, middle - 1)
+            )
+        return low
+
+    def load_time_ms(self, max_lora_rank: int, rank: int) -> float:
+        """Host-to-GPU load time of one adapter in milliseconds."""
+        server, own = self.server_rank(max_lora_rank), self.server_rank(rank)
+        return self._load_table[(server, own)]
+
+    def disk_time_ms(self, rank: int) -> float:
+        """Disk-to-host load time of one adapter in milliseconds."""
+        return dict(self.disk_load_ms)[self.server_rank(rank)]
+
+    @cached_property
+    def _load_table(self) -> dict[tuple[int, int], float]:
+        return {(server, own): ms for server, own, ms in self.load_ms}
+
+    def step_coefficients(self, max_loras: int, max_lora_rank: int) -> np.ndarray:
+        """Step-time coefficients with the server's flags folded in.
+
+        Returns
+        -------
+        array of shape (10,)
+            Milliseconds per: step, running request, distinct adapter, token, token x adapter, KV
+            token, eager step, eager token, load, load x adapter (`twin.engine` names the places).
+        """
+        c = dict(zip(STEP_TERMS, self.step_ms, strict=True))
+        rank = self.server_rank(max_lora_rank) if max_loras else 0
+        return np.array(
+            [
+                c["constant"]
+                + c["max_loras"] * max_loras
+                + c["rank"] * rank
+                + c["max_loras_x_rank"] * max_loras * rank,
+                c["running"],
+                c["adapters"] + c["adapters_x_rank"] * rank,
+                c["tokens"]
+                + c["tokens_x_rank"] * rank
+                + c["tokens_x_max_loras"] * max_loras
+                + c["tokens_x_max_loras_x_rank"] * max_loras * rank,
+                c["tokens_x_adapters"],
+                c["kv_tokens"],
+                c["eager_step"],
+                c["eager_tokens"],
+                c["loads"],
+                c["loads_x_adapters"],
+            ]
+        )
+
+    def to_json(self) -> str:
+        """The profile as JSON text; `parse_profile` reads it back."""
+        data = asdict(self)
+        data["step_ms"] = dict(zip(STEP_TERMS, self.step_ms, strict=True))
+        return json.dumps(data, indent=1) + "\n"
+
+    def save(self, path: Path) -> None:
+        """Write the profile, atomically."""
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text(self.to_json())
+        os.replace(temporary, path)
+
+    # A profile is compared and hashed by what it says; the lookup tables derive from it.
+    def __hash__(self) -> int:
+        return hash((self.name, self.engine_version, self.step_ms, self.kv.tokens))
+
+
+def parse_profile(text: str, origin: str) -> ServingProfile:
+    """A profile from JSON text, validated.
+
+    Parameters
+    ----------
+    text : str
+    origin : str
+        File name for messages.
+
+    Raises
+    ------
+    UserError
+        Naming the file, the key and what would be right.
+    """
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        msg = f"{origin}: not valid JSON (line {error.lineno}: {error.msg})"
+        raise UserError(msg) from None
+    if not isinstance(data, dict):
+        msg = f"{origin}: a serving profile is a JSON object"
+        raise UserError(msg)
+    if data.get("schema_version") != SCHEMA_VERSION:
+        msg = (
+            f"{origin}: schema_version={data.get('schema_version')!r} is not {SCHEMA_VERSION}, "
+            "the version this release reads"
+        )
+        raise UserError(msg)
+    fields = ServingProfile.__dataclass_fields__
+    unknown = sorted(set(data) - set(fields))
+    missing = sorted(
+        name
+        for name in ("name", "model", "gpu", "engine", "engine_version", "kv", "step_ms",
+                     "scheduler_ms", "load_ms", "disk_load_ms")
+        if name not in data
+    )  # fmt: skip
+    if unknown or missing:
+        msg = f"{origin}: unknown keys {unknown}, missing keys {missing}"
+        raise UserError(msg)
+    try:
+        profile = _build(data)
+    except UserError as error:
+        msg = f"{origin}: {error}"
+        raise UserError(msg) from None
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        msg = f"{origin}: a value has the wrong shape or type ({error})"
+        raise UserError(msg) from None
+    return profile
+
+
+def _build(data: dict[str, Any]) -> ServingProfile:
+    data = dict(data)
+    steps = data.pop("step_ms")
+    unknown = sorted(set(steps) - set(STEP_TERMS))
+    if unknown:
+        msg = f"step_ms: unknown terms {unknown}; known are {list(STEP_TERMS)}"
+        raise UserError(msg)
+    kv = data.pop("kv")
+    capacity = KvCapacity(
+        tuple(int(v) for v in kv["max_loras"]),
+        tuple(int(v) for v in kv["max_lora_rank"]),
+        tuple(tuple(int(v) for v in row) for row in kv["tokens"]),
+        int(kv["without_lora_tokens"]),
+    )
+    if len(capacity.tokens) != len(capacity.max_lora_rank) or any(
+        len(row) != len(capacity.max_loras) for row in capacity.tokens
+    ):
+        msg = "kv.tokens: one row per max_lora_rank and one column per max_loras is needed"
+        raise UserError(msg)
+    for key in ("max_loras", "max_lora_rank"):
+        values = getattr(capacity, key)
+        if not values or list(values) != sorted(set(values)) or values[0] < 1:
+            msg = f"kv.{key}={list(values)} must be positive and strictly ascending"
+            raise UserError(msg)
+    if any(value < 0 for row in capacity.tokens for value in row):
+        msg = "kv.tokens must not be negative (0 means: does not start)"
+        raise UserError(msg)
+    profile = ServingProfile(
+        kv=capacity,
+        step_ms=tuple(float(steps.get(term, 0.0)) for term in STEP_TERMS),
+        scheduler_ms=_scheduler(data.pop("scheduler_ms")),
+        load_ms=tuple((int(s), int(r), float(ms)) for s, r, ms in data.pop("load_ms")),
+        disk_load_ms=tuple((int(r), float(ms)) for r, ms in data.pop("disk_load_ms")),
+        **data,
+    )
+    _check_values(profile)
+    return profile
+
+
+def _scheduler(values: list[float]) -> tuple[float, float, float, float]:
+    constant, running, skipped, waiting = (float(value) for value in values)
+    return constant, running, skipped, waiting
+
+
+def _check_values(profile: ServingProfile) -> None:
+    for key in ("block_size", "max_num_seqs", "max_num_batched_tokens", "max_model_len"):
+        value = getattr(profile, key)
+        if not isinstance(value, int) or value < 1:
+            msg = f"{key}={value!r} must be a whole number, 1 or more"
+            raise UserError(msg)
+    if profile.max_num_batched_tokens < profile.max_num_seqs:
+        msg = (
+            f"max_num_batched_tokens={profile.max_num_batched_tokens} must be at least "
+            f"max_num_seqs={profile.max_num_seqs}, as in vLLM"
+        )
+        raise UserError(msg)
+    for key in ("min_step_ms", "request_overhead_ms", "watermark_blocks"):
+        if getattr(profile, key) < 0:
+            msg = f"{key}={getattr(profile, key)} must not be negative"
+            raise UserError(msg)
+    if not 0 < profile.generated_fraction <= 1:
+        msg = f"generated_fraction={profile.generated_fraction} must be in (0, 1]"
+        raise UserError(msg)
+    needed = {(s, r) for s in profile.ranks for r in profile.ranks if r <= s}
+    if needed - {(s, r) for s, r, _ in profile.load_ms}:
+        absent = sorted(needed - {(s, r) for s, r, _ in profile.load_ms})
+        msg = f"load_ms: (max_lora_rank, rank) pairs {absent} are missing"
+        raise UserError(msg)
+    if set(profile.ranks) - {r for r, _ in profile.disk_load_ms}:
+        msg = f"disk_load_ms: a value for each of the ranks {list(profile.ranks)} is needed"
+        raise UserError(msg)
+
+
+def shipped_profiles() -> list[str]:
+    """Names of the profiles in the package, such as `llama-3.1-8b/h100-64gb`."""
+    folder = resources.files("twin") / "profiles"
+    return sorted(
+        entry.name.removesuffix(".json").replace("__", "/")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".json")
+    )
+
+
+def load_profile(name_or_path: str) -> ServingProfile:
+    """A shipped profile by name, or one from a JSON file.
+
+    Raises
+    ------
+    UserError
+        If there is no such profile or file, or it is not valid.
+    """
+    if name_or_path.endswith(".json"):
+        path = Path(name_or_path)
+        if not path.is_file():
+            msg = f"profile={name_or_path}: no such file"
+            raise UserError(msg)
+        return parse_profile(path.read_text(), name_or_path)
+    names = shipped_profiles()
+    full = name_or_path if name_or_path in names else f"{name_or_path}/h100-64gb"
+    if full not in names:
+        msg = (
+            f"profile={name_or_path}: no such serving profile; shipped are {names}, "
+            "or give the path of a .json file"
+        )
+        raise UserError(msg)
+    file_name = full.replace("/", "__") + ".json"
+    text = (resources.files("twin") / "profiles" / file_name).read_text()
+    return parse_profile(text, file_name)
