@@ -1,4 +1,4 @@
-"""`python -m bench.calibrate runs=DIR`: fit serving profiles to published vLLM runs.
+"""`python -m bench.calibrate runs=DIR`: fit serving profiles to published vLLM runs (with `metrics=FILE`: see bench/telemetry.py).
 
 KV capacity and adapter load times are looked up in the measured tables, scheduler time and step time are fitted
 (`twin.calibration`). Whole scenarios are left out of the fit, and the step-time error on their runs is printed and kept
@@ -9,26 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-from omegaconf import MISSING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from bench.cli import command
+from bench.observation import SAMPLE_EVERY_S, ClientModel, Stalls, fit_client_model, stalls_of
 from bench.published import (
     OPEN_REQUESTS_CAP,
     PROFILE_OF_MODEL,
+    PublishedRun,
     read_runs,
     read_table,
+    replay,
     run_of_row,
 )
-from twin import UserError
+from bench.telemetry import FLAGS as FLAGS_OF_A_SERVER
+from bench.telemetry import profile_from_metrics
+from twin import GpuResult, Lengths, UserError
 from twin.calibration import (
     OperatingPoint,
     StepObservation,
@@ -60,6 +64,9 @@ GRAPH_STEP = 8
 # Steps of the micro-benchmarks in the step table: tokens in the KV cache per running request, between their 4 prompt
 # tokens and their 100 to 400 output tokens.
 MICRO_KV_PER_REQUEST = 60.0
+# Runs with fewer running requests tell the overhead of a request; those with fewer waiting, what the client adds.
+IDLE_RUNNING = 20
+SHORT_QUEUE = 1.0
 # First guess of the step model, near what the published twin says of an idle and of a full server.
 FIRST_GUESS = {"constant": 12.0, "adapters": 0.27, "tokens": 0.03, "max_loras": 0.03, "tokens_x_max_loras": 1e-4}
 
@@ -72,12 +79,20 @@ Result = TypeVar("Result")
 class CalibrateConfig:
     """Options of `python -m bench.calibrate`; `conf/calibrate.yaml` says what each is for."""
 
-    runs: str = MISSING
+    runs: str | None = None
+    metrics: list[str] | None = None
+    max_loras: int | None = None
+    max_lora_rank: int | None = None
+    kv_cache_tokens: int | None = None
+    n_adapters: int | None = None
+    prior: str = "llama-3.1-8b"
+    name: str = "my-model/my-gpu"
+    scrape_window_s: float = 60.0
     models: list[str] = field(default_factory=lambda: sorted(PROFILE_OF_MODEL))
     left_out: dict[str, list[str]] = field(default_factory=dict)
     out: str = "results/runs/profiles"
     rounds: int = 2
-    window_s: float = 1500.0
+    window_s: float = 3600.0
     micro_weight: float = 0.1
     threads: int = 2
     seed: int = 0
@@ -98,20 +113,31 @@ class CalibrationReport:
 @command("calibrate", CalibrateConfig)
 def main(config: CalibrateConfig) -> None:
     """Fit the profiles asked for and write them."""
-    console = Console()
+    console = Console(width=None if Console().is_terminal else 120)
+    if (config.runs is None) == (config.metrics is None):
+        raise UserError("give either runs=DIR (published runs) or metrics=[FILE,...] (scrapes of a running server)")
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    if config.metrics is not None:
+        profile = profile_from_metrics(
+            config.metrics,
+            {flag: getattr(config, flag) for flag in FLAGS_OF_A_SERVER},
+            config.prior,
+            config.name,
+            config.scrape_window_s,
+            console,
+        )
+        save(profile, out, console)
+        return
     console.print(f"calibrating {', '.join(config.models)} on {config.runs}, seed {config.seed}")
     table = Table(title="Mean absolute step-time error")
     for heading in ("profile", "runs fitted", "error", "runs left out", "error on runs left out", "micro-benchmarks"):
         table.add_column(heading, justify="left" if heading == "profile" else "right")
-    out = Path(config.out)
     for model in config.models:
         if model not in PROFILE_OF_MODEL:
             raise UserError(f"models={model}: no such model in the run tables; known are {sorted(PROFILE_OF_MODEL)}")
-        report = calibrate(config, model, console)
-        out.mkdir(parents=True, exist_ok=True)
-        path = out / (report.profile.name.replace("/", "__") + ".json")
-        report.profile.save(path)
-        console.print(f"wrote {path}")
+        report = calibrate(config, str(config.runs), model, console)
+        save(report.profile, out, console)
         table.add_row(
             report.profile.name,
             str(report.fitted_runs),
@@ -123,9 +149,16 @@ def main(config: CalibrateConfig) -> None:
     console.print(table)
 
 
-def calibrate(config: CalibrateConfig, model: str, console: Console) -> CalibrationReport:
+def save(profile: ServingProfile, folder: Path, console: Console) -> None:
+    """Write a profile under its name."""
+    path = folder / (profile.name.replace("/", "__") + ".json")
+    profile.save(path)
+    console.print(f"wrote {path}")
+
+
+def calibrate(config: CalibrateConfig, folder: str, model: str, console: Console) -> CalibrationReport:
     """Fit one model's profile."""
-    runs = read_runs(config.runs)
+    runs = read_runs(folder)
     runs = runs[(runs.model == model) & ~runs.memory_error & (runs.series_mean_running > 0.5)].reset_index(drop=True)
     left_out_names = config.left_out.get(model, [])
     unknown = sorted(set(left_out_names) - set(runs.scenario))
@@ -135,7 +168,7 @@ def calibrate(config: CalibrateConfig, model: str, console: Console) -> Calibrat
     if left_out.all():
         raise UserError(f"left_out.{model}: every scenario is left out; at least one must be fitted")
     step_ms = measured_step_ms(runs)
-    profile = starting_profile(config.runs, model, runs[~left_out])
+    profile = starting_profile(folder, model, runs[~left_out])
     observations = [
         StepObservation(
             run.workload.requests,
@@ -149,7 +182,7 @@ def calibrate(config: CalibrateConfig, model: str, console: Console) -> Calibrat
             (run_of_row(row, profile, seed=config.seed) for _, row in runs.iterrows()), step_ms, strict=True
         )
     ]
-    micro_terms, micro_ms, micro_weight = micro_benchmarks(config.runs, model)
+    micro_terms, micro_ms, micro_weight = micro_benchmarks(folder, model)
     micro_weight *= config.micro_weight * (~left_out).sum() / micro_weight.sum()
     weight = np.concatenate([np.ones((~left_out).sum()), micro_weight])
     points: list[OperatingPoint] = []
@@ -180,7 +213,10 @@ def calibrate(config: CalibrateConfig, model: str, console: Console) -> Calibrat
         float(error[left_out].mean()) if left_out.any() else float("nan"),
         float(np.abs(micro_predicted / micro_ms - 1).mean() * 100),
     )
-    overhead_ms = request_overhead_ms(runs[~left_out], profile, config)
+    profile = replace(
+        profile, request_overhead_ms=round(request_overhead_ms(runs[~left_out], profile, config), 2)
+    )
+    client = client_model(runs[~left_out], profile, config)
     provenance = {
         "source": SOURCE,
         "command": f"python -m bench.calibrate runs=DIR seed={config.seed}",
@@ -190,19 +226,21 @@ def calibrate(config: CalibrateConfig, model: str, console: Console) -> Calibrat
         "step_time_error_pct_fitted": round(report.fit_error_pct, 2),
         "step_time_error_pct_left_out": round(report.left_out_error_pct, 2),
         "step_time_error_pct_micro_benchmarks": round(report.micro_error_pct, 2),
-        "ranks_measured": list(profile.ranks),
+        # What the published client saw on top of the engine (bench/observation.py); only `bench.fidelity` uses it.
+        "client_model": {name: float(f"{value:.4g}") for name, value in asdict(client).items()},
     }
-    profile = replace(profile, request_overhead_ms=round(overhead_ms, 2), provenance=provenance)
-    return replace(report, profile=profile)
+    return replace(report, profile=replace(profile, provenance=provenance))
 
 
 def measured_step_ms(runs: pd.DataFrame) -> Floats:
     """Mean step time of each run, weighted by running requests: running / generated tokens per second.
 
-    Requests still open at the end made tokens that the client's total leaves out: half an output each.
+    Requests still open at the end made tokens that the client's total leaves out: seen at a random moment, a request
+    has made E[output^2] / (2 E[output]) of them.
     """
-    in_flight = runs.series_mean_running * runs.mean_output_len.fillna(200.0) / 2
-    generated = (runs.total_output_tokens + in_flight) / runs.total_time_s
+    _, output, _ = Lengths().draw(np.random.Generator(np.random.Philox(key=[0, 0])), 100_000)
+    age = float((output.astype(float) ** 2).mean() / (2 * output.mean()))
+    generated = (runs.total_output_tokens + age * runs.series_mean_running) / runs.total_time_s
     step: Floats = (1000 * runs.series_mean_running / generated).to_numpy()
     return step
 
@@ -340,12 +378,30 @@ def progress_bar(console: Console) -> Progress:
 
 def request_overhead_ms(fitted: pd.DataFrame, profile: ServingProfile, config: CalibrateConfig) -> float:
     """What the client's time to first token has on top of the engine's: the median over idle fitted runs."""
-    from bench.published import replay
-
-    idle = fitted[fitted.series_mean_running < 20]
+    idle = fitted[fitted.series_mean_running < IDLE_RUNNING]
     runs = [run_of_row(row, profile, seed=config.seed) for _, row in idle.iterrows()]
     simulated = in_threads(lambda run: replay(run, profile).ttft.p50_ms, runs, config.threads)
     return max(0.0, float(np.median(idle.median_ttft_ms.to_numpy() - np.array(simulated))))
+
+
+def client_model(fitted: pd.DataFrame, profile: ServingProfile, config: CalibrateConfig) -> ClientModel:
+    """The client model of fitted runs without a queue."""
+    short = fitted[~fitted.port_exhaustion & (fitted.series_mean_waiting < SHORT_QUEUE)]
+    runs = [run_of_row(row, profile, seed=config.seed) for _, row in short.iterrows()]
+
+    def one(run: PublishedRun) -> tuple[GpuResult, Stalls]:
+        result = replay(run, profile, sample_every_s=SAMPLE_EVERY_S)
+        return result, stalls_of(result, run.workload.requests, run.workload.duration_s)
+
+    pairs = in_threads(one, runs, config.threads)
+    kept = [number for number, (result, _) in enumerate(pairs) if result.mean_waiting < SHORT_QUEUE]
+    rows = short.iloc[kept]
+    return fit_client_model(
+        (rows.series_span_s / rows.series_n_raw).to_numpy(),
+        rows.mean_ttft_ms.to_numpy(),
+        [pairs[number][0] for number in kept],
+        [pairs[number][1] for number in kept],
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from rich.table import Table
 
 from bench.calibrate import in_threads, progress_bar
 from bench.cli import command
-from bench.published import OPEN_REQUESTS_CAP, PROFILE_OF_MODEL, read_runs, replay, run_of_row
+from bench.observation import SAMPLE_EVERY_S, ClientModel, observed_itl_ms, observed_ttft_ms, stalls_of
+from bench.published import PROFILE_OF_MODEL, read_runs, replay, run_of_row
 from twin import ServingProfile, UserError, load_profile
 
 COLUMNS = (
@@ -37,9 +38,9 @@ class FidelityConfig:
 
     runs: str = MISSING
     profile: str | None = None
-    out: str = "results/fidelity/runs.csv"
-    summary: str | None = None
-    picture: str | None = None
+    out: str = "results/runs/fidelity/runs.csv"
+    summary: str = "results/fidelity/summary.csv"
+    picture: str = "results/fidelity/fidelity.png"
     seed: int = 0
     threads: int = 1
 
@@ -47,7 +48,7 @@ class FidelityConfig:
 @command("fidelity", FidelityConfig)
 def main(config: FidelityConfig) -> None:
     """Replay the runs, print the errors and write them."""
-    console = Console(width=None if Console().is_terminal else 140)
+    console = Console(width=None if Console().is_terminal else 160)
     runs = read_runs(config.runs)
     profiles = profiles_of(runs, config.profile)
     console.print(
@@ -61,10 +62,11 @@ def main(config: FidelityConfig) -> None:
     left_out = {name: profile.provenance.get("left_out_scenarios", []) for name, profile in profiles.items()}
     published = published_twin(config.runs)
     summary = summarise(rows, left_out, published)
-    summary_path = Path(config.summary) if config.summary else out.with_name(out.stem + "_summary.csv")
+    summary_path = Path(config.summary)
     write_csv(summary.round(3), summary_path)
-    console.print(summary_table(summary))
-    picture = Path(config.picture) if config.picture else out.with_suffix(".png")
+    for table in summary_tables(summary):
+        console.print(table)
+    picture = Path(config.picture)
     draw(rows, left_out, picture)
     errors = int((rows.measured_memory_error != rows.simulated_memory_error).sum())
     console.print(f"memory error: predicted as measured in {len(rows) - errors} of {len(rows)} runs")
@@ -108,9 +110,16 @@ def replay_row(row: pd.Series, profile: ServingProfile, seed: int) -> dict[str, 
     run = run_of_row(row, profile, seed=seed)
     _ = run.workload.requests
     start = time.perf_counter()
-    result = replay(run, profile)
+    result = replay(run, profile, sample_every_s=SAMPLE_EVERY_S)
     wall_s = time.perf_counter() - start
     failed = bool(row.memory_error)
+    itl_ms, ttft_ms = result.itl.mean_ms, result.ttft.mean_ms
+    coefficients = profile.provenance.get("client_model")
+    if coefficients and not result.memory_error:
+        client = ClientModel(**coefficients)
+        stalls = stalls_of(result, run.workload.requests, run.workload.duration_s)
+        itl_ms = observed_itl_ms(result, stalls, client)
+        ttft_ms = observed_ttft_ms(result, stalls, client)
     return {
         "run_id": row.run_id,
         "model": row.model,
@@ -121,9 +130,9 @@ def replay_row(row: pd.Series, profile: ServingProfile, seed: int) -> dict[str, 
         "measured_throughput": np.nan if failed else row.total_throughput,
         "simulated_throughput": np.nan if result.memory_error else result.throughput,
         "measured_itl_ms": np.nan if failed else row.mean_itl_ms,
-        "simulated_itl_ms": result.itl.mean_ms,
+        "simulated_itl_ms": itl_ms,
         "measured_ttft_ms": np.nan if failed else row.mean_ttft_ms,
-        "simulated_ttft_ms": result.ttft.mean_ms,
+        "simulated_ttft_ms": ttft_ms,
         "measured_starved": failed or str(row.starved_est).lower() == "true",
         "simulated_starved": result.starved,
         "measured_memory_error": failed,
@@ -192,8 +201,8 @@ def summarise(
             ("all, fitted", unforced[~unforced.left_out]),
             ("all, left out *", unforced[unforced.left_out]),
             ("all", unforced),
-            ("all, with port exhaustion, left out *", mine[mine.left_out]),
-            ("all, with port exhaustion", mine),
+            ("all + port exhaustion, left out *", mine[mine.left_out]),
+            ("all + port exhaustion", mine),
         ]
         records += [
             {"model": model, "runs of": name, **errors_of(group, published)} for name, group in groups if len(group)
@@ -219,24 +228,26 @@ def errors_of(group: pd.DataFrame, published: pd.DataFrame | None) -> dict[str, 
     return record
 
 
-def summary_table(summary: pd.DataFrame) -> Table:
-    """The summary for the terminal."""
-    table = Table(title="Twin against real runs: SMAPE without the factor 2 in % (bias in %); * left out of the fit")
-    table.add_column("model")
-    table.add_column("runs of")
-    for heading in ("runs", "throughput", "published", "ITL", "published", "TTFT", "published", "starvation", "F1"):
-        table.add_column(heading, justify="right")
-    previous = None
-    for _, row in summary.iterrows():
-        cells = [str(row.model) if row.model != previous else "", str(row["runs of"]), str(row.runs)]
-        for metric in ("throughput", "itl", "ttft"):
-            cells.append(f"{row[f'{metric}_smape']:.2f} ({row[f'{metric}_bias']:+.1f})")
-            theirs = row.get(f"{metric}_published_smape", np.nan)
-            cells.append("" if pd.isna(theirs) else f"{theirs:.2f}")
-        cells += [f"{row.starvation_agreement:.1f} %", f"{row.starvation_macro_f1:.3f}"]
-        table.add_row(*cells, end_section=str(row["runs of"]) == "all, with port exhaustion")
-        previous = row.model
-    return table
+def summary_tables(summary: pd.DataFrame) -> list[Table]:
+    """The summary for the terminal, a table per model."""
+    tables = []
+    for model, mine in summary.groupby("model"):
+        table = Table(title=f"{model}: SMAPE without the factor 2 in %, bias in % (* left out of the fit; published: the twin of arXiv 2508.08343)")
+        table.add_column("runs of", no_wrap=True)
+        for heading in ("runs", "throughput", "published", "ITL", "published", "TTFT", "published", "starvation", "F1"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for _, row in mine.iterrows():
+            cells = [str(row["runs of"]), str(row.runs)]
+            for metric in ("throughput", "itl", "ttft"):
+                cells.append(f"{row[f'{metric}_smape']:.2f} ({row[f'{metric}_bias']:+.1f})")
+                theirs = row.get(f"{metric}_published_smape", np.nan)
+                cells.append("" if pd.isna(theirs) else f"{theirs:.2f}")
+            cells += [f"{row.starvation_agreement:.1f} %", f"{row.starvation_macro_f1:.3f}"]
+            if str(row["runs of"]).startswith("all, fitted"):
+                table.add_section()
+            table.add_row(*cells)
+        tables.append(table)
+    return tables
 
 
 def draw(rows: pd.DataFrame, left_out: dict[str, list[str]], path: Path) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 INK, PALE = "#22303c", "#8795a1"
 FEASIBLE, STARVED, BOUND = "#2a9d8f", "#d1495b", "#22303c"
+STARVES, DOES_NOT_START = "//", "xx"
 
 # Bars of a few GPUs look the same as those of many.
 FEWEST_GPUS_ACROSS = 6
@@ -94,7 +95,7 @@ def _one_workload(figure: Figure, rows: Sequence[Row], first: Sequence[Row]) -> 
     most_gpus = max(row.gpus or 0 for row in drawn)
     for panel, row in zip(panels, drawn, strict=True):
         _placement(panel, row, colours, most_gpus)
-    _legend(right, colours)
+    _legend(right, colours, [gpu for row in drawn for gpu in row.gpu_figures])
 
 
 def _many_workloads(figure: Figure, workloads: Sequence[Sequence[Row]]) -> None:
@@ -189,24 +190,15 @@ def _placement(axes: Axes, row: Row, colours: dict[int, Any], most_gpus: int) ->
         )
         starved = gpu["starved"]
         if starved:
+            hatch = DOES_NOT_START if gpu["memory_error"] else STARVES
             axes.bar(
-                place, gpu["offered_throughput"], width=0.8, fill=False, edgecolor=STARVED, linewidth=1.8, hatch="//"
-            )
-            word = "does not start" if gpu["memory_error"] else "starved"
-            axes.annotate(
-                word,
-                (place, gpu["offered_throughput"]),
-                xytext=(0, 2),
-                textcoords="offset points",
-                ha="center",
-                va="bottom",
-                color=STARVED,
-                fontsize=8,
-                fontweight="bold",
+                place, gpu["offered_throughput"], width=0.8, fill=False, edgecolor=STARVED, linewidth=1.8, hatch=hatch
             )
         axes.hlines(gpu["throughput"], place - 0.46, place + 0.46, color=STARVED if starved else INK, linewidth=1.4)
     bound = f", lower bound {row.lower_bound}" if row.lower_bound is not None else ""
     verdict = "feasible" if row.feasible else f"{row.starved_gpus} starved"
+    if row.memory_errors:
+        verdict += f" ({row.memory_errors} do not start)"
     axes.set_title(
         f"{row.solver_label}: {row.gpus} GPUs, {verdict}{bound}", loc="left", fontsize=9.5, fontweight="bold", pad=4
     )
@@ -237,13 +229,14 @@ def _rank_colours(ranks: Sequence[int]) -> dict[int, Any]:
     return {rank: scale(0.28 + 0.6 * i / max(len(ranks) - 1, 1)) for i, rank in enumerate(ranks)}
 
 
-def _legend(figure: Any, colours: dict[int, Any]) -> None:  # noqa: ANN401  # a SubFigure
+def _legend(figure: Any, colours: dict[int, Any], gpus: Sequence[dict[str, Any]]) -> None:  # noqa: ANN401  # a SubFigure
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     handles: list[Any] = [Patch(color=colour, label=f"rank {rank}") for rank, colour in colours.items()]
-    handles += [
-        Line2D([], [], color=INK, linewidth=1.4, label="throughput"),
-        Patch(facecolor="white", edgecolor=STARVED, hatch="//", label="starved GPU"),
-    ]
+    handles.append(Line2D([], [], color=INK, linewidth=1.4, label="throughput"))
+    if any(gpu["starved"] and not gpu["memory_error"] for gpu in gpus):
+        handles.append(Patch(facecolor="white", edgecolor=STARVED, hatch=STARVES, label="starved GPU"))
+    if any(gpu["memory_error"] for gpu in gpus):
+        handles.append(Patch(facecolor="white", edgecolor=STARVED, hatch=DOES_NOT_START, label="does not start"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8.5)

@@ -7,14 +7,14 @@ arXiv 2508.08343 (FerranAgulloLopez/GPULLMAdapterOptimization, Apache-2.0) were 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from twin import Lengths, LogNormalTokens, UserError, Workload, simulate_requests
+from twin import Lengths, UserError, Workload, simulate_requests
 
 if TYPE_CHECKING:
     from twin import GpuResult, ServingProfile
@@ -42,7 +42,7 @@ COLUMNS = (
     "memory_error", "suspect", "len_source", "mean_input_len", "mean_output_len",
     "total_throughput", "output_throughput", "mean_itl_ms", "mean_ttft_ms", "starved_est",
     "kv_cache_tokens", "port_exhaustion", "completed", "total_output_tokens",
-    "median_ttft_ms", "series_mean_running", "series_mean_kv_usage",
+    "median_ttft_ms", "series_mean_running", "series_mean_waiting", "series_n_raw", "series_span_s",
 )  # fmt: skip
 
 
@@ -134,10 +134,10 @@ def run_of_row(row: pd.Series, profile: ServingProfile, *, seed: int = 0) -> Pub
 def sharegpt_lengths(prompt: float, output: float, generated_fraction: float) -> Lengths:
     """Long-tailed lengths with the given means, cut as vLLM's serving benchmark cuts ShareGPT."""
     default = Lengths()
-    return Lengths(
-        LogNormalTokens(prompt, default.prompt.sigma, 4, 1024),
-        LogNormalTokens(output, default.output.sigma, 4, 2044),
-        max_total_tokens=2048,
+    return replace(
+        default,
+        prompt=replace(default.prompt, mean_tokens=prompt),
+        output=replace(default.output, mean_tokens=output),
         generated_fraction=generated_fraction,
     )
 

@@ -6,7 +6,7 @@ A content is drawn from a stream of (seed, index) alone, so a sample of 50,000 b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,8 +28,10 @@ RATE_RANGE = (0.003, 6.4)
 MOST_ADAPTERS = 1024
 WINDOWS_S = (300.0, 600.0, 1200.0, 1800.0, 3600.0)
 WINDOW_SHARES = (0.1, 0.3, 0.15, 0.15, 0.3)
+#: Mean prompt and output tokens that lengths other than the default ones are drawn from.
+LENGTH_MEANS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1280)
 #: Requests of one simulation: far beyond capacity a longer window tells nothing more.
-MOST_REQUESTS = 200_000
+MOST_REQUESTS = 120_000
 
 
 @dataclass(frozen=True)
@@ -166,16 +168,18 @@ def draw_lengths(generator: np.random.Generator, profile: ServingProfile) -> Len
     longest = min(4096, profile.max_model_len)
     if generator.random() < 0.5:
         default = Lengths()
-        return Lengths(default.prompt, default.output, min(default.max_total_tokens, longest), generated)
-    # Rounded, so that the solved distributions are shared between contents.
-    prompt_mean = round(float(np.exp(generator.uniform(np.log(32), np.log(min(1200, longest / 3))))), -1)
-    output_mean = round(float(np.exp(generator.uniform(np.log(16), np.log(min(800, longest / 4))))), -1)
-    prompt_sigma, output_sigma = generator.choice([0.0, 0.4, 0.8, 1.2], 2)
+        return replace(default, max_total_tokens=min(default.max_total_tokens, longest), generated_fraction=generated)
+    # From a short list, so that solved distributions are shared between contents.
+    prompt = float(generator.choice(LENGTH_MEANS[: np.searchsorted(LENGTH_MEANS, min(1300, longest / 3))]))
+    output = float(generator.choice(LENGTH_MEANS[: np.searchsorted(LENGTH_MEANS, min(900, longest / 4))]))
+    prompt_sigma = float(generator.choice([0.0, 0.4, 0.8, 1.2]))
+    output_sigma = float(generator.choice([0.0, 0.4, 0.8, 1.08]))
     return Lengths(
-        LogNormalTokens(max(prompt_mean, 10.0), prompt_sigma, 4, longest // 2),
-        LogNormalTokens(max(output_mean, 10.0), min(output_sigma, 0.8), 4, longest // 2),
+        LogNormalTokens(prompt, prompt_sigma, 4, longest // 2),
+        LogNormalTokens(output, output_sigma, 4, longest // 2),
         longest,
         generated,
+        float(generator.choice([-0.72, 0.0])) if prompt_sigma and output_sigma else 0.0,
     )
 
 

@@ -7,6 +7,11 @@ profile). Two fixed points of this are useful: the *light* one at the offered ra
 one, at the largest batch that the KV cache holds, whose rate is the GPU's capacity. The trees only
 have to learn where the twin departs from them, which takes far fewer of them than learning the whole.
 
+With more adapters than slots, adapters are loaded again and again. An idle adapter keeps its slot until the
+least-recently-used order takes it away; in Che's approximation of such a cache (2002) that is after a fixed time,
+here the time `t` at which the expected number of adapters active within `t` fills the slots, and the load rate is the
+slope of that number at `t`. If the adapters in service alone fill the slots, the others wait for a turn.
+
 Everything here grows (or does not change) when an adapter joins the GPU: each step of the iterations
 is monotone in the sums of the content, and over ranks the worst of all ranks up to the largest present is
 taken. Trees that are monotone in these inputs therefore accept every subset of what they accept.
@@ -32,6 +37,7 @@ from predictors.features import (
     RANK_CLASSES,
     RATE,
     REQUESTED,
+    SERVICE_TIMES_S,
     WINDOW,
 )
 
@@ -41,6 +47,7 @@ from twin.engine import (
     PER_EAGER_TOKEN,
     PER_KV_TOKEN,
     PER_LOAD,
+    PER_LOAD_ADAPTER,
     PER_RUNNING,
     PER_STEP,
     PER_TOKEN,
@@ -73,7 +80,8 @@ INPUTS = (
     ("warm_per_slot", 1),
     ("adapters_per_slot", 1),
     ("service_over_window", 1),
-    ("rotation_over_window", 1),
+    ("slot_wait_over_window", 1),
+    ("load_stall", 1),
     ("adapters", 1),
     ("sum_rate", 1),
     ("max_lora_rank", 1),
@@ -89,7 +97,7 @@ MONOTONE = tuple(sign for _, sign in INPUTS)
 N_INPUTS = len(INPUTS)
 LOAD_INPUT, SERVABLE_INPUT = INPUT_NAMES.index("load"), INPUT_NAMES.index("servable_share")
 
-ITERATIONS = 5
+ITERATIONS = 6
 
 
 def profile_table(profile: ServingProfile) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -131,11 +139,46 @@ def expected_active(content: NDArray[np.float64], service_s: float) -> float:
     relative = service_s / FIRST_SERVICE_S
     if relative <= 1.0:
         return content[ACTIVE] * relative
-    place = int(math.log2(relative))
+    place = int(2.0 * math.log2(relative))
     if place >= N_SERVICE_TIMES - 1:
         return content[ACTIVE + N_SERVICE_TIMES - 1]
-    share = relative / 2.0**place - 1.0
+    share = (service_s - SERVICE_TIMES_S[place]) / (SERVICE_TIMES_S[place + 1] - SERVICE_TIMES_S[place])
     return content[ACTIVE + place] * (1.0 - share) + content[ACTIVE + place + 1] * share
+
+
+@njit(cache=True, nogil=True, inline="always")
+def load_rate(content: NDArray[np.float64], max_loras: int) -> float:
+    """Adapter loads per second while the slots suffice: the slope of the expected activity where it fills them."""
+    before, before_s = 0.0, 0.0
+    for place in range(N_SERVICE_TIMES):
+        active = content[ACTIVE + place]
+        if active > max_loras:
+            return (active - before) / (SERVICE_TIMES_S[place] - before_s)
+        before, before_s = active, SERVICE_TIMES_S[place]
+    return 0.0
+
+
+@njit(cache=True, nogil=True, inline="always")
+def slot_wait(content: NDArray[np.float64], max_loras: int, service_s: float) -> float:
+    """How long an idle adapter's first request waits for a slot, in seconds.
+
+    In the time `turn` between two turns of an adapter, `expected_active(turn)` adapters have had one, each
+    for a service: `expected_active(turn) * service = max_loras * turn`. The wait is the turn less the service.
+    """
+    before, before_s = 0.0, 0.0
+    turn_s = 0.0
+    for place in range(N_SERVICE_TIMES):
+        active, active_s = content[ACTIVE + place], SERVICE_TIMES_S[place]
+        # The turn is the last time up to which demand (active * service) exceeds supply (slots * time).
+        surplus = active * service_s - max_loras * active_s
+        if surplus <= 0.0:
+            surplus_before = before * service_s - max_loras * before_s
+            if surplus_before > 0.0:
+                turn_s = before_s + (active_s - before_s) * surplus_before / (surplus_before - surplus)
+            break
+        before, before_s = active, active_s
+        turn_s = active * service_s / max_loras
+    return max(0.0, turn_s - service_s)
 
 
 @njit(cache=True, nogil=True)
@@ -177,10 +220,13 @@ def model_inputs(  # noqa: PLR0915  # one formula after the other
         return 1
     prompt, output, held = content[PROMPT], content[OUTPUT], content[HELD]
     budget_batch = flags[TOKEN_BUDGET] / (1.0 + prompt / output)
-    missing = max(0.0, 1.0 - max_loras / n_adapters)
+    loads = load_rate(content, max_loras)
+    # A slot changes hands once in a service at most, so in one of `output` steps.
+    most_loads = max_loras / output
     load = 0.0
     fill = 0.0
     service_s = 0.0
+    stall = 0.0
     largest = math.inf
     for place in range(min(top, int(flags[FIRST_CLASS])), top + 1):
         row = table[place, max_loras]
@@ -190,17 +236,22 @@ def model_inputs(  # noqa: PLR0915  # one formula after the other
         per_request = (
             row[PER_RUNNING] + flags[SCHEDULER_RUNNING] + row[PER_TOKEN] * tokens + row[PER_KV_TOKEN] * held
         )
-        # An active adapter gives up its slot once in a service, so in one of `output` steps, if others want it.
-        per_adapter = row[PER_ADAPTER] + (row[LOAD] + row[PER_LOAD]) * missing / output
+        per_adapter = row[PER_ADAPTER]
+        per_load = row[LOAD] + row[PER_LOAD]
         per_pair = row[PER_TOKEN_ADAPTER] * tokens
         beyond = batch * tokens - flags[EAGER_ABOVE]
         eager = row[PER_EAGER_STEP] + row[PER_EAGER_TOKEN] * beyond if beyond > 0.0 else 0.0
         step = flags[MIN_STEP]
         for _ in range(ITERATIONS):
             active = min(float(max_loras), expected_active(content, output * step))
+            loaded = min(loads * step, most_loads)
             step = max(
                 flags[MIN_STEP],
-                constant + eager + per_request * batch + (per_adapter + per_pair * batch) * active,
+                constant
+                + eager
+                + per_request * batch
+                + (per_adapter + per_pair * batch) * active
+                + (per_load + row[PER_LOAD_ADAPTER] * active) * loaded,
             )
         load = max(load, rate * output * step / batch)
         step = flags[MIN_STEP]
@@ -208,9 +259,15 @@ def model_inputs(  # noqa: PLR0915  # one formula after the other
         for _ in range(ITERATIONS):
             running = min(batch, rate * output * step)
             active = min(float(max_loras), expected_active(content, output * step))
+            loaded = min(loads * step, most_loads)
             step = max(
-                flags[MIN_STEP], constant + per_request * running + (per_adapter + per_pair * running) * active
+                flags[MIN_STEP],
+                constant
+                + per_request * running
+                + (per_adapter + per_pair * running) * active
+                + (per_load + row[PER_LOAD_ADAPTER] * active) * loaded,
             )
+        stall = max(stall, loads * (per_load + row[PER_LOAD_ADAPTER] * active))
         fill = max(fill, running / batch)
         service_s = max(service_s, output * step)
         largest = min(largest, batch)
@@ -223,17 +280,17 @@ def model_inputs(  # noqa: PLR0915  # one formula after the other
     inputs[5] = expected_active(content, service_s * 4.0) / max_loras
     inputs[6] = n_adapters / max_loras
     inputs[7] = service_s / content[WINDOW]
-    # With every adapter backlogged the slots go round in n_adapters / max_loras turns of one service.
-    inputs[8] = service_s * max(0.0, n_adapters / max_loras - 1.0) / content[WINDOW]
-    inputs[9] = n_adapters
-    inputs[10] = rate
-    inputs[11] = RANK_CLASSES[top]
-    inputs[12] = largest
-    inputs[13] = max_loras
-    inputs[14] = prompt
-    inputs[15] = output
-    inputs[16] = servable
-    inputs[17] = content[WINDOW]
+    inputs[8] = slot_wait(content, max_loras, service_s) / content[WINDOW]
+    inputs[9] = stall
+    inputs[10] = n_adapters
+    inputs[11] = rate
+    inputs[12] = RANK_CLASSES[top]
+    inputs[13] = largest
+    inputs[14] = max_loras
+    inputs[15] = prompt
+    inputs[16] = output
+    inputs[17] = servable
+    inputs[18] = content[WINDOW]
     return 0
 
 

@@ -53,6 +53,13 @@ def adapter_types(workload: Workload) -> AdapterTypes:
     )
 
 
+def single_types(workload: Workload) -> AdapterTypes:
+    """Each adapter as a type of its own, in the order of the workload."""
+    count = workload.n_adapters
+    members = tuple(np.arange(count)[:, None])
+    return AdapterTypes(workload.ranks, workload.rates, np.ones(count, dtype=np.int64), members)
+
+
 def _typical_first(workload: Workload, members: NDArray[np.int64]) -> NDArray[np.int64]:
     """Order adapters of one type so that the first few are neither the busiest nor the idlest.
 

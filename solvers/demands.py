@@ -12,17 +12,12 @@ smallest rank. When even that is rejected, everything that asks at least as much
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from ortools.sat.python import cp_model
 
-from solvers.patterns import Counts, cp_solver
-
-#: Sums are whole multiples of their total over all adapters divided by this.
-SCALE = 10**5
+from solvers.patterns import Counts
 
 
 @dataclass(frozen=True)
@@ -63,99 +58,3 @@ def presence(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
 def expected_active(rates: NDArray[np.float64], service_times_s: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probability of a request in service, shape (n_times, n_types): 1 - exp(-rate * time)."""
     return -np.expm1(-np.outer(service_times_s, rates))
-
-
-class Cuts:
-    """Sums that are too much: a content that reaches all thresholds of one cut is rejected.
-
-    Parameters
-    ----------
-    demands : Demands
-    counts : array of shape (n_types,)
-        How many adapters there are of each type.
-    """
-
-    def __init__(self, demands: Demands, counts: Counts) -> None:
-        self.demands = demands
-        self.counts = counts
-        totals = demands.of(counts)
-        self._units = np.where(totals > 0, totals, 1.0) / SCALE
-        # Rounded down for what an adapter adds and up for a threshold, a cut only ever rules out too little.
-        self._added = np.floor(demands.values / self._units[:, None]).astype(np.int64)
-        self.thresholds: list[dict[int, int]] = []
-
-    def __len__(self) -> int:
-        return len(self.thresholds)
-
-    def add(self, sums: NDArray[np.float64], content: Counts) -> bool:
-        """Rule out whatever asks at least as much as `sums`, shape (n_sums,), if that rules out `content`."""
-        whole = np.ceil(sums / self._units).astype(np.int64)
-        if (self._added @ content < whole).any():
-            return False
-        self.thresholds.append({int(j): int(whole[j]) for j in np.flatnonzero(whole > 0)})
-        return True
-
-    def add_content(self, content: Counts) -> None:
-        """Rule out whatever asks at least as much as a content given as counts per type."""
-        whole = self._added @ content
-        self.thresholds.append({int(j): int(whole[j]) for j in np.flatnonzero(whole > 0)})
-
-    def rules_out(self, content: Counts) -> bool:
-        """Whether some cut rules out a content given as counts per type."""
-        reached = self._added @ content
-        return any(all(reached[j] >= value for j, value in cut.items()) for cut in self.thresholds)
-
-    def dearest(
-        self, prices: NDArray[np.int64], time_limit_s: float, workers: int, hint: Counts | None = None
-    ) -> tuple[Counts, int] | None:
-        """The content of the highest price that no cut rules out.
-
-        Parameters
-        ----------
-        prices : array of shape (n_types,), int64
-        time_limit_s : float
-        workers : int
-        hint : array of shape (n_types,), optional
-            A content to start from.
-
-        Returns
-        -------
-        content : array of shape (n_types,)
-        bound : int
-            No content that is left has a higher price.
-        """
-        model = cp_model.CpModel()
-        counts = [model.new_int_var(0, int(count), "") for count in self.counts]
-        sums: dict[int, cp_model.IntVar] = {}
-        reached: dict[tuple[int, int], cp_model.IntVar] = {}
-        totals = self._added @ self.counts
-        for cut in self.thresholds:
-            if any(value > totals[j] for j, value in cut.items()):
-                continue
-            for j, value in cut.items():
-                if j not in sums:
-                    sums[j] = model.new_int_var(0, int(totals[j]), "")
-                    present = [int(t) for t in np.flatnonzero(self._added[j])]
-                    model.add(
-                        sums[j]
-                        == cp_model.LinearExpr.weighted_sum(
-                            [counts[t] for t in present], [int(self._added[j, t]) for t in present]
-                        )
-                    )
-                if (j, value) not in reached:
-                    literal = model.new_bool_var("")
-                    # Only "not reached" binds: a cut asks for one threshold that is missed.
-                    model.add(sums[j] <= value - 1).only_enforce_if(literal.negated())
-                    reached[j, value] = literal
-            model.add_bool_or([reached[j, value].negated() for j, value in cut.items()])
-        model.maximize(cp_model.LinearExpr.weighted_sum(counts, [int(p) for p in prices]))
-        if hint is not None:
-            for count, value in zip(counts, hint, strict=True):
-                model.add_hint(count, int(value))
-        solver = cp_solver(time_limit_s, workers)
-        # The last few thousandths cost most of the time and next to nothing in the bound.
-        solver.parameters.relative_gap_limit = 0.003
-        if solver.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-            return None
-        content = np.array([solver.value(c) for c in counts], dtype=np.int64)
-        return content, math.floor(solver.best_objective_bound + 1e-6)

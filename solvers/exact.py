@@ -51,7 +51,6 @@ class Exact(Solver):
         oracle = make_oracle(self.oracle, problem, self.name)
         search = ExactSearch(problem, oracle, Deadline.after(problem.time_limit_s), self.workers)
         try:
-            search.first_placement()
             search.run()
         except NoPlacementError as why:
             return Solution("infeasible", oracle_calls=oracle.calls, message=str(why), details=search.details())

@@ -12,7 +12,7 @@ from predictors.features import N_FEATURES, N_SUMS
 from predictors.meanfield import N_INPUTS
 from solvers.base import Problem, Solution, Solver, Tags
 from solvers.first_fit import TEST_POINTS, choose_slots, fill_by_test_points
-from solvers.oracle import workload_tail
+from solvers.predictor_oracle import workload_tail
 from solvers.packing import sorted_plan, zigzag_order
 from twin import GpuPlan, Placement
 

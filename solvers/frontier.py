@@ -21,6 +21,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from solvers.demands import Demands
+from solvers.packing import Deadline
 from solvers.patterns import cover_value
 
 
@@ -80,7 +81,9 @@ def boxes_of_frontier(
                 found.add((int(rank), load, int(row), float(asked[source[step], step, row])))
             load = float(best[step])
         found.add((int(rank), load, -1, math.inf))
-    rows = sorted(found)
+    # A box for a larger largest rank has room for the smaller ranks as well.
+    top = {box[1:]: box for box in sorted(found)}
+    rows = sorted(top.values())
     rank_, load_, row_, limit_ = zip(*rows, strict=True)
     return Boxes(np.array(rank_), np.array(load_), np.array(row_), np.array(limit_))
 
@@ -219,14 +222,16 @@ class FrontierBound:
         return max(1, math.ceil(self.value - 1e-6))
 
 
-def frontier_bound(  # noqa: PLR0913
+def frontier_bound(  # noqa: PLR0913  # the data of one bound
     demands: Demands,
     counts: NDArray[np.int64],
     types_rank: NDArray[np.int64],
     boxes: Boxes,
     *,
+    start: NDArray[np.float64] | None = None,
     target: int | None = None,
     max_rounds: int = 200,
+    deadline: Deadline | None = None,
 ) -> FrontierBound:
     """Lower bound on GPUs by column generation over the boxes.
 
@@ -235,40 +240,70 @@ def frontier_bound(  # noqa: PLR0913
     demands : Demands
     counts, types_rank : arrays of shape (n_types,)
     boxes : Boxes
+    start : array of shape (n_types,), optional
+        Prices to begin with; by default in proportion to load.
     target : int, optional
         Stop when as many GPUs are proven.
     max_rounds : int
         Pricing rounds; the bound is valid after any number.
+    deadline : Deadline, optional
+        Stop there, with what is proven.
     """
-    arrays = (demands.values, demands.load_row, boxes.rank, boxes.load, boxes.sum_row, boxes.limit)
-    number = counts.astype(np.float64)
-    contents = np.empty((len(boxes), len(counts)))
-    # The load itself is a good first price, and one column per type makes the first cover possible.
-    centre = demands.load / demands.load.sum()
-    columns = [row for row in np.eye(len(counts))]
-    best = FrontierBound(0.0, centre, 0)
+    pricing = _Pricing(demands, counts, types_rank, boxes)
+    best = FrontierBound(0.0, np.zeros(len(counts)), 0)
+    # One column per type makes the first cover possible.
+    columns = list(np.eye(len(counts)))
+    prices = demands.load / demands.load.sum() if start is None else start
+    value = math.inf
     for round_ in range(max_rounds):
         if round_:
             value, duals = cover_value(columns, counts)
             if best.value >= value * (1 - 1e-4):
                 break
-            trials = [0.5 * best.prices + 0.5 * duals, duals]
+            # Prices half-way to the best so far swing less from one round to the next (Wentges, 1997).
+            prices = (best.prices + duals) / 2
+            found = pricing.bound(prices)
+            if not (pricing.contents @ duals > 1 + 1e-7).any():
+                best = max(best, FrontierBound(found, prices / pricing.dearest, round_ + 1), key=_value)
+                prices = duals
+                found = pricing.bound(prices)
         else:
-            trials = [centre]
-        for prices in trials:
-            bounds = price_boxes(prices, types_rank, number, *arrays, contents)
-            dearest = float(bounds.max())
-            if dearest <= 0:
-                continue
-            proven = float(prices @ number) / dearest
-            if proven > best.value:
-                best = FrontierBound(proven, prices / dearest, round_ + 1)
-            fresh = np.flatnonzero(contents @ (duals if round_ else prices / dearest) > 1 + 1e-9)
-            if not round_:
-                fresh = np.argsort(-bounds)[:20]
-            columns.extend(np.round(contents[box], 9) for box in fresh[np.argsort(-bounds[fresh])][:20])
-            if len(fresh) and round_:
-                break
-        if target is not None and best.gpus >= target:
+            found = pricing.bound(prices)
+        best = max(best, FrontierBound(found, prices / pricing.dearest, round_ + 1), key=_value)
+        fresh = pricing.dearest_contents(20)
+        columns.extend(fresh)
+        if (target is not None and best.gpus >= target) or (deadline is not None and not deadline.left_s):
             break
     return best
+
+
+def _value(bound: FrontierBound) -> float:
+    return bound.value
+
+
+class _Pricing:
+    """The boxes, priced once per call of `bound`."""
+
+    def __init__(
+        self, demands: Demands, counts: NDArray[np.int64], types_rank: NDArray[np.int64], boxes: Boxes
+    ) -> None:
+        self.number = counts.astype(np.float64)
+        self.types_rank = types_rank
+        self.arrays = (demands.values, demands.load_row, boxes.rank, boxes.load, boxes.sum_row, boxes.limit)
+        self.contents = np.empty((len(boxes), len(counts)))
+        self.prices_of_boxes = np.empty(len(boxes))
+
+    @property
+    def dearest(self) -> float:
+        return float(self.prices_of_boxes.max())
+
+    def bound(self, prices: NDArray[np.float64]) -> float:
+        """Farley's bound of these prices."""
+        self.prices_of_boxes = price_boxes(prices, self.types_rank, self.number, *self.arrays, self.contents)
+        return float(prices @ self.number) / self.dearest
+
+    def dearest_contents(self, most: int) -> list[NDArray[np.float64]]:
+        """Contents of the dearest boxes, in fractions, each once."""
+        # Rounded, because coefficients of 1e-17 upset the linear programme.
+        first = np.round(self.contents[np.argsort(-self.prices_of_boxes, kind="stable")[:most]], 9)
+        return list(np.unique(first, axis=0))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import heapq
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from predictors import content_features
 from predictors.features import PROMPT, REQUESTED
 from solvers.base import Problem, Solution, Solver, Tags
-from solvers.oracle import TwinOracle, check_oracle_option
+from solvers.oracle import check_oracle_option
 from solvers.packing import sorted_plan
+from solvers.spread import least_loaded
+from solvers.twin_oracle import TwinOracle
 from twin import GpuPlan, Placement, UserError
 
 ORDERS = ("given", "decreasing")
@@ -102,17 +102,3 @@ class Latency(Solver):
             message = f"predicted throughput {predicted:.0f} tokens/s falls short of the offered {offered:.0f}"
             return Solution("infeasible", oracle_calls=len(plans), message=message, details=details)
         return Solution("feasible", Placement(plans), oracle_calls=len(plans), details=details)
-
-
-def least_loaded(rates: NDArray[np.float64], order: NDArray[np.int64], n_gpus: int) -> list[list[int]]:
-    """Adapters of each GPU when each goes, in order, to the GPU with the least summed rate so far.
-
-    Ties go to the GPU with fewer adapters, then to the first.
-    """
-    groups: list[list[int]] = [[] for _ in range(n_gpus)]
-    heap = [(0.0, 0, gpu) for gpu in range(n_gpus)]
-    for adapter in order:
-        load, count, gpu = heapq.heappop(heap)
-        groups[gpu].append(int(adapter))
-        heapq.heappush(heap, (load + float(rates[adapter]), count + 1, gpu))
-    return groups

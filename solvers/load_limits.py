@@ -7,10 +7,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.adapter_types import AdapterTypes
 from solvers.demands import Demands
 from solvers.frontier import Boxes, boxes_of_frontier
-from solvers.oracle import Oracle
+from solvers.oracle import MadeUp, Oracle
 from solvers.packing import Deadline
 
 #: Adapter counts of made-up contents; the first round takes every fourth.
@@ -25,18 +24,18 @@ class LoadLimits:
     Parameters
     ----------
     oracle : Oracle
-    types : AdapterTypes
     demands : Demands
+    counts : array of shape (n_types,)
+        How many adapters there are of each type.
     guess : float
         A load that a GPU is known to take, where the search starts.
     """
 
-    def __init__(self, oracle: Oracle, types: AdapterTypes, demands: Demands, guess: float) -> None:
+    def __init__(self, oracle: Oracle, demands: Demands, counts: NDArray[np.int64], guess: float) -> None:
         self.oracle = oracle
-        self.types = types
         self.demands = demands
-        self.total = float(demands.load @ types.counts)
-        self.ranks = np.unique(types.ranks)
+        self.total = float(demands.load @ counts)
+        self.ranks = np.unique(oracle.workload.ranks)
         self._guess = guess
         self._limits: dict[tuple[int, int], float] = {}
 
@@ -52,7 +51,7 @@ class LoadLimits:
     def _search(self, n_adapters: int, rank: int, ceiling: float, deadline: Deadline) -> float:
         def rejected(load: float) -> bool:
             deadline.check()
-            return self.oracle.rejects_made_up(self.types, n_adapters, rank, load)
+            return self.oracle.made_up_starves(MadeUp(n_adapters, rank, load))
 
         low, high = 0.0, ceiling
         if math.isinf(high):
@@ -64,11 +63,11 @@ class LoadLimits:
                 high = min(high * step, self.total)
         else:
             # Neighbours differ little, so steps down from the neighbour's limit start small.
-            step = 2 * TOLERANCE
+            step = TOLERANCE
             while rejected(trial := high * (1 - step)):
                 high, step = trial, min(2 * step, 0.5)
             low = trial
-        while high - low > TOLERANCE * high:
+        while high - low > 1.01 * TOLERANCE * high:
             middle = (low + high) / 2
             if rejected(middle):
                 high = middle
@@ -78,17 +77,18 @@ class LoadLimits:
 
     def boxes(self, stride: int, deadline: Deadline) -> Boxes:
         """Boxes that hold every accepted content, from every `stride`-th adapter count."""
-        counts = [count for count in COUNT_GRID[::stride] if count <= self.types.counts.sum()]
-        limits = np.array([[self.limit(count, int(rank), deadline) for count in counts] for rank in self.ranks])
-        asked = np.array(
-            [
-                [self.asked(count, int(rank), limits[r, c]) for c, count in enumerate(counts)]
-                for r, rank in enumerate(self.ranks)
-            ]
-        )
+        counts = [count for count in COUNT_GRID[::stride] if count <= self.oracle.workload.n_adapters]
+        limits = np.full((len(self.ranks), len(counts)), math.inf)
+        asked = np.zeros((len(self.ranks), len(counts), len(self.demands.values)))
+        for r, rank in enumerate(self.ranks):
+            for c, count in enumerate(counts):
+                load = self.limit(count, int(rank), deadline)
+                if math.isfinite(load):
+                    asked[r, c] = self.asked(count, int(rank), load)
+                    limits[r, c] = asked[r, c, self.demands.load_row]
         others = [row for row in range(len(self.ranks) - 1, len(self.demands.values)) if row != self.demands.load_row]
         return boxes_of_frontier(self.ranks, limits, asked, np.array(others))
 
     def asked(self, n_adapters: int, rank: int, load: float) -> NDArray[np.float64]:
         """Sums of a made-up content, shape (n_sums,)."""
-        return self.oracle.made_up_demand(self.types, n_adapters, rank, min(load, self.total))
+        return self.oracle.made_up_sums(MadeUp(n_adapters, rank, load))

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from solvers.base import Problem, Solution, Solver
-from solvers.oracle import Oracle, TwinOracle
+from solvers.twin_oracle import TwinOracle
 from solvers.packing import (
     Deadline,
     NoPlacementError,
@@ -42,7 +42,7 @@ class MaxPack(Solver):
 
     def solve(self, problem: Problem) -> Solution:
         """Fill GPU after GPU."""
-        oracle: Oracle = TwinOracle(problem.workload, problem.profile)
+        oracle = TwinOracle(problem.workload, problem.profile)
         deadline = Deadline.after(problem.time_limit_s)
         order = ORDERS[self.order](problem.workload)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,13 +76,13 @@ def zigzag_order(workload: Workload) -> NDArray[np.int64]:
     return np.concatenate(parts) if parts else descending
 
 
-def sorted_plan(adapters: Sequence[int], max_loras: int) -> GpuPlan:
+def sorted_plan(adapters: Iterable[int], max_loras: int) -> GpuPlan:
     """A GPU plan with its adapters ascending, the order in which oracles are asked."""
     return GpuPlan(tuple(sorted(int(a) for a in adapters)), max_loras)
 
 
 def longest_prefix(
-    order: Sequence[int], oracle: Oracle, *, hint: int | None = None, deadline: Deadline | None = None
+    order: NDArray[np.int64], oracle: Oracle, *, hint: int | None = None, deadline: Deadline | None = None
 ) -> tuple[int, int]:
     """How many adapters from the front of `order` fit on one GPU, and with which `max_loras`.
 
@@ -91,7 +91,7 @@ def longest_prefix(
 
     Parameters
     ----------
-    order : sequence of int
+    order : array of shape (n,)
         Workload indices.
     oracle : Oracle
     hint : int, optional
@@ -108,11 +108,11 @@ def longest_prefix(
     while low + 1 < high:
         if deadline:
             deadline.check()
-        content = tuple(sorted(int(a) for a in order[:count]))
+        content = tuple(np.sort(order[:count]).tolist())
         found = oracle.find_max_loras(content, slots)
         if found is not None:
             best, slots, low = count, found, count
-        elif is_cut_off(oracle, content, slots):
+        elif oracle.is_cut_off(content, slots):
             low = count
         else:
             high = count
@@ -121,17 +121,8 @@ def longest_prefix(
     return (best, slots or 0) if best else (0, 0)
 
 
-def is_cut_off(oracle: Oracle, content: tuple[int, ...], hint: int | None = None) -> bool:
-    """Whether a content rejected at every `max_loras` falls short at one of them only because the window ends."""
-    candidates = oracle.slots(content)
-    if not candidates:
-        return False
-    aim = min(hint or 64, len(content))
-    return oracle.is_cut_off(content, min(candidates, key=lambda value: abs(value - aim)))
-
-
 def fill_gpus(
-    order: Sequence[int], problem: Problem, oracle: Oracle, deadline: Deadline | None = None
+    order: NDArray[np.int64], problem: Problem, oracle: Oracle, deadline: Deadline | None = None
 ) -> Placement:
     """Fill one GPU after another with the longest accepted prefix of what is left.
 
@@ -141,14 +132,14 @@ def fill_gpus(
         When an adapter does not fit on a GPU of its own, or the GPUs run out.
     OutOfTimeError
     """
-    left = [int(a) for a in order]
+    left = np.asarray(order, dtype=np.int64)
     plans: list[GpuPlan] = []
     hint: int | None = None
-    while left:
+    while len(left):
         count, slots = longest_prefix(left, oracle, hint=hint, deadline=deadline)
         if not count:
-            if not is_cut_off(oracle, (left[0],), 1):
-                raise NoPlacementError(why_alone(problem, oracle, left[0]))
+            if not oracle.is_cut_off((int(left[0]),), 1):
+                raise NoPlacementError(why_alone(problem, oracle, int(left[0])))
             return _squeeze_in(left, plans, problem, oracle, deadline)
         plans.append(sorted_plan(left[:count], slots))
         left, hint = left[count:], slots
@@ -157,7 +148,7 @@ def fill_gpus(
 
 
 def _squeeze_in(
-    left: Sequence[int],
+    left: NDArray[np.int64],
     plans: list[GpuPlan],
     problem: Problem,
     oracle: Oracle,
@@ -165,7 +156,7 @@ def _squeeze_in(
 ) -> Placement:
     """Place the adapters that are rejected on a GPU of their own, one by one, on the GPUs there are."""
     plans = list(plans)
-    for adapter in left:
+    for adapter in left.tolist():
         for number in sorted(range(len(plans)), key=lambda n: len(plans[n].adapters)):
             if deadline:
                 deadline.check()
@@ -185,7 +176,7 @@ def why_alone(problem: Problem, oracle: Oracle, adapter: int) -> str:
     who = describe(problem.workload, adapter)
     if not oracle.slots((adapter,)):
         return f"{who}: a GPU of profile {problem.profile.name} does not start with it (memory error)"
-    if is_cut_off(oracle, (adapter,), 1):
+    if oracle.is_cut_off((adapter,), 1):
         return (
             f"{who} finishes less than 90 % of its tokens inside the window of "
             f"{problem.workload.duration_s:g} s, and fits on no GPU beside others"

@@ -12,7 +12,7 @@ from twin import GpuPlan, Placement, Workload
 
 
 def realise(
-    patterns: list[Counts], types: AdapterTypes, workload: Workload, oracle: Oracle, hint: int | None = None
+    patterns: list[Counts], types: AdapterTypes, oracle: Oracle, hint: int | None = None
 ) -> tuple[Placement | None, list[Counts]]:
     """Deal the adapters to GPUs that were given patterns, and ask the oracle about each actual content.
 
@@ -21,7 +21,6 @@ def realise(
     patterns : list of arrays of shape (n_types,)
         One per GPU; together they cover the counts of all types, and may cover more.
     types : AdapterTypes
-    workload : Workload
     oracle : Oracle
     hint : int, optional
         A `max_loras` to try first.
@@ -34,7 +33,7 @@ def realise(
         Patterns of the GPUs that were rejected.
     """
     counts = _without_surplus(patterns, types.counts)
-    contents = _deal(counts, types, workload)
+    contents = _deal(counts, types, oracle.workload)
     plans, failed = [], []
     for content, pattern in zip(contents, patterns, strict=True):
         if not content:

@@ -273,6 +273,7 @@ def trace(  # noqa: PLR0913  # the options of one description, all by keyword
             _like(prompt[window], limit),
             _like(output[window], limit),
             max_total_tokens=limit,
+            correlation=0.0,
         ),
         duration_s=length_s,
         seed=seed,

@@ -11,6 +11,12 @@ Waiting requests stand in one queue per adapter; two winner trees (adapters in t
 adapters outside it) give the next request that the `max_loras` scan would admit.
 
 Work is done per arrival, admission, finish and preemption; a step by itself costs nanoseconds.
+
+With asynchronous scheduling a step is decided while the one before it runs, so that what a request
+frees when it finishes comes back one step later: until then it *drains*, in its seat and with its
+blocks, but without tokens.
+
+`twin.stepwise` takes the same decisions the long way; the two must agree.
 """
 
 from __future__ import annotations
@@ -27,8 +33,8 @@ Floats = NDArray[np.float64]
 
 # Places in the `limits` array.
 BLOCK_SIZE, BLOCKS, MAX_SEQS, TOKEN_BUDGET, MAX_LORAS, HOST_SLOTS, OPEN_CAP = range(7)
-RESERVE_FULL, WATERMARK, EAGER_ABOVE = range(7, 10)
-N_LIMITS = 10
+RESERVE_FULL, WATERMARK, EAGER_ABOVE, ASYNCHRONOUS, LONG_PREFILL = range(7, 12)
+N_LIMITS = 12
 
 # Places in the `totals` array that the loop returns.
 (STEPS, PREEMPTIONS, LOADS, DISK_LOADS, DROPPED, STALLED, BUSY_S, RUNNING_S, WAITING_S, ADAPTERS_S,
@@ -36,15 +42,18 @@ N_LIMITS = 10
  N_EVENTS, N_SAMPLES) = range(19)  # fmt: skip
 N_TOTALS = 19
 
-# Kinds of decisions in the event log: (step, kind, request, tokens).
-ADMIT, CHUNK, PREEMPT, FINISH = range(4)
+# Kinds of decisions in the event log: (step, kind, request, tokens). CHUNK is a later part of a
+# prefill; a running request without an event got one token, unless it was PASSED: the step's token
+# budget was used up before its turn (only with a long-prefill threshold).
+ADMIT, CHUNK, PREEMPT, FINISH, PASSED = range(5)
 
 # Columns of a sample: start and duration of the step, running and waiting requests, KV blocks in
 # use, distinct adapters, tokens computed, adapter loads in the step and their time, waiting requests
-# skipped, tokens in the KV cache.
+# skipped, tokens in the KV cache, the time when the step was decided (before its start if scheduling
+# is asynchronous).
 (SAMPLE_START, SAMPLE_SECONDS, SAMPLE_RUNNING, SAMPLE_WAITING, SAMPLE_BLOCKS, SAMPLE_ADAPTERS,
- SAMPLE_TOKENS, SAMPLE_LOADS, SAMPLE_LOAD_S, SAMPLE_SKIPPED, SAMPLE_KV) = range(11)  # fmt: skip
-N_SAMPLE_COLUMNS = 11
+ SAMPLE_TOKENS, SAMPLE_LOADS, SAMPLE_LOAD_S, SAMPLE_SKIPPED, SAMPLE_KV, SAMPLE_DECIDED) = range(12)  # fmt: skip
+N_SAMPLE_COLUMNS = 12
 
 # Places in the `step_s` array.
 (PER_STEP, PER_RUNNING, PER_ADAPTER, PER_TOKEN, PER_TOKEN_ADAPTER, PER_KV_TOKEN, PER_EAGER_STEP,
@@ -57,10 +66,31 @@ ITL_LOG_WIDTH = math.log(1.01)
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _itl_bin(seconds: float) -> int:
+def itl_bin(seconds: float) -> int:
+    """Bin of `itl_counts` that an inter-token latency falls into."""
     if seconds <= ITL_FIRST_S:
         return 0
     return min(ITL_BINS - 1, int(math.log(seconds / ITL_FIRST_S) / ITL_LOG_WIDTH))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def step_seconds(  # noqa: PLR0913  # the terms of the step-time model
+    step_s: Floats, running: int, adapters: int, tokens: int, kv_tokens: int, loads: int, eager_above: int
+) -> float:
+    """Time of the forward pass of one step, by `ServingProfile.step_coefficients` in seconds."""
+    seconds = (
+        step_s[PER_STEP]
+        + step_s[PER_RUNNING] * running
+        + step_s[PER_ADAPTER] * adapters
+        + step_s[PER_TOKEN] * tokens
+        + step_s[PER_TOKEN_ADAPTER] * tokens * adapters
+        + step_s[PER_KV_TOKEN] * kv_tokens
+    )
+    if tokens > eager_above:
+        seconds += step_s[PER_EAGER_STEP] + step_s[PER_EAGER_TOKEN] * (tokens - eager_above)
+    if loads > 0:
+        seconds += loads * (step_s[PER_LOAD] + step_s[PER_LOAD_ADAPTER] * adapters)
+    return seconds
 
 
 @njit(cache=True, nogil=True)
@@ -121,11 +151,13 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
     open_cap = limits[OPEN_CAP]
     reserve_full = limits[RESERVE_FULL] != 0
     eager_above = limits[EAGER_ABOVE]
+    asynchronous = limits[ASYNCHRONOUS] != 0
     free = limits[BLOCKS]
     totals = np.zeros(N_TOTALS)
 
     # Per request: tokens generated before its latest admission, and what its decode phase derives
     # from: at step s it holds `sequence[i] + s` computed tokens and finishes at `last_step[i]`.
+    # Once it drains, `sequence[i]` is the number of its blocks, or -1 if they were taken from it.
     generated = np.zeros(n_requests, np.int64)
     sequence = np.zeros(n_requests, np.int64)
     last_step = np.zeros(n_requests, np.int64)
@@ -140,6 +172,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
         longest = max(longest, output[i])
     n_buckets = longest + 2
     bucket_head = np.full(n_buckets, -1, np.int64)
+    bucket_tail = np.full(n_buckets, -1, np.int64)
     bucket_after = np.full(n_requests, -1, np.int64)
     bucket_before = np.full(n_requests, -1, np.int64)
     crossing = np.zeros(block_size, np.int64)
@@ -169,7 +202,15 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
     # Requests that got their prefill done in this step.
     completed = np.empty(max_seqs + 1, np.int64)
 
+    # A step is decided at `now`, and the one before it ends at `free_s`: the same time, unless
+    # scheduling is asynchronous.
     now = 0.0
+    free_s = 0.0
+    # Finished requests, chained by `bucket_after`: those to free before the next step is decided, and
+    # those that drain while it is.
+    freed = -1
+    draining = -1
+    n_draining = 0
     step = 0
     upcoming = 0
     n_waiting = 0
@@ -184,17 +225,24 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
     n_samples = 0
 
     while True:
-        if n_decoding == 0 and partial < 0 and n_waiting == 0:
+        while freed >= 0:
+            if sequence[freed] >= 0:
+                free += sequence[freed]
+                list_remove(run_after, run_before, freed)
+                n_draining -= 1
+            freed = bucket_after[freed]
+        if n_decoding == 0 and partial < 0 and n_waiting == 0 and n_draining == 0:
             if upcoming == n_requests:
                 break
             now = max(now, arrival_s[upcoming])
-        if now >= duration_s:
+        start = free_s if free_s > now else now
+        if start >= duration_s:
             break
 
         while upcoming < n_requests and arrival_s[upcoming] <= now:
             i = upcoming
             upcoming += 1
-            n_open = n_decoding + n_waiting + (1 if partial >= 0 else 0)
+            n_open = n_decoding + n_draining + n_waiting + (1 if partial >= 0 else 0)
             if open_cap > 0 and n_open >= open_cap:
                 totals[DROPPED] += 1
                 first_token_s[i] = -1.0
@@ -222,6 +270,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
             chunk_blocks = (partial_computed + chunk + block_size - 1) // block_size - held
         need = crossing[(-step) % block_size] + chunk_blocks
         preempted = False
+        n_passing = 0
         if need <= free:
             free -= need
         else:
@@ -229,12 +278,30 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
             while i != n_requests:
                 if i == partial:
                     need = chunk_blocks
+                elif last_step[i] < step:
+                    i = run_after[i]
+                    continue
                 else:
                     need = 1 if (sequence[i] + step) % block_size == 0 else 0
                 gave_up = False
                 while need > free:
                     victim = run_before[n_requests]
                     list_remove(run_after, run_before, victim)
+                    totals[PREEMPTIONS] += 1
+                    preempted = True
+                    if n_events < len(events):
+                        events[n_events, 0] = step
+                        events[n_events, 1] = PREEMPT
+                        events[n_events, 2] = victim
+                        events[n_events, 3] = 0
+                    n_events += 1
+                    if victim != partial and last_step[victim] < step:
+                        # Its last token is on its way; vLLM lets it pass through the queue.
+                        free += sequence[victim]
+                        sequence[victim] = -1
+                        n_draining -= 1
+                        n_passing += 1
+                        continue
                     a = adapter[victim]
                     if victim == partial:
                         kv_tokens -= partial_computed
@@ -248,13 +315,16 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                         generated[victim] = held_tokens - prompt[victim] + 1
                         crossing[sequence[victim] % block_size] -= 1
                         n_decoding -= 1
-                        left_at_s[victim] = now
+                        left_at_s[victim] = free_s
+                        place = last_step[victim] % n_buckets
                         before, after = bucket_before[victim], bucket_after[victim]
                         if before < 0:
-                            bucket_head[last_step[victim] % n_buckets] = after
+                            bucket_head[place] = after
                         else:
                             bucket_after[before] = after
-                        if after >= 0:
+                        if after < 0:
+                            bucket_tail[place] = before
+                        else:
                             bucket_before[after] = before
                     in_step[a] -= 1
                     if in_step[a] == 0:
@@ -273,14 +343,6 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                     queue_head[a] = victim
                     n_waiting += 1
                     tree_update(tree_in if in_step[a] else tree_out, head_key, a, True)
-                    totals[PREEMPTIONS] += 1
-                    preempted = True
-                    if n_events < len(events):
-                        events[n_events, 0] = step
-                        events[n_events, 1] = PREEMPT
-                        events[n_events, 2] = victim
-                        events[n_events, 3] = 0
-                    n_events += 1
                     if victim == i:
                         gave_up = True
                         break
@@ -313,7 +375,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
         n_skipped = 0
         if not preempted:
             budget = token_budget - n_decoding - chunk
-            while budget > 0 and n_waiting > 0 and n_scheduled < max_seqs:
+            while budget > 0 and n_waiting > 0 and n_scheduled + n_draining < max_seqs:
                 a = tree_in[1]
                 if n_active < max_loras:
                     other = tree_out[1]
@@ -324,7 +386,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                     break
                 i = queue_head[a]
                 length = prompt[i] + generated[i]
-                spare = free - (limits[WATERMARK] if n_scheduled > 0 else 0)
+                spare = free - (limits[WATERMARK] if n_scheduled + n_draining > 0 else 0)
                 if reserve_full and (length + block_size - 1) // block_size > spare:
                     break
                 new = min(length, budget)
@@ -389,34 +451,33 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                     partial_computed = new
 
         if n_scheduled == 0 and not preempted:
-            # The head of the queue does not fit into an empty KV cache: the engine is stuck.
-            totals[STALLED] = 1
-            break
+            if n_draining == 0:
+                # The head of the queue does not fit into an empty KV cache: the engine is stuck.
+                totals[STALLED] = 1
+                break
+            # Nothing to run until the tokens on their way have come.
+            now = start
+            freed, draining = draining, -1
+            continue
 
         tokens = decoding_now + prefill_tokens
         kv_tokens += tokens
-        seconds = (
-            step_s[PER_STEP]
-            + step_s[PER_RUNNING] * n_scheduled
-            + step_s[PER_ADAPTER] * n_active
-            + step_s[PER_TOKEN] * tokens
-            + step_s[PER_TOKEN_ADAPTER] * tokens * n_active
-            + step_s[PER_KV_TOKEN] * kv_tokens
-        )
-        if tokens > eager_above:
-            seconds += step_s[PER_EAGER_STEP] + step_s[PER_EAGER_TOKEN] * (tokens - eager_above)
+        n_running = n_scheduled + n_draining
+        n_queued = n_waiting + n_passing
         n_loads = totals[LOADS] - loads_before
-        if n_loads > 0:
-            seconds += n_loads * (step_s[PER_LOAD] + step_s[PER_LOAD_ADAPTER] * n_active)
-        scheduling = (
-            scheduler_s[0] + scheduler_s[1] * n_scheduled + scheduler_s[2] * n_skipped + scheduler_s[3] * n_waiting
+        seconds = max(
+            min_step_s, step_seconds(step_s, n_scheduled, n_active, tokens, kv_tokens, n_loads, eager_above)
         )
-        seconds = max(min_step_s, seconds) + max(0.0, scheduling) + load_time
-        if now >= next_sample_s and n_samples < len(samples):
-            samples[n_samples, SAMPLE_START] = now
+        scheduling = max(
+            0.0, scheduler_s[0] + scheduler_s[1] * n_running + scheduler_s[2] * n_skipped + scheduler_s[3] * n_queued
+        )
+        # Asynchronous scheduling hides behind the step before.
+        seconds = (max(seconds, scheduling) if asynchronous else seconds + scheduling) + load_time
+        if start >= next_sample_s and n_samples < len(samples):
+            samples[n_samples, SAMPLE_START] = start
             samples[n_samples, SAMPLE_SECONDS] = seconds
-            samples[n_samples, SAMPLE_RUNNING] = n_scheduled
-            samples[n_samples, SAMPLE_WAITING] = n_waiting
+            samples[n_samples, SAMPLE_RUNNING] = n_running
+            samples[n_samples, SAMPLE_WAITING] = n_queued
             samples[n_samples, SAMPLE_BLOCKS] = limits[BLOCKS] - free
             samples[n_samples, SAMPLE_ADAPTERS] = n_active
             samples[n_samples, SAMPLE_TOKENS] = tokens
@@ -424,28 +485,31 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
             samples[n_samples, SAMPLE_LOAD_S] = load_time
             samples[n_samples, SAMPLE_SKIPPED] = n_skipped
             samples[n_samples, SAMPLE_KV] = kv_tokens
+            samples[n_samples, SAMPLE_DECIDED] = now
             n_samples += 1
             if sample_every_s > 0:
-                next_sample_s = (math.floor(now / sample_every_s) + 1) * sample_every_s
+                next_sample_s = (math.floor(start / sample_every_s) + 1) * sample_every_s
         totals[BUSY_S] += seconds
-        totals[RUNNING_S] += seconds * n_scheduled
-        totals[WAITING_S] += seconds * n_waiting
+        totals[RUNNING_S] += seconds * n_running
+        totals[WAITING_S] += seconds * n_queued
         totals[ADAPTERS_S] += seconds * n_active
         totals[KV_TOKENS_S] += seconds * kv_tokens
         totals[PREFILL_TOKENS] += prefill_tokens
         totals[LOAD_S] += load_time
-        totals[SCHEDULER_S] += max(0.0, scheduling)
-        totals[MAX_WAITING] = max(totals[MAX_WAITING], n_waiting)
-        totals[MAX_RUNNING] = max(totals[MAX_RUNNING], n_scheduled)
-        now += seconds
+        totals[SCHEDULER_S] += scheduling
+        totals[MAX_WAITING] = max(totals[MAX_WAITING], n_queued)
+        totals[MAX_RUNNING] = max(totals[MAX_RUNNING], n_running)
+        now = start if asynchronous else start + seconds
+        free_s = start + seconds
         if decoding_now > 0:
-            itl_counts[_itl_bin(seconds)] += decoding_now
+            itl_counts[itl_bin(seconds)] += decoding_now
 
         # Tokens come out at the end of the step: first tokens, joins, finishes.
         i = bucket_head[step % n_buckets]
         bucket_head[step % n_buckets] = -1
-        n_completed_prefill = n_completed
-        while i >= 0 or n_completed > 0:
+        n_joined = 0
+        leaving = -1
+        while i >= 0 or n_joined < n_completed:
             if i >= 0:
                 done = i
                 i = bucket_after[i]
@@ -453,31 +517,36 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                 crossing[sequence[done] % block_size] -= 1
                 held_tokens = sequence[done] + step + 1
             else:
-                done = completed[n_completed_prefill - n_completed]
-                n_completed -= 1
+                done = completed[n_joined]
+                n_joined += 1
                 held_tokens = prompt[done] + generated[done]
                 if math.isnan(first_token_s[done]):
-                    first_token_s[done] = now
+                    first_token_s[done] = free_s
                 else:
-                    # One who was preempted: its clients waited since the token before.
-                    itl_counts[_itl_bin(now - left_at_s[done])] += 1
-                if output[done] - generated[done] > 1:
+                    # One who was preempted: its client waited since the token before.
+                    itl_counts[itl_bin(free_s - left_at_s[done])] += 1
+                last_step[done] = step + output[done] - generated[done] - 1
+                if last_step[done] > step:
                     # Joins the decoding ones: one token in each step from the next on.
                     n_decoding += 1
                     sequence[done] = held_tokens - step - 1
                     crossing[sequence[done] % block_size] += 1
-                    last_step[done] = step + output[done] - generated[done] - 1
                     place = last_step[done] % n_buckets
-                    bucket_after[done] = bucket_head[place]
-                    bucket_before[done] = -1
-                    if bucket_head[place] >= 0:
-                        bucket_before[bucket_head[place]] = done
-                    bucket_head[place] = done
+                    before = bucket_tail[place] if bucket_head[place] >= 0 else -1
+                    if before < 0:
+                        bucket_head[place] = done
+                    else:
+                        bucket_after[before] = done
+                    bucket_before[done] = before
+                    bucket_after[done] = -1
+                    bucket_tail[place] = done
                     continue
-            finish_s[done] = now
+            finish_s[done] = free_s
             kv_tokens -= held_tokens
-            free += (held_tokens + block_size - 1) // block_size
-            list_remove(run_after, run_before, done)
+            sequence[done] = (held_tokens + block_size - 1) // block_size
+            bucket_after[done] = leaving
+            leaving = done
+            n_draining += 1
             a = adapter[done]
             in_step[a] -= 1
             if in_step[a] == 0:
@@ -493,10 +562,14 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                 events[n_events, 2] = done
                 events[n_events, 3] = 0
             n_events += 1
+        if asynchronous:
+            freed, draining = draining, leaving
+        else:
+            freed = leaving
         step += 1
 
     totals[STEPS] = step
-    totals[END_S] = now
+    totals[END_S] = max(now, free_s)
     totals[N_EVENTS] = n_events
     totals[N_SAMPLES] = n_samples
     return totals

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri
 from scipy.stats import norm
 
 from twin.errors import UserError
@@ -131,19 +132,26 @@ class Lengths:
     generated_fraction : float
         Mean share of the requested output tokens that the model makes before it stops by itself; 1
         with `ignore_eos`. The published runs made 0.989 (Llama-3.1-8B) and 0.953 (Qwen-2.5-7B).
+    correlation : float
+        Between prompt and requested output, of the normal variables behind the two (Gaussian copula).
     """
 
-    # Defaults: ShareGPT as vLLM's own serving benchmark filters it. Means from the published
-    # runs of arXiv 2508.08343; the spread of the output is the one that gives their KV-cache usage
-    # per running request (361 tokens), the spread of the prompt is a prior.
+    # Defaults: ShareGPT as vLLM's own serving benchmark filters it, with the means of the published runs of
+    # arXiv 2508.08343. The shape of the output and its correlation with the prompt are what gives the KV cache in
+    # use per running request (360 tokens) and the queues of slot-limited servers (narrower outputs halve them) in
+    # the runs that the shipped profiles were fitted to; the spread of the prompt is a prior.
     prompt: LogNormalTokens = field(default_factory=lambda: LogNormalTokens(222.8, 1.2, 4, 1024))
-    output: LogNormalTokens = field(default_factory=lambda: LogNormalTokens(197.0, 0.54, 4, 2044))
+    output: LogNormalTokens = field(default_factory=lambda: LogNormalTokens(197.0, 1.4, 4, 1024))
     max_total_tokens: int = 2048
     generated_fraction: float = 1.0
+    correlation: float = -0.49
 
     def __post_init__(self) -> None:
         if not 0 < self.generated_fraction <= 1:
             msg = f"lengths: generated_fraction={self.generated_fraction} must be in (0, 1]"
+            raise UserError(msg)
+        if not -1 < self.correlation < 1:
+            msg = f"lengths: correlation={self.correlation} must be above -1 and below 1"
             raise UserError(msg)
         if self.max_total_tokens < 2:
             msg = f"lengths: max_total_tokens={self.max_total_tokens} must be at least 2"
@@ -166,7 +174,11 @@ class Lengths:
         """
         uniform = generator.random((n_requests, 3))
         prompt = self.prompt.from_uniform(uniform[:, 0])
-        requested = self.output.from_uniform(uniform[:, 1])
+        output_uniform = uniform[:, 1]
+        if self.correlation:
+            own = np.sqrt(1 - self.correlation**2)
+            output_uniform = ndtr(self.correlation * ndtri(uniform[:, 0]) + own * ndtri(output_uniform))
+        requested = self.output.from_uniform(output_uniform)
         prompt = np.minimum(prompt, self.max_total_tokens - 1)
         requested = np.minimum(requested, self.max_total_tokens - prompt)
         output = requested
@@ -187,4 +199,5 @@ def fixed_lengths(prompt_tokens: int, output_tokens: int) -> Lengths:
         LogNormalTokens(prompt_tokens, 0.0, 1, max(prompt_tokens, 1)),
         LogNormalTokens(output_tokens, 0.0, 1, max(output_tokens, 1)),
         max_total_tokens=prompt_tokens + output_tokens,
+        correlation=0.0,
     )

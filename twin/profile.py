@@ -107,7 +107,12 @@ class ServingProfile:
         A waiting request is admitted only if its whole prompt fits into the free blocks
         (`scheduler_reserve_full_isl`); otherwise its first chunk is enough.
     watermark_blocks : int
-        Blocks that admission leaves free.
+        Blocks that admission leaves free, unless nothing runs.
+    async_scheduling : bool
+        A step is decided while the one before it runs (vLLM's default on GPUs): scheduler
+        time hides behind the model, and what a finished request frees comes back a step later.
+    long_prefill_token_threshold : int
+        Most prompt tokens of one request in a step, if it is not alone; 0 for no such limit.
     provenance : dict
         Where the figures come from: source, command, runs fitted on, runs left out, fit error.
     """
@@ -131,6 +136,8 @@ class ServingProfile:
     request_overhead_ms: float = 0.0
     reserve_full_prompt: bool = False
     watermark_blocks: int = 0
+    async_scheduling: bool = False
+    long_prefill_token_threshold: int = 0
     generated_fraction: float = 1.0
     provenance: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
@@ -350,7 +357,7 @@ def _check_values(profile: ServingProfile) -> None:
             f"max_num_seqs={profile.max_num_seqs}, as in vLLM"
         )
         raise UserError(msg)
-    for key in ("min_step_ms", "request_overhead_ms", "watermark_blocks"):
+    for key in ("min_step_ms", "request_overhead_ms", "watermark_blocks", "long_prefill_token_threshold"):
         if getattr(profile, key) < 0:
             msg = f"{key}={getattr(profile, key)} must not be negative"
             raise UserError(msg)

@@ -25,6 +25,17 @@ def list_append(after: Ints, before: Ints, item: int) -> None:
 
 
 @njit(cache=True, nogil=True, inline="always")
+def list_prepend(after: Ints, before: Ints, item: int) -> None:
+    """Put `item` at the head of a circular doubly linked list whose sentinel is the last slot."""
+    sentinel = len(after) - 1
+    first = after[sentinel]
+    before[first] = item
+    after[item] = first
+    before[item] = sentinel
+    after[sentinel] = item
+
+
+@njit(cache=True, nogil=True, inline="always")
 def list_remove(after: Ints, before: Ints, item: int) -> None:
     """Take `item` out of the list that it is in."""
     after[before[item]] = after[item]

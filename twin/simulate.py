@@ -10,6 +10,7 @@ import numpy as np
 
 from twin import engine
 from twin.errors import UserError
+from twin.stepwise import run_step_by_step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -131,6 +132,7 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, all optional but
     sample_every_s: float | None = None,
     max_samples: int | None = None,
     record_events: int = 0,
+    step_by_step: bool = False,
 ) -> GpuResult:
     """Simulate one GPU that serves `requests`.
 
@@ -158,6 +160,9 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, all optional but
         Keep samples of the engine's state at this interval (0: every step, up to `max_samples`).
     record_events : int
         Keep a log of up to this many decisions.
+    step_by_step : bool
+        Visit every running request in every step: the same result, later. It is how the fast engine
+        is checked, and what a profile with a `long_prefill_token_threshold` needs.
 
     Returns
     -------
@@ -212,10 +217,15 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, all optional but
         limits[engine.RESERVE_FULL] = profile.reserve_full_prompt
         limits[engine.WATERMARK] = profile.watermark_blocks
         limits[engine.EAGER_ABOVE] = profile.eager_above_tokens
+        limits[engine.ASYNCHRONOUS] = profile.async_scheduling
+        limits[engine.LONG_PREFILL] = profile.long_prefill_token_threshold
         unique, inverse = np.unique(ranks, return_inverse=True)
         load_s = np.array([profile.load_time_ms(rank, int(r)) / 1000 for r in unique])[inverse]
         disk_s = np.array([profile.disk_time_ms(int(r)) / 1000 for r in unique])[inverse]
-        totals = engine.run_engine(
+        # Only the step-by-step engine can cut several prompts at once.
+        long_way = step_by_step or profile.long_prefill_token_threshold > 0
+        run = run_step_by_step if long_way else engine.run_engine
+        totals = run(
             requests.arrival_s,
             requests.adapter,
             requests.prompt_tokens,

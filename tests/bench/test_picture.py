@@ -31,8 +31,8 @@ def test_feasible_and_starved_placements_look_different(rows: list[Row], tmp_pat
     draw([row for row in rows if row.solver == "alone"], good)
     draw([row for row in rows if row.solver == "crowded"], bad)
     assert share_of(FEASIBLE, good) > 0.005 > share_of(FEASIBLE, bad)
-    # The legend names a starved GPU in either.
-    assert share_of(STARVED, bad) > 3 * share_of(STARVED, good)
+    assert share_of(STARVED, bad) > 0.002
+    assert share_of(STARVED, good) == 0
 
 
 def test_all_kinds_of_candidates_in_one_picture(rows: list[Row], tmp_path: Path) -> None:

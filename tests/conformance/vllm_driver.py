@@ -223,7 +223,7 @@ class VllmSchedulerDriver:
             Where the arrays do not match, a length is out of range or a step time is negative or not finite.
         """
         run = _Run(self, arrival_s, prompt_tokens, output_tokens, adapter, step_time_fn)
-        while not run.over and len(run.steps) + len(run.in_flight) < max_steps:
+        while not run.over and run.n_steps < max_steps:
             run.turn()
         while run.in_flight:
             run.report()
@@ -283,6 +283,11 @@ class _Run:
     @property
     def over(self) -> bool:
         return self.stalled or self.unfinished == 0
+
+    @property
+    def n_steps(self) -> int:
+        """Steps made or under way; a batch of nothing is none."""
+        return len(self.steps) + sum(batch.step is not None for batch in self.in_flight)
 
     def turn(self) -> None:
         """Go once through the engine's loop: take in the arrivals, schedule, and wait for a batch if no other one may be opened."""

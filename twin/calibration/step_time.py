@@ -23,8 +23,6 @@ from twin.workload import Requests
 
 Floats = NDArray[np.float64]
 
-# The window's first part is left out of the means: the engine fills up in it.
-WARM_UP_S = 60.0
 MATCH_TOLERANCE = 0.003
 MATCH_STEPS = 8
 # Least absolute relative error by reweighted least squares; smaller residuals than this count alike.
@@ -201,7 +199,7 @@ def match_operating_point(
 
 
 def _steps(observation: StepObservation, requests: Requests, profile: ServingProfile, window_s: float) -> Floats:
-    """All steps of the simulated run after the warm-up (all of them, if the run is that short)."""
+    """All steps of the simulated run, its filling up included: the measured mean has it too."""
     result = simulate_requests(
         requests,
         observation.ranks,
@@ -213,8 +211,7 @@ def _steps(observation: StepObservation, requests: Requests, profile: ServingPro
         sample_every_s=0.0,
         max_samples=int(window_s * 1000 / profile.min_step_ms / 4),
     )
-    warm = result.samples[result.samples[:, engine.SAMPLE_START] > WARM_UP_S]
-    return warm if len(warm) else result.samples
+    return result.samples
 
 
 def _mean(steps: Floats, values: Floats) -> Floats:

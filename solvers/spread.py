@@ -1,0 +1,162 @@
+"""Spreading adapters evenly over a number of GPUs, and moving a few when the oracle refuses some GPU."""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.oracle import Oracle
+from solvers.packing import Deadline
+from twin import GpuPlan, Placement
+
+
+def least_loaded(weights: NDArray[np.float64], order: NDArray[np.int64], n_gpus: int) -> list[list[int]]:
+    """Adapters of each GPU when each goes, in order, to the GPU with the least summed weight so far.
+
+    Ties go to the GPU with fewer adapters, then to the first.
+
+    Parameters
+    ----------
+    weights : array of shape (n_adapters,)
+    order : array of shape (n,)
+        Workload indices of the adapters to place.
+    n_gpus : int
+
+    Returns
+    -------
+    list of lists of int, shape (n_gpus,)
+    """
+    groups: list[list[int]] = [[] for _ in range(n_gpus)]
+    heap = [(0.0, 0, gpu) for gpu in range(n_gpus)]
+    for adapter in order.tolist():
+        load, count, gpu = heapq.heappop(heap)
+        groups[gpu].append(adapter)
+        heapq.heappush(heap, (load + float(weights[adapter]), count + 1, gpu))
+    return groups
+
+
+def rank_by_rank(weights: NDArray[np.float64], ranks: NDArray[np.int64], n_gpus: int) -> list[list[int]]:
+    """Adapters of each GPU when GPUs of equal weight are cut from the adapters in order of descending rank.
+
+    So that few GPUs pay for the large ranks; inside a rank busy and idle adapters alternate.
+    """
+    descending = np.lexsort((-weights, -ranks))
+    mixed = np.empty_like(descending)
+    start = 0
+    for rank in np.unique(ranks)[::-1]:
+        group = descending[ranks[descending] == rank]
+        # Every n-th of the sorted adapters in turn: each stretch of the order holds all sizes.
+        stride = max(1, n_gpus)
+        mixed[start : start + len(group)] = np.concatenate([group[offset::stride] for offset in range(stride)])
+        start += len(group)
+    before = np.cumsum(weights[mixed]) - weights[mixed] / 2
+    total = weights.sum()
+    gpu = np.minimum((before / total * n_gpus).astype(np.int64), n_gpus - 1) if total > 0 else before.astype(np.int64)
+    return [mixed[gpu == number].tolist() for number in range(n_gpus)]
+
+
+def spread_feasibly(  # noqa: PLR0913  # one call of a search
+    weights: NDArray[np.float64],
+    n_gpus: int,
+    oracle: Oracle,
+    deadline: Deadline,
+    *,
+    hint: int | None = None,
+    moves_per_gpu: int = 4,
+) -> Placement | None:
+    """A placement on at most `n_gpus` GPUs that the oracle accepts, from an even spread, or None if none was found.
+
+    Parameters
+    ----------
+    weights : array of shape (n_adapters,)
+        What an adapter takes of a GPU; only proportions matter.
+    n_gpus : int
+    oracle : Oracle
+    deadline : Deadline
+    hint : int, optional
+        A `max_loras` to try first.
+    moves_per_gpu : int
+        Adapters moved away from refused GPUs before giving up, per GPU.
+
+    Raises
+    ------
+    OutOfTimeError
+    """
+    heaviest_first = np.lexsort((np.arange(len(weights)), -weights))
+    for groups in (
+        least_loaded(weights, heaviest_first, n_gpus),
+        rank_by_rank(weights, oracle.workload.ranks, n_gpus),
+    ):
+        placement = _Repair(groups, weights, oracle, deadline, hint).run(moves_per_gpu * n_gpus)
+        if placement is not None:
+            return placement
+    return None
+
+
+class _Repair:
+    """Contents of all GPUs, and which of them are refused."""
+
+    def __init__(
+        self,
+        groups: list[list[int]],
+        weights: NDArray[np.float64],
+        oracle: Oracle,
+        deadline: Deadline,
+        hint: int | None,
+    ) -> None:
+        self.weights = weights
+        self.oracle = oracle
+        self.deadline = deadline
+        self.hint = hint
+        self.contents = [tuple(sorted(group)) for group in groups]
+        self.slots = [self._slots(content) for content in self.contents]
+        self.full: set[int] = set()
+
+    def _slots(self, content: tuple[int, ...]) -> int | None:
+        if not content:
+            return 1
+        self.deadline.check()
+        found = self.oracle.find_max_loras(content, self.hint)
+        self.hint = found or self.hint
+        return found
+
+    def run(self, moves: int) -> Placement | None:
+        refused = [gpu for gpu, slots in enumerate(self.slots) if slots is None]
+        if len(refused) * 2 > len(self.contents):
+            return None
+        for _ in range(moves):
+            if not refused:
+                break
+            giver = max(refused, key=self._weight)
+            takers = [gpu for gpu in range(len(self.contents)) if self.slots[gpu] and gpu not in self.full]
+            if not takers or not self._move(giver, min(takers, key=self._weight)):
+                return None
+            refused = [gpu for gpu, slots in enumerate(self.slots) if slots is None]
+        if refused:
+            return None
+        plans = zip(self.contents, self.slots, strict=True)
+        return Placement(tuple(GpuPlan(content, slots) for content, slots in plans if content and slots))
+
+    def _weight(self, gpu: int) -> float:
+        return float(self.weights[list(self.contents[gpu])].sum())
+
+    def _move(self, giver: int, taker: int) -> bool:
+        """Move one adapter; False when the giver has none that could go anywhere."""
+        adapters = np.array(self.contents[giver])
+        if len(adapters) < 2:
+            return False
+        half = max(0.0, (self._weight(giver) - self._weight(taker)) / 2)
+        weight = self.weights[adapters]
+        fitting = np.flatnonzero(weight <= half)
+        pick = int(adapters[fitting[np.argmax(weight[fitting])] if len(fitting) else np.argmin(weight)])
+        grown = tuple(sorted((*self.contents[taker], pick)))
+        slots = self._slots(grown)
+        if slots is None:
+            self.full.add(taker)
+            return True
+        self.contents[taker], self.slots[taker] = grown, slots
+        self.contents[giver] = tuple(adapter for adapter in self.contents[giver] if adapter != pick)
+        self.slots[giver] = self._slots(self.contents[giver])
+        return True

@@ -1,0 +1,57 @@
+"""README.md: its commands can be composed, its example of a solver works."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+import bench.__main__  # noqa: F401  # registers the schema
+from bench.cli import CONF
+from bench.compare import Comparison, compare
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+COMMANDS = [shlex.split(line)[2:] for line in re.findall(r"^\$ (python -m bench.*)$", README, flags=re.MULTILINE)]
+
+
+def test_there_are_commands() -> None:
+    assert ["bench"] in COMMANDS
+    assert len(COMMANDS) >= 5
+
+
+@pytest.mark.parametrize("arguments", [command for command in COMMANDS if command[0] == "bench"], ids=" ".join)
+def test_every_comparison_can_be_composed(arguments: list[str]) -> None:
+    """Each option exists; of a sweep the first value is taken."""
+    overrides = [text for text in arguments[1:] if text != "-m"]
+    if "-m" in arguments:
+        overrides = [text.partition(",")[0] for text in overrides]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", overrides)
+    assert not OmegaConf.missing_keys(config)
+
+
+@pytest.mark.parametrize("arguments", [command for command in COMMANDS if command[0] != "bench"], ids=" ".join)
+def test_every_other_command_has_its_options(arguments: list[str]) -> None:
+    options = OmegaConf.load(CONF / f"{arguments[0].removeprefix('bench.')}.yaml")
+    assert {text.partition("=")[0] for text in arguments[1:]} <= set(options)
+
+
+def test_every_command_named_is_there() -> None:
+    for module in re.findall(r"python -m bench\.(\w+)", README):
+        assert (CONF.parent / "bench" / f"{module}.py").exists()
+        assert (CONF / f"{module}.yaml").exists()
+
+
+def test_the_solver_of_the_readme_works(comparison: Comparison) -> None:
+    (code,) = re.findall(r"```python\n# eights\.py\n(.*?)```", README, flags=re.DOTALL)
+    scope: dict[str, type] = {"__name__": "eights"}  # type: ignore[dict-item]  # a class statement asks for the name
+    exec(code, scope)  # noqa: S102  # the code that the README shows
+    (row,) = compare(comparison, {"eights": scope["Eights"]})
+    assert (row.status, row.gpus, row.feasible) == ("feasible", 1, True)
+
+
+def test_every_solver_is_in_the_readme() -> None:
+    for path in (CONF / "solver").glob("*.yaml"):
+        assert f"| `{path.stem}` |" in README

@@ -1,0 +1,161 @@
+"""What an engine decided, step by step: its event log written out in full.
+
+The log of a simulation holds only what changes (admissions, later chunks, preemptions, finishes). Written out, each
+step says who ran and with how many tokens, who waited and who was preempted, as vLLM's scheduler would say it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from twin import engine
+from twin.profile import ServingProfile
+from twin.simulate import GpuResult, simulate_requests
+from twin.workload import Requests
+
+
+@dataclass(frozen=True)
+class Step:
+    """The decisions of one engine step; requests are named by their place in the trace.
+
+    Attributes
+    ----------
+    decided_s : float
+        When the step was decided: the arrivals up to here are known.
+    start_s, duration_s : float
+        When the model starts on it, and how long it takes.
+    scheduled : tuple of (request, tokens)
+        Running requests in their order, then admissions.
+    preempted : tuple of int
+        In the order of preemption.
+    running, waiting : tuple of int
+        Both queues in their order, after the decisions.
+    blocks_in_use : int
+        KV blocks held.
+    finished : tuple of int
+        Requests that get their last token at the end of the step.
+    """
+
+    decided_s: float
+    start_s: float
+    duration_s: float
+    scheduled: tuple[tuple[int, int], ...]
+    preempted: tuple[int, ...]
+    running: tuple[int, ...]
+    waiting: tuple[int, ...]
+    blocks_in_use: int
+    finished: tuple[int, ...]
+
+
+def simulate_decisions(  # noqa: PLR0913  # the flags of `simulate_requests` that decisions depend on
+    requests: Requests,
+    ranks: np.ndarray,
+    profile: ServingProfile,
+    max_loras: int,
+    *,
+    duration_s: float,
+    kv_tokens: int | None = None,
+    max_steps: int = 100_000,
+    step_by_step: bool = False,
+) -> tuple[GpuResult, list[Step]]:
+    """Simulate one GPU and write its decisions out.
+
+    Parameters
+    ----------
+    requests, ranks, profile, max_loras, duration_s, kv_tokens, step_by_step
+        As in `simulate_requests`.
+    max_steps : int
+        Most steps to write out.
+
+    Returns
+    -------
+    result : GpuResult
+        With the event log and one sample per step.
+    steps : list of Step
+    """
+    result = simulate_requests(
+        requests,
+        ranks,
+        profile,
+        max_loras,
+        duration_s=duration_s,
+        kv_tokens=kv_tokens,
+        sample_every_s=0.0,
+        max_samples=max_steps,
+        # Each step can preempt, admit, cut, pass over or finish every running request.
+        record_events=max_steps * 4 + 16 * len(requests),
+        step_by_step=step_by_step,
+    )
+    return result, expand(requests, result, asynchronous=profile.async_scheduling)
+
+
+def expand(requests: Requests, result: GpuResult, *, asynchronous: bool) -> list[Step]:
+    """Write out the decisions of a simulation that kept its event log and a sample for each step.
+
+    Parameters
+    ----------
+    requests : Requests
+        What was served.
+    result : GpuResult
+        With all of its events, and samples at `sample_every_s=0`.
+    asynchronous : bool
+        Whether a step was decided while the one before it ran (`ServingProfile.async_scheduling`).
+
+    Returns
+    -------
+    list of Step
+        One for each sample.
+    """
+    log: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+    for step, kind, request, tokens in result.events.tolist():
+        log[step].append((kind, request, tokens))
+    turned_away = set(np.flatnonzero(result.first_token_s == -1).tolist())
+    arrivals = [i for i in range(len(requests)) if i not in turned_away]
+    running: list[int] = []
+    waiting: list[int] = []
+    # Requests whose last token is on its way while this step is decided.
+    draining: set[int] = set()
+    steps: list[Step] = []
+    for number, sample in enumerate(result.samples):
+        decided_s = float(sample[engine.SAMPLE_DECIDED])
+        if draining and decided_s >= steps[-1].start_s + steps[-1].duration_s:
+            # There was nothing to run before their tokens came.
+            running = [i for i in running if i not in draining]
+            waiting = [i for i in waiting if i not in draining]
+            draining = set()
+        while arrivals and requests.arrival_s[arrivals[0]] <= decided_s:
+            waiting.append(arrivals.pop(0))
+        events = log[number]
+        preempted = tuple(request for kind, request, _ in events if kind == engine.PREEMPT)
+        for victim in preempted:
+            running.remove(victim)
+            waiting.insert(0, victim)
+        tokens_of = {request: tokens for kind, request, tokens in events if kind in {engine.CHUNK, engine.PASSED}}
+        scheduled = [(i, tokens_of.get(i, 1)) for i in running if i not in draining and tokens_of.get(i, 1)]
+        for kind, request, tokens in events:
+            if kind == engine.ADMIT:
+                waiting.remove(request)
+                running.append(request)
+                scheduled.append((request, tokens))
+        finished = tuple(request for kind, request, _ in events if kind == engine.FINISH)
+        steps.append(
+            Step(
+                decided_s=decided_s,
+                start_s=float(sample[engine.SAMPLE_START]),
+                duration_s=float(sample[engine.SAMPLE_SECONDS]),
+                scheduled=tuple(scheduled),
+                preempted=preempted,
+                running=tuple(running),
+                waiting=tuple(waiting),
+                blocks_in_use=int(sample[engine.SAMPLE_BLOCKS]),
+                finished=finished,
+            )
+        )
+        gone = draining if asynchronous else set(finished)
+        running = [i for i in running if i not in gone]
+        waiting = [i for i in waiting if i not in gone]
+        draining = set(finished) if asynchronous else set()
+    return steps

@@ -1,0 +1,385 @@
+"""The event loop of one vLLM GPU step by step: each step visits every running and waiting request.
+
+This is vLLM's `Scheduler.schedule` and `update_from_output` as they are written, in one pass over plain
+arrays: the running requests in their order, then the waiting ones in theirs. `twin.engine` reaches the
+same decisions without the visits; this one is its reference, and serves what the short cuts of the fast
+engine exclude: several unfinished prefills at once (`long_prefill_token_threshold`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from twin.engine import (
+    ADAPTERS_S,
+    ADMIT,
+    ASYNCHRONOUS,
+    BLOCK_SIZE,
+    BLOCKS,
+    BUSY_S,
+    CHUNK,
+    DISK_LOADS,
+    DROPPED,
+    EAGER_ABOVE,
+    END_S,
+    FINISH,
+    HOST_SLOTS,
+    KV_TOKENS_S,
+    LOAD_S,
+    LOADS,
+    LONG_PREFILL,
+    MAX_LORAS,
+    MAX_RUNNING,
+    MAX_SEQS,
+    MAX_WAITING,
+    N_EVENTS,
+    N_SAMPLES,
+    N_TOTALS,
+    OPEN_CAP,
+    PASSED,
+    PREEMPT,
+    PREEMPTIONS,
+    PREFILL_TOKENS,
+    RESERVE_FULL,
+    RUNNING_S,
+    SAMPLE_ADAPTERS,
+    SAMPLE_BLOCKS,
+    SAMPLE_DECIDED,
+    SAMPLE_KV,
+    SAMPLE_LOAD_S,
+    SAMPLE_LOADS,
+    SAMPLE_RUNNING,
+    SAMPLE_SECONDS,
+    SAMPLE_SKIPPED,
+    SAMPLE_START,
+    SAMPLE_TOKENS,
+    SAMPLE_WAITING,
+    SCHEDULER_S,
+    STALLED,
+    STEPS,
+    TOKEN_BUDGET,
+    WAITING_S,
+    WATERMARK,
+    Floats,
+    itl_bin,
+    step_seconds,
+)
+from twin.queues import Ints, list_append, list_prepend, list_remove
+
+Flags = NDArray[np.bool_]
+
+
+@njit(cache=True, nogil=True)
+def _blocks(tokens: int, block_size: int) -> int:
+    return (tokens + block_size - 1) // block_size
+
+
+@njit(cache=True, nogil=True)
+def _log(events: Ints, totals: Floats, kind: int, request: int, tokens: int) -> None:
+    place = int(totals[N_EVENTS])
+    if place < len(events):
+        events[place] = (int(totals[STEPS]), kind, request, tokens)
+    totals[N_EVENTS] += 1
+
+
+@njit(cache=True, nogil=True)
+def _least_recently_used(resident: Flags, running_of: Ints, left_at: Ints) -> int:
+    """The resident adapter without running requests that lost its last one longest ago."""
+    oldest = -1
+    for a in range(len(resident)):
+        if resident[a] and running_of[a] == 0 and (oldest < 0 or left_at[a] < left_at[oldest]):
+            oldest = a
+    return oldest
+
+
+@njit(cache=True, nogil=True)
+def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # the signature of `run_engine`; one loop, one state
+    arrival_s: Floats,
+    adapter: Ints,
+    prompt: Ints,
+    output: Ints,
+    n_adapters: int,
+    load_s: Floats,
+    disk_s: Floats,
+    step_s: Floats,
+    min_step_s: float,
+    scheduler_s: Floats,
+    limits: Ints,
+    duration_s: float,
+    first_token_s: Floats,
+    finish_s: Floats,
+    itl_counts: Ints,
+    events: Ints,
+    samples: Floats,
+    sample_every_s: float,
+) -> Floats:
+    """Simulate one GPU; parameters and result are those of `twin.engine.run_engine`."""
+    n_requests = len(arrival_s)
+    block_size, max_seqs, max_loras = limits[BLOCK_SIZE], limits[MAX_SEQS], limits[MAX_LORAS]
+    asynchronous = limits[ASYNCHRONOUS] != 0
+    free = limits[BLOCKS]
+    totals = np.zeros(N_TOTALS)
+
+    # Per request: tokens known or on their way, tokens computed, blocks held, tokens of this step, the time of the
+    # latest token, the step of the last token, whether the prompt is being computed.
+    tokens = prompt.copy()
+    computed = np.zeros(n_requests, np.int64)
+    held = np.zeros(n_requests, np.int64)
+    scheduled = np.zeros(n_requests, np.int64)
+    token_s = np.zeros(n_requests)
+    finished_in = np.full(n_requests, -1, np.int64)
+    in_prefill = np.zeros(n_requests, np.bool_)
+
+    running = np.empty(max_seqs, np.int64)
+    n_running = 0
+    waiting_after = np.full(n_requests + 1, n_requests, np.int64)
+    waiting_before = np.full(n_requests + 1, n_requests, np.int64)
+    n_waiting = 0
+
+    # Per adapter: running requests that still get tokens, whether it is in this step, in which tier it is, and when
+    # its last running request left. At the start the first adapters are on the host, the very first the oldest there.
+    running_of = np.zeros(n_adapters, np.int64)
+    latest_step = np.full(n_adapters, -1, np.int64)
+    on_gpu = np.zeros(n_adapters, np.bool_)
+    on_host = np.arange(n_adapters) < limits[HOST_SLOTS]
+    left_at = np.arange(n_adapters)
+    departures = n_adapters
+
+    now = 0.0
+    free_s = 0.0
+    upcoming = 0
+    kv_tokens = 0
+    next_sample_s = 0.0
+
+    while True:
+        if n_running == 0 and n_waiting == 0:
+            if upcoming == n_requests:
+                break
+            now = max(now, arrival_s[upcoming])
+        start = max(now, free_s)
+        if start >= duration_s:
+            break
+
+        while upcoming < n_requests and arrival_s[upcoming] <= now:
+            if limits[OPEN_CAP] > 0 and n_running + n_waiting >= limits[OPEN_CAP]:
+                totals[DROPPED] += 1
+                first_token_s[upcoming] = finish_s[upcoming] = -1.0
+            else:
+                list_append(waiting_after, waiting_before, upcoming)
+                n_waiting += 1
+            upcoming += 1
+
+        step = int(totals[STEPS])
+        budget = limits[TOKEN_BUDGET]
+        longest = limits[LONG_PREFILL] if n_running + n_waiting > 1 else 0
+        n_preempted = 0
+        n_passing = 0
+        n_scheduled = 0
+        n_active = 0
+        decoded = 0
+        prefilled = 0
+
+        # Running requests, in the order of their admission.
+        position = 0
+        while position < n_running and budget > 0:
+            i = running[position]
+            if finished_in[i] >= 0:
+                position += 1
+                continue
+            new = tokens[i] - computed[i]
+            if 0 < longest < new:
+                new = longest
+            new = min(new, budget)
+            need = _blocks(computed[i] + new, block_size) - held[i]
+            fits = True
+            while need > free:
+                n_running -= 1
+                victim = running[n_running]
+                n_preempted += 1
+                totals[PREEMPTIONS] += 1
+                _log(events, totals, PREEMPT, victim, 0)
+                free += held[victim]
+                held[victim] = 0
+                if finished_in[victim] >= 0:
+                    # Its last token is on its way: it leaves the queue before the next step.
+                    n_passing += 1
+                    continue
+                kv_tokens -= computed[victim]
+                computed[victim] = 0
+                list_prepend(waiting_after, waiting_before, victim)
+                n_waiting += 1
+                a = adapter[victim]
+                running_of[a] -= 1
+                if running_of[a] == 0:
+                    left_at[a] = departures
+                    departures += 1
+                if victim == i:
+                    fits = False
+                    break
+            if not fits:
+                break
+            free -= need
+            held[i] += need
+            scheduled[i] = new
+            budget -= new
+            n_scheduled += 1
+            if latest_step[adapter[i]] != step:
+                latest_step[adapter[i]] = step
+                n_active += 1
+            position += 1
+        for position in range(n_running):
+            i = running[position]
+            if scheduled[i] == 0 and finished_in[i] < 0:
+                _log(events, totals, PASSED, i, 0)
+            elif in_prefill[i]:
+                prefilled += scheduled[i]
+                _log(events, totals, CHUNK, i, scheduled[i])
+            else:
+                decoded += scheduled[i]
+
+        # Waiting requests, first come first served, over the heads of those whose adapter finds no slot.
+        load_time = 0.0
+        n_loads = 0
+        n_skipped = 0
+        i = waiting_after[n_requests]
+        while n_preempted == 0 and budget > 0 and i != n_requests and n_running < max_seqs:
+            following = waiting_after[i]
+            a = adapter[i]
+            if latest_step[a] != step and n_active == max_loras:
+                n_skipped += 1
+                i = following
+                continue
+            new = tokens[i]
+            if 0 < longest < new:
+                new = longest
+            new = min(new, budget)
+            spare = free - (limits[WATERMARK] if n_running > 0 else 0)
+            if limits[RESERVE_FULL] and _blocks(tokens[i], block_size) > spare:
+                break
+            need = _blocks(new, block_size)
+            if need > spare:
+                break
+            free -= need
+            held[i] = need
+            scheduled[i] = new
+            in_prefill[i] = True
+            budget -= new
+            prefilled += new
+            n_scheduled += 1
+            list_remove(waiting_after, waiting_before, i)
+            n_waiting -= 1
+            running[n_running] = i
+            n_running += 1
+            _log(events, totals, ADMIT, i, new)
+            if latest_step[a] != step:
+                latest_step[a] = step
+                n_active += 1
+            running_of[a] += 1
+            if running_of[a] == 1:
+                if not on_host[a]:
+                    totals[DISK_LOADS] += 1
+                    load_time += disk_s[a]
+                    if np.sum(on_host) == limits[HOST_SLOTS]:
+                        oldest = _least_recently_used(on_host, running_of, left_at)
+                        on_host[oldest] = False
+                        on_gpu[oldest] = False
+                    on_host[a] = True
+                if not on_gpu[a]:
+                    n_loads += 1
+                    load_time += load_s[a]
+                    if np.sum(on_gpu) == max_loras:
+                        on_gpu[_least_recently_used(on_gpu, running_of, left_at)] = False
+                    on_gpu[a] = True
+            i = following
+        if i != n_requests or budget == 0 or n_running == max_seqs:
+            # Only a scan of the whole queue counts as skipping: the fast engine knows no other.
+            n_skipped = 0
+
+        if n_scheduled > 0 or n_preempted > 0:
+            n_tokens = decoded + prefilled
+            kv_tokens += n_tokens
+            n_queued = n_waiting + n_passing
+            seconds = max(
+                min_step_s,
+                step_seconds(step_s, n_scheduled, n_active, n_tokens, kv_tokens, n_loads, limits[EAGER_ABOVE]),
+            )
+            scheduling = max(
+                0.0,
+                scheduler_s[0] + scheduler_s[1] * n_running + scheduler_s[2] * n_skipped + scheduler_s[3] * n_queued,
+            )
+            seconds = (max(seconds, scheduling) if asynchronous else seconds + scheduling) + load_time
+            if start >= next_sample_s and totals[N_SAMPLES] < len(samples):
+                row = samples[int(totals[N_SAMPLES])]
+                row[SAMPLE_START], row[SAMPLE_SECONDS], row[SAMPLE_DECIDED] = start, seconds, now
+                row[SAMPLE_RUNNING], row[SAMPLE_WAITING] = n_running, n_queued
+                row[SAMPLE_BLOCKS], row[SAMPLE_KV] = limits[BLOCKS] - free, kv_tokens
+                row[SAMPLE_ADAPTERS], row[SAMPLE_TOKENS], row[SAMPLE_SKIPPED] = n_active, n_tokens, n_skipped
+                row[SAMPLE_LOADS], row[SAMPLE_LOAD_S] = n_loads, load_time
+                totals[N_SAMPLES] += 1
+                if sample_every_s > 0:
+                    next_sample_s = (math.floor(start / sample_every_s) + 1) * sample_every_s
+            totals[BUSY_S] += seconds
+            totals[RUNNING_S] += seconds * n_running
+            totals[WAITING_S] += seconds * n_queued
+            totals[ADAPTERS_S] += seconds * n_active
+            totals[KV_TOKENS_S] += seconds * kv_tokens
+            totals[PREFILL_TOKENS] += prefilled
+            totals[LOADS] += n_loads
+            totals[LOAD_S] += load_time
+            totals[SCHEDULER_S] += scheduling
+            totals[MAX_WAITING] = max(totals[MAX_WAITING], n_queued)
+            totals[MAX_RUNNING] = max(totals[MAX_RUNNING], n_running)
+            free_s = start + seconds
+            now = start if asynchronous else free_s
+
+            # Tokens come out at the end of the step.
+            for position in range(n_running):
+                i = running[position]
+                computed[i] += scheduled[i]
+                if scheduled[i] == 0 or computed[i] < tokens[i]:
+                    scheduled[i] = 0
+                    continue
+                scheduled[i] = 0
+                in_prefill[i] = False
+                if tokens[i] == prompt[i]:
+                    first_token_s[i] = free_s
+                else:
+                    itl_counts[itl_bin(seconds if token_s[i] == start else free_s - token_s[i])] += 1
+                token_s[i] = free_s
+                tokens[i] += 1
+                if tokens[i] == prompt[i] + output[i]:
+                    finish_s[i] = free_s
+                    finished_in[i] = step
+                    kv_tokens -= computed[i]
+                    a = adapter[i]
+                    running_of[a] -= 1
+                    if running_of[a] == 0:
+                        left_at[a] = departures
+                        departures += 1
+                    _log(events, totals, FINISH, i, 0)
+            totals[STEPS] += 1
+        elif n_running > 0:
+            # Nothing to run until the tokens on their way have come.
+            now = start
+        else:
+            totals[STALLED] = 1
+            break
+
+        # The scheduler learns of last tokens at the end of their step; with asynchronous scheduling it has decided
+        # the next step by then.
+        n_kept = 0
+        for position in range(n_running):
+            i = running[position]
+            if 0 <= finished_in[i] <= (step - 1 if asynchronous else step):
+                free += held[i]
+            else:
+                running[n_kept] = i
+                n_kept += 1
+        n_running = n_kept
+
+    totals[END_S] = max(now, free_s)
+    return totals
