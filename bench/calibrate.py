@@ -163,7 +163,9 @@ def calibrate(config: CalibrateConfig, folder: str, model: str, console: Console
     left_out_names = config.left_out.get(model, [])
     unknown = sorted(set(left_out_names) - set(runs.scenario))
     if unknown:
-        raise UserError(f"left_out.{model}: no scenario {unknown[0]} in the runs; there are {sorted(set(runs.scenario))}")
+        raise UserError(
+            f"left_out.{model}: no scenario {unknown[0]} in the runs; there are {sorted(set(runs.scenario))}"
+        )
     left_out = runs.scenario.isin(left_out_names).to_numpy()
     if left_out.all():
         raise UserError(f"left_out.{model}: every scenario is left out; at least one must be fitted")
@@ -213,9 +215,7 @@ def calibrate(config: CalibrateConfig, folder: str, model: str, console: Console
         float(error[left_out].mean()) if left_out.any() else float("nan"),
         float(np.abs(micro_predicted / micro_ms - 1).mean() * 100),
     )
-    profile = replace(
-        profile, request_overhead_ms=round(request_overhead_ms(runs[~left_out], profile, config), 2)
-    )
+    profile = replace(profile, request_overhead_ms=round(request_overhead_ms(runs[~left_out], profile, config), 2))
     client = client_model(runs[~left_out], profile, config)
     provenance = {
         "source": SOURCE,
@@ -267,11 +267,17 @@ def starting_profile(folder: str, model: str, fitted: pd.DataFrame) -> ServingPr
         folder, "load_latency.csv", ("model", "vllm_version", "phase", "max_lora_rank", "adapter_rank", "mean_ms")
     )
     loads = loads[(loads.model == model) & (loads.vllm_version == VERSION)]
-    to_gpu = loads[loads.phase == "serving_cpu_to_gpu"].groupby(["max_lora_rank", "adapter_rank"]).mean_ms.mean()
-    to_host = loads[loads.phase == "server_start_disk_to_cpu"].groupby("adapter_rank").mean_ms.mean()
+    to_gpu = loads[loads.phase == "serving_cpu_to_gpu"]
+    to_host = loads[loads.phase == "server_start_disk_to_cpu"]
     load_ms, disk_load_ms = load_times_from_rows(
-        {(int(server), int(rank)): float(ms) for (server, rank), ms in to_gpu.items()},
-        {int(rank): float(ms) for rank, ms in to_host.items()},
+        {
+            (int(row.max_lora_rank), int(row.adapter_rank)): float(row.mean_ms)
+            for _, row in to_gpu.groupby(["max_lora_rank", "adapter_rank"]).mean_ms.mean().reset_index().iterrows()
+        },
+        {
+            int(row.adapter_rank): float(row.mean_ms)
+            for _, row in to_host.groupby("adapter_rank").mean_ms.mean().reset_index().iterrows()
+        },
     )
     overhead = read_table(
         folder, "sched_overhead.csv", ("max_loras", "n_adapters", "avg_batch_size", "avg_waiting_queue",
@@ -280,7 +286,7 @@ def starting_profile(folder: str, model: str, fitted: pd.DataFrame) -> ServingPr
     scheduler = fit_scheduler_time(
         overhead.avg_batch_size.to_numpy(),
         overhead.avg_waiting_queue.to_numpy(),
-        (1 - np.minimum(1, overhead.max_loras / overhead.n_adapters)).to_numpy(),
+        np.maximum(0.0, 1 - overhead.max_loras.to_numpy() / overhead.n_adapters.to_numpy()),
         overhead.sched_ms_per_step.to_numpy(),
     )
     unsaturated = fitted[~fitted.port_exhaustion & (fitted.len_source == "prompt_pool")]

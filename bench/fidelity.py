@@ -7,7 +7,6 @@ folder has them.
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +146,7 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     table.to_csv(temporary, index=False, float_format="%.6g")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def smape(simulated: pd.Series, measured: pd.Series) -> float:
@@ -182,9 +181,7 @@ def published_twin(folder: str) -> pd.DataFrame | None:
     return table.drop_duplicates("run_id").set_index("run_id")
 
 
-def summarise(
-    rows: pd.DataFrame, left_out: dict[str, list[str]], published: pd.DataFrame | None
-) -> pd.DataFrame:
+def summarise(rows: pd.DataFrame, left_out: dict[str, list[str]], published: pd.DataFrame | None) -> pd.DataFrame:
     """Errors by model and scenario, and over groups of rows; measured and simulated runs only."""
     served = rows[~rows.measured_memory_error].copy()
     served["left_out"] = [
@@ -232,7 +229,9 @@ def summary_tables(summary: pd.DataFrame) -> list[Table]:
     """The summary for the terminal, a table per model."""
     tables = []
     for model, mine in summary.groupby("model"):
-        table = Table(title=f"{model}: SMAPE without the factor 2 in %, bias in % (* left out of the fit; published: the twin of arXiv 2508.08343)")
+        table = Table(
+            title=f"{model}: SMAPE without the factor 2 in %, bias in % (* left out of the fit; published: the twin of arXiv 2508.08343)"
+        )
         table.add_column("runs of", no_wrap=True)
         for heading in ("runs", "throughput", "published", "ITL", "published", "TTFT", "published", "starvation", "F1"):
             table.add_column(heading, justify="right", no_wrap=True)
@@ -288,7 +287,7 @@ def draw(rows: pd.DataFrame, left_out: dict[str, list[str]], path: Path) -> None
     temporary = path.with_name(path.stem + ".tmp.png")
     figure.savefig(temporary, dpi=110)
     plt.close(figure)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 if __name__ == "__main__":

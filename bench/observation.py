@@ -103,7 +103,7 @@ def stalls_of(result: GpuResult, requests: Requests, duration_s: float) -> Stall
     step, label, size = step[order], np.bitwise_xor.accumulate(key[order]), np.cumsum(change[order])
     polls = np.arange(POLL_S, duration_s, POLL_S)
     if len(step):
-        last = np.append(step[1:] != step[:-1], True)  # noqa: FBT003  # an array's last element
+        last = np.append(step[1:] != step[:-1], True)  # an array's last element
         step, label, size = step[last], label[last], size[last]
         new = np.sort(np.unique(label, return_index=True)[1])
         seen = np.searchsorted(step[new] * step_s, polls)
@@ -112,10 +112,9 @@ def stalls_of(result: GpuResult, requests: Requests, duration_s: float) -> Stall
     else:
         lines = names = np.zeros(len(polls))
     samples = result.samples
-    if len(samples):
-        course = np.interp(polls, samples[:, engine.SAMPLE_START], samples[:, engine.SAMPLE_RUNNING])
-    else:
-        course = np.zeros(len(polls))
+    if not len(samples):
+        return Stalls(polls, lines, names, np.zeros(len(polls)))
+    course = np.interp(polls, samples[:, engine.SAMPLE_START], samples[:, engine.SAMPLE_RUNNING])
     return Stalls(polls, lines, names, course)
 
 
@@ -160,12 +159,7 @@ def first_token_terms(result: GpuResult, stalls: Stalls, model: ClientModel) -> 
 def observed_ttft_ms(result: GpuResult, stalls: Stalls, model: ClientModel) -> float:
     """Mean time to first token as the client measures it."""
     stall_ms, running, step_ms = first_token_terms(result, stalls, model)
-    return (
-        result.ttft.mean_ms
-        + model.stall_share * stall_ms
-        + model.running_ms * running
-        + model.step_share * step_ms
-    )
+    return result.ttft.mean_ms + model.stall_share * stall_ms + model.running_ms * running + model.step_share * step_ms
 
 
 def fit_client_model(
@@ -191,6 +185,4 @@ def fit_client_model(
     terms = np.array([first_token_terms(r, s, partial) for r, s in zip(simulated, stalls, strict=True)])
     missing = ttft_ms - np.array([r.ttft.mean_ms for r in simulated])
     (stall_share, running_ms, step_share), _ = nnls(terms / ttft_ms[:, None], missing / ttft_ms)
-    return replace(
-        partial, stall_share=float(stall_share), running_ms=float(running_ms), step_share=float(step_share)
-    )
+    return replace(partial, stall_share=float(stall_share), running_ms=float(running_ms), step_share=float(step_share))

@@ -75,9 +75,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 def _one_workload(figure: Figure, rows: Sequence[Row], first: Sequence[Row]) -> None:
     drawn = [row for row in first if row.placement not in (None, "[]")]
     n_panels = max(len(drawn), 1)
-    figure.set_size_inches(13, max(3.6, 1.1 + 1.75 * n_panels))
+    figure.set_size_inches(13, max(3.8, 1.3 + 1.75 * n_panels))
     seeds = sorted({row.seed for row in rows})
-    title = heading(first[0]).replace("\n", " · ")
+    title = heading(first[0])
     if len(seeds) > 1:
         title += f" (placements; GPUs over {len(seeds)} seeds)"
     figure.suptitle(title, x=0.012, ha="left", fontsize=10.5, fontweight="bold")
@@ -140,9 +140,13 @@ def _gpus_per_solver(axes: Axes, rows: Sequence[Row]) -> None:
             spread = np.linspace(-0.18, 0.18, len(counts))
             axes.scatter(counts, place + spread, s=9, color=INK, zorder=3)
         label = f"{mean:.3g}"
-        starved = sum(row.starved_gpus or 0 for row in placed)
-        if starved:
-            label += f"  ({starved} starved)"
+        infeasible = sum(not row.feasible for row in placed)
+        if infeasible:
+            label += (
+                f"  ({placed[0].starved_gpus} starved)"
+                if len(placed) == 1
+                else f"  ({infeasible}/{len(placed)} starve)"
+            )
         axes.text(max([mean, *counts]) + 0.02 * widest, place, label, va="center", fontweight="bold")
     bounds = [
         max(known)

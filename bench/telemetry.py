@@ -58,9 +58,19 @@ def read_scrape(path: str, options: dict[str, int | None]) -> Scrape:
     if len(time_s) < 2 or not (np.diff(time_s) > 0).all():
         raise UserError(f"{path}: column time_s must hold at least two times and ascend")
     values = {flag: _flag(table, flag, options[flag], path) for flag in FLAGS}
-    columns = {column: table[column].to_numpy(dtype=float) for column in METRIC_OF_COLUMN}
-    adapters = table.adapters.to_numpy(dtype=float) if "adapters" in table else None
-    return Scrape(**columns, adapters=adapters, **values)
+    return Scrape(
+        time_s=time_s,
+        running=table.running.to_numpy(dtype=float),
+        waiting=table.waiting.to_numpy(dtype=float),
+        prompt_tokens=table.prompt_tokens.to_numpy(dtype=float),
+        generation_tokens=table.generation_tokens.to_numpy(dtype=float),
+        kv_usage=table.kv_usage.to_numpy(dtype=float),
+        adapters=table.adapters.to_numpy(dtype=float) if "adapters" in table else None,
+        max_loras=values["max_loras"],
+        max_lora_rank=values["max_lora_rank"],
+        kv_cache_tokens=values["kv_cache_tokens"],
+        n_adapters=values["n_adapters"],
+    )
 
 
 def _flag(table: pd.DataFrame, flag: str, option: int | None, path: str) -> int:

@@ -3,7 +3,8 @@
 
     python docs/refresh_readme.py [--data FOLDER] [--only TEXT]
 
-A block that starts with ```console has one command, `$ python ...`; the rest of it is replaced. The commands run in an
+A block that starts with ```console has one command, `$ python ...`; the rest of it is replaced (```console tail=9: by
+the last nine lines). The commands run in an
 empty folder with the Python files that README.md shows and, from FOLDER, links to the data that some need; a command
 whose data is not there keeps its old output. The picture of the first command becomes docs/comparison.png.
 """
@@ -22,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-CONSOLE = re.compile(r"```console\n\$ (?P<command>[^\n]*)\n(?P<output>.*?)```\n", re.DOTALL)
+CONSOLE = re.compile(r"```console(?: tail=(?P<tail>\d+))?\n\$ (?P<command>[^\n]*)\n(?P<output>.*?)```\n", re.DOTALL)
 PYTHON_FILE = re.compile(r"```python\n# (?P<name>\w+\.py)\n(?P<code>.*?)```\n", re.DOTALL)
 
 
@@ -59,7 +60,11 @@ def main() -> None:
             if command == "python -m bench" and output is not None:
                 (picture,) = folder.glob("results/runs/bench/*/*/rows.png")
                 shutil.copyfile(picture, ROOT / "docs" / "comparison.png")
-            return f"```console\n$ {command}\n{match['output'] if output is None else output}```\n"
+            if output is None:
+                return match[0]
+            lines = output.splitlines(keepends=True)[-int(match["tail"] or 0) :]
+            opening = match[0].partition("\n")[0]
+            return f"{opening}\n$ {command}\n{''.join(lines)}```\n"
 
         text = CONSOLE.sub(refreshed, text)
     temporary = README.with_name(f"{README.name}.tmp")

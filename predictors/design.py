@@ -17,6 +17,8 @@ from predictors.model import inputs_of
 from twin import Lengths, LogNormalTokens, Requests
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from twin import ServingProfile
@@ -31,7 +33,7 @@ WINDOW_SHARES = (0.1, 0.3, 0.15, 0.15, 0.3)
 #: Mean prompt and output tokens that lengths other than the default ones are drawn from.
 LENGTH_MEANS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1280)
 #: Requests of one simulation: far beyond capacity a longer window tells nothing more.
-MOST_REQUESTS = 120_000
+MOST_REQUESTS = 60_000
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,7 @@ def draw_content(
     if generator.random() < 0.75:
         target = float(np.exp(load_spread * generator.standard_normal()))
         rates = scale_to_load(ranks, rates, max_loras, length_stats(lengths), table, target)
-    window_s = min(window_s, max(60.0, MOST_REQUESTS / rates.sum()))
-    return Content(ranks, rates, max_loras, lengths, window_s)
+    return Content(ranks, rates, max_loras, lengths, min(window_s, longest_window_s(rates)))
 
 
 def scale_to_load(  # noqa: PLR0913  # a content in its parts, not yet one
@@ -181,6 +182,42 @@ def draw_lengths(generator: np.random.Generator, profile: ServingProfile) -> Len
         generated,
         float(generator.choice([-0.72, 0.0])) if prompt_sigma and output_sigma else 0.0,
     )
+
+
+def draw_boundary_content(
+    generator: np.random.Generator,
+    profile: ServingProfile,
+    table: tuple[NDArray[np.float64], NDArray[np.float64]],
+    starvation: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+) -> Content:
+    """Draw one content near the boundary of starvation, where a label teaches the most.
+
+    A content is drawn as for the designed sample; of the same with its rates scaled, the one is taken whose
+    predicted probability of starvation is closest to one drawn between 0.02 and 0.98.
+
+    Parameters
+    ----------
+    starvation : callable
+        Probability of each content, shape (n, N_FEATURES), of a model trained on the designed sample.
+    """
+    content = draw_content(generator, profile, table)
+    aim = generator.uniform(0.02, 0.98)
+    stats = length_stats(content.lengths)
+    scales = np.exp(np.linspace(-1.5, 1.0, 51) + 0.05 * generator.random())
+    for _ in range(2):
+        rates = np.clip(content.rates * scales[:, None], *RATE_RANGE)
+        rows = np.stack(
+            [content_features(content.ranks, row, content.max_loras, stats, content.window_s) for row in rates]
+        )
+        best = int(np.argmin(np.abs(starvation(rows) - aim)))
+        scales = scales[best] * np.exp(np.linspace(-0.05, 0.05, 21))
+    rates = rates[best]
+    return replace(content, rates=rates, window_s=min(content.window_s, longest_window_s(rates)))
+
+
+def longest_window_s(rates: NDArray[np.float64]) -> float:
+    """The window that a simulation is cut to, in seconds, so that it stays within `MOST_REQUESTS`."""
+    return max(60.0, MOST_REQUESTS / float(rates.sum()))
 
 
 def draw_requests(generator: np.random.Generator, content: Content) -> Requests:

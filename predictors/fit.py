@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import expit
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
@@ -111,13 +112,6 @@ class LabelledContents:
     throughput: NDArray[np.float64]
     offered: NDArray[np.float64]
     starved: NDArray[np.bool_]
-
-
-class _Model(Protocol):
-    def fit(self, X: NDArray[Any], y: NDArray[Any]) -> _Model: ...
-
-
-Log = "Callable[[str], None]"
 
 
 def smape(predicted: NDArray[np.float64], true: NDArray[np.float64]) -> float:
@@ -236,6 +230,24 @@ def fit_predictor(
         regions=errors_by_region(predictor, take(data, test)),
     )  # fmt: skip
     return predictor
+
+
+def fit_boundary_model(
+    data: LabelledContents, profile: ServingProfile, seed: int
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """A quick model of starvation that says where more labels are wanted: probability of contents, shape (n,)."""
+    table = profile_table(profile)
+    inputs, state = inputs_of(table, data.contents)
+    rows = np.flatnonzero((state == 0) & (data.offered > 0))
+    model = _classifier("boosting", TrainingOptions(seed=seed))
+    forest = export(model.fit(inputs[rows], data.starved[rows].astype(int)))
+
+    def probability(contents: NDArray[np.float64]) -> NDArray[np.float64]:
+        x, what = inputs_of(table, contents)
+        score: NDArray[np.float64] = np.select([what == 0, what == 1], [forest.values(x), -np.inf], np.inf)
+        return np.asarray(expit(score))
+
+    return probability
 
 
 def take(data: LabelledContents, rows: NDArray[np.int64]) -> LabelledContents:

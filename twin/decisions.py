@@ -59,6 +59,7 @@ def simulate_decisions(  # noqa: PLR0913  # the flags of `simulate_requests` tha
     duration_s: float,
     kv_tokens: int | None = None,
     max_steps: int = 100_000,
+    max_events: int = 1_000_000,
     step_by_step: bool = False,
 ) -> tuple[GpuResult, list[Step]]:
     """Simulate one GPU and write its decisions out.
@@ -67,14 +68,19 @@ def simulate_decisions(  # noqa: PLR0913  # the flags of `simulate_requests` tha
     ----------
     requests, ranks, profile, max_loras, duration_s, kv_tokens, step_by_step
         As in `simulate_requests`.
-    max_steps : int
-        Most steps to write out.
+    max_steps, max_events : int
+        Room for so many steps, and for so many admissions, preemptions, finishes and later chunks.
 
     Returns
     -------
     result : GpuResult
         With the event log and one sample per step.
     steps : list of Step
+
+    Raises
+    ------
+    ValueError
+        If there was too little room.
     """
     result = simulate_requests(
         requests,
@@ -85,10 +91,14 @@ def simulate_decisions(  # noqa: PLR0913  # the flags of `simulate_requests` tha
         kv_tokens=kv_tokens,
         sample_every_s=0.0,
         max_samples=max_steps,
-        # Each step can preempt, admit, cut, pass over or finish every running request.
-        record_events=max_steps * 4 + 16 * len(requests),
+        record_events=max_events,
         step_by_step=step_by_step,
     )
+    if len(result.samples) < result.steps or len(result.events) == max_events:
+        raise ValueError(
+            f"kept {len(result.samples)} of the {result.steps} steps and {len(result.events)} events: "
+            "raise max_steps or max_events"
+        )
     return result, expand(requests, result, asynchronous=profile.async_scheduling)
 
 
@@ -133,8 +143,9 @@ def expand(requests: Requests, result: GpuResult, *, asynchronous: bool) -> list
         for victim in preempted:
             running.remove(victim)
             waiting.insert(0, victim)
-        tokens_of = {request: tokens for kind, request, tokens in events if kind in {engine.CHUNK, engine.PASSED}}
-        scheduled = [(i, tokens_of.get(i, 1)) for i in running if i not in draining and tokens_of.get(i, 1)]
+        chunks = {request: tokens for kind, request, tokens in events if kind == engine.CHUNK}
+        # The token budget never runs out before the last one: what a request asks for does not grow.
+        scheduled = [(i, chunks.get(i, 1)) for i in running if i not in draining]
         for kind, request, tokens in events:
             if kind == engine.ADMIT:
                 waiting.remove(request)

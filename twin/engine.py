@@ -43,9 +43,8 @@ N_LIMITS = 12
 N_TOTALS = 19
 
 # Kinds of decisions in the event log: (step, kind, request, tokens). CHUNK is a later part of a
-# prefill; a running request without an event got one token, unless it was PASSED: the step's token
-# budget was used up before its turn (only with a long-prefill threshold).
-ADMIT, CHUNK, PREEMPT, FINISH, PASSED = range(5)
+# prefill; a running request without an event gets one token.
+ADMIT, CHUNK, PREEMPT, FINISH = range(4)
 
 # Columns of a sample: start and duration of the step, running and waiting requests, KV blocks in
 # use, distinct adapters, tokens computed, adapter loads in the step and their time, waiting requests
@@ -235,7 +234,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
             if upcoming == n_requests:
                 break
             now = max(now, arrival_s[upcoming])
-        start = free_s if free_s > now else now
+        start = max(now, free_s)
         if start >= duration_s:
             break
 
@@ -465,9 +464,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
         n_running = n_scheduled + n_draining
         n_queued = n_waiting + n_passing
         n_loads = totals[LOADS] - loads_before
-        seconds = max(
-            min_step_s, step_seconds(step_s, n_scheduled, n_active, tokens, kv_tokens, n_loads, eager_above)
-        )
+        seconds = max(min_step_s, step_seconds(step_s, n_scheduled, n_active, tokens, kv_tokens, n_loads, eager_above))
         scheduling = max(
             0.0, scheduler_s[0] + scheduler_s[1] * n_running + scheduler_s[2] * n_skipped + scheduler_s[3] * n_queued
         )

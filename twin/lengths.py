@@ -53,10 +53,7 @@ class LogNormalTokens:
             )
             raise UserError(msg)
         if not self.min_tokens <= self.mean_tokens <= self.max_tokens:
-            msg = (
-                f"lengths: mean_tokens={self.mean_tokens} must lie in "
-                f"[{self.min_tokens}, {self.max_tokens}]"
-            )
+            msg = f"lengths: mean_tokens={self.mean_tokens} must lie in [{self.min_tokens}, {self.max_tokens}]"
             raise UserError(msg)
         if self.sigma < 0:
             msg = f"lengths: sigma={self.sigma} must not be negative"
@@ -103,9 +100,7 @@ def _quantile_table(mean: float, sigma: float, low: int, high: int) -> NDArray[n
     # Beyond these locations the truncated mean sits at an end of the range to within rounding.
     lowest, highest = np.log(edge_low) - 6 * sigma**2 - 6, np.log(edge_high) + 6 * sigma**2 + 6
     try:
-        mu = brentq(
-            lambda m: _truncated_mean(m, sigma, edge_low, edge_high) - mean, lowest, highest
-        )
+        mu = brentq(lambda m: _truncated_mean(m, sigma, edge_low, edge_high) - mean, lowest, highest)
     except ValueError:
         msg = (
             f"lengths: no log-normal with sigma={sigma} truncated to [{low}, {high}] has "
@@ -114,7 +109,7 @@ def _quantile_table(mean: float, sigma: float, low: int, high: int) -> NDArray[n
         raise UserError(msg) from None
     a, b = (np.log(edge_low) - mu) / sigma, (np.log(edge_high) - mu) / sigma
     quantiles = norm.ppf(norm.cdf(a) + _GRID * (norm.cdf(b) - norm.cdf(a)))
-    table = np.exp(mu + sigma * np.clip(quantiles, a, b))
+    table: NDArray[np.float64] = np.exp(mu + sigma * np.clip(quantiles, a, b))
     table.flags.writeable = False
     return table
 
@@ -186,9 +181,7 @@ class Lengths:
             # A share of the requests stops early, at a uniform place; the share gives the mean.
             share = min(1.0, 2 * (1 - self.generated_fraction))
             stopped = uniform[:, 2] < share
-            output = np.where(
-                stopped, np.ceil(requested * (uniform[:, 2] / share)), requested
-            ).astype(np.int64)
+            output = np.where(stopped, np.ceil(requested * (uniform[:, 2] / share)), requested).astype(np.int64)
             output = np.maximum(output, 1)
         return prompt, output, requested
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -184,9 +183,7 @@ class ServingProfile:
         low, high = 0, self.kv.max_loras[-1]
         while low < high:
             middle = (low + high + 1) // 2
-            low, high = (
-                (middle, high) if self.kv_tokens(middle, max_lora_rank) else (low, middle - 1)
-            )
+            low, high = (middle, high) if self.kv_tokens(middle, max_lora_rank) else (low, middle - 1)
         return low
 
     def load_time_ms(self, max_lora_rank: int, rank: int) -> float:
@@ -244,7 +241,7 @@ class ServingProfile:
         """Write the profile, atomically."""
         temporary = path.with_name(path.name + ".tmp")
         temporary.write_text(self.to_json())
-        os.replace(temporary, path)
+        temporary.replace(path)
 
     # A profile is compared and hashed by what it says; the lookup tables derive from it.
     def __hash__(self) -> int:
@@ -401,10 +398,7 @@ def load_profile(name_or_path: str) -> ServingProfile:
     names = shipped_profiles()
     full = name_or_path if name_or_path in names else f"{name_or_path}/h100-64gb"
     if full not in names:
-        msg = (
-            f"profile={name_or_path}: no such serving profile; shipped are {names}, "
-            "or give the path of a .json file"
-        )
+        msg = f"profile={name_or_path}: no such serving profile; shipped are {names}, or give the path of a .json file"
         raise UserError(msg)
     file_name = full.replace("/", "__") + ".json"
     text = (resources.files("twin") / "profiles" / file_name).read_text()

@@ -61,8 +61,7 @@ def score_results(results: list[GpuResult]) -> Score:
     """Put the results of a placement's GPUs together."""
     offered = [result.offered_throughput for result in results]
     ratios = [
-        0.0 if r.memory_error else (r.throughput / o if o else 1.0)
-        for r, o in zip(results, offered, strict=True)
+        0.0 if r.memory_error else (r.throughput / o if o else 1.0) for r, o in zip(results, offered, strict=True)
     ]
     return Score(
         gpus=len(results),
@@ -90,8 +89,6 @@ def _weighted(
     return float((values * weights).sum() / weights.sum())
 
 
-def score_placement(
-    workload: Workload, placement: Placement, profile: ServingProfile, *, threads: int = 2
-) -> Score:
+def score_placement(workload: Workload, placement: Placement, profile: ServingProfile, *, threads: int = 2) -> Score:
     """Simulate every GPU of a placement with the workload's requests and put the results together."""
     return score_results(simulate_placement(workload, placement, profile, threads=threads))

@@ -182,9 +182,7 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, all optional but
     rank = profile.server_rank(top_rank)
     offered = requests.prompt_tokens + requests.requested_tokens
     offered_by_adapter = np.bincount(requests.adapter, offered, n_adapters) / duration_s
-    if len(requests) and int(np.max(requests.prompt_tokens + requests.output_tokens)) > (
-        profile.max_model_len
-    ):
+    if len(requests) and int(np.max(requests.prompt_tokens + requests.output_tokens)) > (profile.max_model_len):
         msg = (
             f"lengths: a request of {int(np.max(requests.prompt_tokens + requests.output_tokens))} tokens "
             f"exceeds max_model_len={profile.max_model_len} of profile {profile.name}"
@@ -196,29 +194,11 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, all optional but
     finish_s = np.full(n_requests, np.nan)
     itl_counts = np.zeros(engine.ITL_BINS, dtype=np.int64)
     events = np.zeros((record_events, 4), dtype=np.int64)
-    if sample_every_s is None:
-        n_samples = 0
-    elif sample_every_s > 0:
-        n_samples = int(duration_s / sample_every_s) + 2
-    else:
-        n_samples = max_samples or 100_000
+    n_samples = _room_for_samples(duration_s, sample_every_s, max_samples)
     samples = np.zeros((n_samples, engine.N_SAMPLE_COLUMNS))
     totals = np.zeros(engine.N_TOTALS)
     if capacity > 0:
-        limits = np.zeros(engine.N_LIMITS, dtype=np.int64)
-        limits[engine.BLOCK_SIZE] = profile.block_size
-        # vLLM keeps block 0 as the null block.
-        limits[engine.BLOCKS] = capacity // profile.block_size - 1
-        limits[engine.MAX_SEQS] = profile.max_num_seqs
-        limits[engine.TOKEN_BUDGET] = profile.max_num_batched_tokens
-        limits[engine.MAX_LORAS] = max_loras
-        limits[engine.HOST_SLOTS] = max(max_cpu_loras or n_adapters, max_loras)
-        limits[engine.OPEN_CAP] = open_cap
-        limits[engine.RESERVE_FULL] = profile.reserve_full_prompt
-        limits[engine.WATERMARK] = profile.watermark_blocks
-        limits[engine.EAGER_ABOVE] = profile.eager_above_tokens
-        limits[engine.ASYNCHRONOUS] = profile.async_scheduling
-        limits[engine.LONG_PREFILL] = profile.long_prefill_token_threshold
+        limits = _limits(profile, capacity, max_loras, max(max_cpu_loras or n_adapters, max_loras), open_cap)
         unique, inverse = np.unique(ranks, return_inverse=True)
         load_s = np.array([profile.load_time_ms(rank, int(r)) / 1000 for r in unique])[inverse]
         disk_s = np.array([profile.disk_time_ms(int(r)) / 1000 for r in unique])[inverse]
@@ -290,6 +270,33 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, all optional but
     )
 
 
+def _limits(
+    profile: ServingProfile, kv_tokens: int, max_loras: int, host_slots: int, open_cap: int
+) -> NDArray[np.int64]:
+    """The `limits` array of the engine."""
+    limits = np.zeros(engine.N_LIMITS, dtype=np.int64)
+    limits[engine.BLOCK_SIZE] = profile.block_size
+    # vLLM keeps block 0 as the null block.
+    limits[engine.BLOCKS] = kv_tokens // profile.block_size - 1
+    limits[engine.MAX_SEQS] = profile.max_num_seqs
+    limits[engine.TOKEN_BUDGET] = profile.max_num_batched_tokens
+    limits[engine.MAX_LORAS] = max_loras
+    limits[engine.HOST_SLOTS] = host_slots
+    limits[engine.OPEN_CAP] = open_cap
+    limits[engine.RESERVE_FULL] = profile.reserve_full_prompt
+    limits[engine.WATERMARK] = profile.watermark_blocks
+    limits[engine.EAGER_ABOVE] = profile.eager_above_tokens
+    limits[engine.ASYNCHRONOUS] = profile.async_scheduling
+    limits[engine.LONG_PREFILL] = profile.long_prefill_token_threshold
+    return limits
+
+
+def _room_for_samples(duration_s: float, sample_every_s: float | None, max_samples: int | None) -> int:
+    if sample_every_s is None:
+        return 0
+    return int(duration_s / sample_every_s) + 2 if sample_every_s > 0 else max_samples or 100_000
+
+
 def _latency(seconds: NDArray[np.float64]) -> Latency:
     if not len(seconds):
         return Latency(np.nan, np.nan, np.nan, np.nan)
@@ -306,7 +313,7 @@ def _percentiles_of_counts(counts: NDArray[np.int64]) -> tuple[float, float, flo
     return float(p50), float(p90), float(p99)
 
 
-def simulate_gpu(
+def simulate_gpu(  # noqa: PLR0913  # one GPU of a placement, and what to keep of it
     workload: Workload,
     adapters: tuple[int, ...] | NDArray[np.int64],
     profile: ServingProfile,

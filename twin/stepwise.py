@@ -40,7 +40,6 @@ from twin.engine import (
     N_SAMPLES,
     N_TOTALS,
     OPEN_CAP,
-    PASSED,
     PREEMPT,
     PREEMPTIONS,
     PREFILL_TOKENS,
@@ -233,9 +232,7 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # the signature 
             position += 1
         for position in range(n_running):
             i = running[position]
-            if scheduled[i] == 0 and finished_in[i] < 0:
-                _log(events, totals, PASSED, i, 0)
-            elif in_prefill[i]:
+            if in_prefill[i]:
                 prefilled += scheduled[i]
                 _log(events, totals, CHUNK, i, scheduled[i])
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 
-def _frozen(values: ArrayLike, dtype: type) -> NDArray:
-    array = np.array(values, dtype=dtype)
+def _frozen(values: ArrayLike, dtype: type[np.generic]) -> NDArray[Any]:
+    array: NDArray[Any] = np.array(values, dtype=dtype)
     array.flags.writeable = False
     return array
 
@@ -157,16 +157,12 @@ class Workload:
         if not counts.sum():
             empty = np.empty(0, dtype=np.int64)
             return Requests(np.empty(0), empty, empty, empty, empty)
-        arrival, prompt, output, requested = (
-            np.concatenate([stream[part] for stream in streams]) for part in range(4)
-        )
+        arrival, prompt, output, requested = (np.concatenate([stream[part] for stream in streams]) for part in range(4))
         adapter = np.repeat(np.arange(self.n_adapters), counts)
         # Ties (rate 0 apart, of probability 0) go by the stream's identity, not by position, so
         # that listing the adapters in another order changes nothing.
         order = np.lexsort((np.asarray(self.ids)[adapter], arrival))
-        return Requests(
-            arrival[order], adapter[order], prompt[order], output[order], requested[order]
-        )
+        return Requests(arrival[order], adapter[order], prompt[order], output[order], requested[order])
 
     @cached_property
     def routing_draws(self) -> NDArray[np.float64]:

@@ -39,9 +39,11 @@ def write_tables(folder: Path) -> pd.DataFrame:
         (LEFT_OUT, "8-16", "0.3-0.1"),
     ):
         for n_adapters in (8, 32, 64):
-            for max_loras in (8, 32):
-                if max_loras <= n_adapters:
-                    rows.append(_run(profile, scenario, ranks, rates, n_adapters, max_loras))
+            rows += [
+                _run(profile, scenario, ranks, rates, n_adapters, max_loras)
+                for max_loras in (8, 32)
+                if max_loras <= n_adapters
+            ]
     failed = dict.fromkeys(rows[0], np.nan) | {
         "run_id": "fails", "family": "ml", "model": MODEL, "scenario": "scenario-a", "status": "memory_error",
         "max_loras": 384, "n_adapters": 384, "max_lora_rank": 16, "adapter_ranks": "8-16", "adapter_rates": "0.4-0.1",

@@ -1,3 +1,5 @@
+"""The error measures, by hand."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""What the client of the published runs sees."""
+
 from __future__ import annotations
 
 import numpy as np

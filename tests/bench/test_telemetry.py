@@ -1,3 +1,5 @@
+"""Calibration from a saved scrape."""
+
 from __future__ import annotations
 
 from pathlib import Path

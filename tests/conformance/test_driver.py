@@ -195,6 +195,13 @@ def test_asynchronous_scheduling_frees_a_seat_a_step_late() -> None:
     assert ahead.complete
 
 
+def test_a_batch_of_nothing_is_no_step() -> None:
+    # Between the two requests the only seat waits for the first one's last token.
+    driver = VllmSchedulerDriver(num_gpu_blocks=100, max_num_seqs=1, async_scheduling=True)
+
+    assert scheduled(serve(driver, *[(0.0, 8, 1, 0)] * 2, max_steps=2)) == [((0, 8),), ((1, 8),)]
+
+
 def test_a_request_that_never_fits_stalls_the_engine() -> None:
     run = serve(VllmSchedulerDriver(num_gpu_blocks=4), (0.0, 8, 2, 0), (0.1, 49, 1, 0), (0.1, 8, 1, 0))
 

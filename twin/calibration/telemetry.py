@@ -136,7 +136,7 @@ def windows_of(scrape: Scrape, prior: ServingProfile, window_s: float) -> Window
 def _mean_adapters(scrape: Scrape, inside: NDArray[np.int64], running: float) -> float:
     if scrape.adapters is not None and np.isfinite(scrape.adapters[inside]).any():
         return float(np.nanmean(scrape.adapters[inside]))
-    distinct = scrape.n_adapters * (1 - (1 - 1 / scrape.n_adapters) ** running)
+    distinct = float(scrape.n_adapters * (1 - (1 - 1 / scrape.n_adapters) ** running))
     return min(float(scrape.max_loras), distinct)
 
 

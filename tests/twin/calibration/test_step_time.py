@@ -1,9 +1,11 @@
+"""Operating points and the step-time fit."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from twin import load_profile, simulate_requests, workload_from_groups
+from twin import engine, load_profile, simulate_requests, workload_from_groups
 from twin.calibration import StepObservation, fit_step_time, match_operating_point, step_term_values
 from twin.profile import STEP_TERMS
 
@@ -15,11 +17,22 @@ def test_the_terms_say_what_the_engine_adds_up() -> None:
     result = simulate_requests(
         workload.requests, workload.ranks, profile, 4, duration_s=60.0, sample_every_s=0, max_samples=10_000
     )
-    start, seconds, running, waiting, _, adapters, tokens, loads, load_s, skipped, kv = result.samples.T
+    steps = result.samples
+    running, waiting, adapters, tokens = (
+        steps[:, column]
+        for column in (
+            engine.SAMPLE_RUNNING,
+            engine.SAMPLE_WAITING,
+            engine.SAMPLE_ADAPTERS,
+            engine.SAMPLE_TOKENS,
+        )
+    )
+    loads, kv, skipped = steps[:, engine.SAMPLE_LOADS], steps[:, engine.SAMPLE_KV], steps[:, engine.SAMPLE_SKIPPED]
+    seconds, load_s = steps[:, engine.SAMPLE_SECONDS], steps[:, engine.SAMPLE_LOAD_S]
     terms = step_term_values(running, adapters, tokens, kv, loads, 4, 16, profile.eager_above_tokens)
     constant, per_running, per_skipped, per_waiting = profile.scheduler_ms
     other = load_s * 1000 + constant + per_running * running + per_skipped * skipped + per_waiting * waiting
-    assert len(start) > 100
+    assert len(steps) > 100
     np.testing.assert_allclose(terms @ np.array(profile.step_ms) + other, seconds * 1000, rtol=1e-9)
 
 
@@ -36,7 +49,8 @@ def test_matching_finds_the_scale_that_a_run_was_made_with() -> None:
     result = simulate_requests(
         workload.requests, workload.ranks, profile, 16, duration_s=600.0, sample_every_s=0, max_samples=100_000
     )
-    mean = float(np.average(result.samples[:, 1], weights=result.samples[:, 2]) * 1000)
+    steps = result.samples
+    mean = float(np.average(steps[:, engine.SAMPLE_SECONDS], weights=steps[:, engine.SAMPLE_RUNNING]) * 1000)
     assert matched(mean) == pytest.approx(1.0, abs=0.02)
     assert matched(1.3 * mean) > 1.1
 

@@ -1,3 +1,5 @@
+"""The KV capacity table."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,0 +1,329 @@
+"""`python -m bench.dataset`: contents of a GPU, labelled by the twin, in one Parquet file.
+
+The sample is designed (`predictors.design`): a part covers the space, the rest crowds about the boundary of starvation as
+a model trained on the first part sees it. It is made in pieces that depend on nothing but the configuration, so an
+interrupted command goes on where it was, and several jobs can share the pieces.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from omegaconf import MISSING
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from bench.cli import command
+from predictors.design import Content, content_generator, draw_boundary_content, draw_content, draw_requests
+from predictors.features import FEATURE_NAMES
+from predictors.fit import LabelledContents, fit_boundary_model
+from predictors.meanfield import profile_table
+from twin import ServingProfile, UserError, load_profile, simulate_requests
+from twin.profile import parse_profile
+
+#: Where the configuration stands in the metadata of a file.
+METADATA_KEY = b"lora_placement_bench.dataset"
+FORMAT = 1
+DESIGNED, BOUNDARY = "designed", "boundary"
+# A stream of its own for each part; 2**40 contents of either are more than anybody draws.
+FIRST_BOUNDARY_INDEX = 1 << 40
+LABELS = (
+    "throughput", "offered_throughput", "starved", "memory_error", "itl_ms", "ttft_ms", "e2e_ms",
+    "mean_running", "mean_adapters", "arrived", "finished", "preemptions", "loads", "busy_s",
+)  # fmt: skip
+
+
+@dataclass
+class DatasetConfig:
+    """Options of `python -m bench.dataset`; `conf/dataset.yaml` says what each is for."""
+
+    profile: str = MISSING
+    out: str = MISSING
+    points: int = 50_000
+    boundary: float = 0.5
+    seed: int = 0
+    workers: int = 2
+    piece: int = 250
+    job: int = 0
+    jobs: int = 1
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Contents `first` to `last - 1` of a part of the sample."""
+
+    part: str
+    first: int
+    last: int
+
+    @property
+    def file_name(self) -> str:
+        """Where the piece stands until all are there."""
+        return f"{self.part}-{self.first:08d}.parquet"
+
+
+@command("dataset", DatasetConfig)
+def main(config: DatasetConfig) -> None:
+    """Label a sample of contents and write it."""
+    terminal = Console(stderr=True)
+    path = make_dataset(config, load_profile(config.profile), terminal)
+    if path:
+        starved = pq.read_table(path, columns=["starved"])["starved"].to_numpy()
+        Console().print(
+            f"{len(starved)} contents, {100 * starved.mean():.1f} % starved, seed {config.seed}: {path}",
+            soft_wrap=True, highlight=False,
+        )  # fmt: skip
+
+
+def make_dataset(config: DatasetConfig, profile: ServingProfile, terminal: Console) -> Path | None:
+    """Label the contents of a sample, as far as they are not there yet.
+
+    Parameters
+    ----------
+    config : DatasetConfig
+    profile : ServingProfile
+    terminal : Console
+        For progress.
+
+    Returns
+    -------
+    Path or None
+        The file; None from one of several jobs, which leaves it to the last command to put the pieces together.
+
+    Raises
+    ------
+    UserError
+        For options out of range, or if pieces of another sample are in the way.
+    """
+    _check(config)
+    out = Path(config.out)
+    settings = dataset_settings(config, profile)
+    if out.is_file() and read_settings(out) == settings:
+        terminal.print(f"{out} is this sample already", soft_wrap=True, highlight=False)
+        return out
+    folder = out.with_name(out.name + ".pieces")
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder, settings)
+    n_boundary = round(config.points * config.boundary)
+    designed = _pieces(DESIGNED, config.points - n_boundary, config.piece)
+    boundary = _pieces(BOUNDARY, n_boundary, config.piece)
+    label = partial(label_piece, profile.to_json(), config.seed, str(folder), None)
+    with _progress(terminal) as progress:
+        task = progress.add_task(f"{profile.name}: contents", total=config.points)
+
+        def run(pieces: Sequence[Piece], work: Callable[[Piece], int]) -> None:
+            mine = [piece for number, piece in enumerate(pieces) if number % config.jobs == config.job]
+            there = [piece for piece in mine if (folder / piece.file_name).is_file()]
+            progress.advance(task, sum(piece.last - piece.first for piece in there))
+            for done in _in_processes(work, [piece for piece in mine if piece not in there], config.workers):
+                progress.advance(task, done)
+
+        run(designed, label)
+        if not all((folder / piece.file_name).is_file() for piece in designed):
+            # Other jobs are still at it.
+            return None
+        if boundary:
+            guide = folder / "guide.parquet"
+            if not guide.is_file():
+                _write_atomically(_join(folder, designed), guide)
+            run(boundary, partial(label_piece, profile.to_json(), config.seed, str(folder), str(guide)))
+    pieces = designed + boundary
+    if config.jobs > 1 or not all((folder / piece.file_name).is_file() for piece in pieces):
+        return None
+    table = _join(folder, pieces).replace_schema_metadata({METADATA_KEY: json.dumps(settings).encode()})
+    _write_atomically(table, out)
+    shutil.rmtree(folder)
+    return out
+
+
+def dataset_settings(config: DatasetConfig, profile: ServingProfile) -> dict[str, Any]:
+    """What the rows of a sample depend on; stored in its file."""
+    return {
+        "format": FORMAT,
+        "features": list(FEATURE_NAMES),
+        "points": config.points,
+        "boundary": config.boundary,
+        "piece": config.piece,
+        "seed": config.seed,
+        "profile": json.loads(profile.to_json()),
+    }
+
+
+def read_settings(path: Path) -> dict[str, Any] | None:
+    """Configuration of a sample's file, or None if it is not one."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        settings: dict[str, Any] = json.loads(metadata[METADATA_KEY])
+    except (OSError, KeyError, ValueError):
+        return None
+    return settings
+
+
+def read_dataset(path: Path) -> tuple[LabelledContents, ServingProfile, dict[str, Any]]:
+    """A labelled sample, the profile that it was made with, and its configuration.
+
+    Raises
+    ------
+    UserError
+        If there is no such file, or it is not one of `python -m bench.dataset`.
+    """
+    if not path.is_file():
+        raise UserError(f"data={path}: no such file; make it: python -m bench.dataset profile=NAME out={path}")
+    settings = read_settings(path)
+    if settings is None:
+        raise UserError(f"data={path}: not a Parquet file of python -m bench.dataset")
+    if settings.get("format") != FORMAT or settings.get("features") != list(FEATURE_NAMES):
+        raise UserError(f"data={path}: made by another release; make it again: python -m bench.dataset out={path}")
+    return labelled(pq.read_table(path)), parse_profile(json.dumps(settings["profile"]), str(path)), settings
+
+
+def labelled(table: pa.Table) -> LabelledContents:
+    """Contents and labels of a table's rows."""
+    return LabelledContents(
+        np.column_stack([table[name].to_numpy() for name in FEATURE_NAMES]),
+        table["throughput"].to_numpy(),
+        table["offered_throughput"].to_numpy(),
+        table["starved"].to_numpy(),
+    )
+
+
+def label_piece(profile_json: str, seed: int, folder: str, guide: str | None, piece: Piece) -> int:
+    """Draw, simulate and store one piece; returns how many contents it has.
+
+    Parameters
+    ----------
+    profile_json : str
+        The serving profile; processes share nothing but text.
+    seed : int
+    folder : str
+        For the piece.
+    guide : str, optional
+        Parquet file that the boundary is learned from, for pieces near it.
+    piece : Piece
+    """
+    profile = parse_profile(profile_json, "profile")
+    table = profile_table(profile)
+    draw: Callable[[np.random.Generator], Content]
+    if guide is None:
+        draw, first = partial(draw_content, profile=profile, table=table), 0
+    else:
+        draw = partial(
+            draw_boundary_content, profile=profile, table=table, starvation=_boundary_model(guide, profile_json, seed)
+        )
+        first = FIRST_BOUNDARY_INDEX
+    rows = []
+    for index in range(first + piece.first, first + piece.last):
+        content = draw(content_generator(seed, index))
+        rows.append(_label(content, content_generator(seed, index, stream=1), profile))
+    columns = {name: [row[place] for row in rows] for place, name in enumerate((*FEATURE_NAMES, *LABELS))}
+    columns = {"part": [piece.part] * len(rows), "index": list(range(piece.first, piece.last)), **columns}
+    _write_atomically(pa.table(columns), Path(folder) / piece.file_name)
+    return len(rows)
+
+
+# Learned once in a process, not once for each of its pieces.
+_boundary_models: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
+
+
+def _boundary_model(guide: str, profile_json: str, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+    if guide not in _boundary_models:
+        data = labelled(pq.read_table(guide))
+        _boundary_models[guide] = fit_boundary_model(data, parse_profile(profile_json, "profile"), seed)
+    return _boundary_models[guide]
+
+
+def _label(content: Content, generator: np.random.Generator, profile: ServingProfile) -> list[Any]:
+    result = simulate_requests(
+        draw_requests(generator, content), content.ranks, profile, content.max_loras, duration_s=content.window_s
+    )
+    return [
+        *content.features(),
+        result.throughput, result.offered_throughput, result.starved, result.memory_error,
+        result.itl.mean_ms, result.ttft.mean_ms, result.e2e.mean_ms, result.mean_running, result.mean_adapters,
+        result.arrived, result.finished, result.preemptions, result.loads, result.busy_s,
+    ]  # fmt: skip
+
+
+def _check(config: DatasetConfig) -> None:
+    for key in ("points", "workers", "piece", "jobs"):
+        if getattr(config, key) < 1:
+            raise UserError(f"{key}={getattr(config, key)} must be 1 or more")
+    if not 0 <= config.boundary < 1:
+        raise UserError(f"boundary={config.boundary} must be at least 0 and below 1")
+    if not 0 <= config.job < config.jobs:
+        raise UserError(f"job={config.job} must be at least 0 and below jobs={config.jobs}")
+    if config.seed < 0:
+        raise UserError(f"seed={config.seed} must not be negative")
+    if not config.out.endswith(".parquet"):
+        raise UserError(f"out={config.out} must be the name of a .parquet file")
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Write down whose pieces are in a folder, or refuse it if they belong to another sample."""
+    note = folder / "settings.json"
+    if not note.is_file():
+        temporary = note.with_name(f"settings.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(settings))
+        temporary.replace(note)
+    elif json.loads(note.read_text()) != settings:
+        raise UserError(
+            f"out: {folder} holds pieces of another sample (other points, seed or profile); "
+            "remove that folder or give another out"
+        )
+
+
+def _pieces(part: str, n_contents: int, size: int) -> list[Piece]:
+    return [Piece(part, first, min(first + size, n_contents)) for first in range(0, n_contents, size)]
+
+
+def _in_processes(work: Callable[[Piece], int], pieces: Sequence[Piece], workers: int) -> Iterator[int]:
+    if workers == 1 or len(pieces) <= 1:
+        yield from map(work, pieces)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(pieces)), mp_context=context) as pool:
+        try:
+            yield from pool.map(work, pieces)
+        except BaseException:
+            # Pieces that have not begun would keep an interrupted command waiting.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _join(folder: Path, pieces: Sequence[Piece]) -> pa.Table:
+    return pa.concat_tables([pq.read_table(folder / piece.file_name) for piece in pieces])
+
+
+def _write_atomically(table: pa.Table, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    pq.write_table(table, temporary)
+    temporary.replace(path)
+
+
+def _progress(terminal: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=terminal,
+        transient=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
