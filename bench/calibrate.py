@@ -171,28 +171,15 @@ def calibrate(config: CalibrateConfig, folder: str, model: str, console: Console
         raise UserError(f"left_out.{model}: every scenario is left out; at least one must be fitted")
     step_ms = measured_step_ms(runs)
     profile = starting_profile(folder, model, runs[~left_out])
-    observations = [
-        StepObservation(
-            run.workload.requests,
-            run.workload.ranks,
-            run.max_loras,
-            run.max_lora_rank,
-            float(measured),
-            OPEN_REQUESTS_CAP,
-        )
-        for run, measured in zip(
-            (run_of_row(row, profile, seed=config.seed) for _, row in runs.iterrows()), step_ms, strict=True
-        )
-    ]
     micro_terms, micro_ms, micro_weight = micro_benchmarks(folder, model)
     micro_weight *= config.micro_weight * (~left_out).sum() / micro_weight.sum()
     weight = np.concatenate([np.ones((~left_out).sum()), micro_weight])
     points: list[OperatingPoint] = []
-    scales = np.ones(len(observations))
+    scales = np.ones(len(runs))
     predicted = step_ms
     micro_predicted = micro_ms
     for number in range(config.rounds):
-        points = match_all(observations, profile, scales, config, console, f"{model}, round {number + 1}")
+        points = match_all(runs, step_ms, profile, scales, config, console, f"{model}, round {number + 1}")
         terms = np.array([point.terms for point in points])
         other = np.array([point.other_ms for point in points])
         fit = fit_step_time(
@@ -343,25 +330,41 @@ def micro_benchmarks(folder: str, model: str) -> tuple[Floats, Floats, Floats]:
 
 
 def match_all(  # noqa: PLR0913  # what is matched, and how it is shown
-    observations: list[StepObservation],
+    runs: pd.DataFrame,
+    step_ms: Floats,
     profile: ServingProfile,
     scales: Floats,
     config: CalibrateConfig,
     console: Console,
     title: str,
 ) -> list[OperatingPoint]:
-    """Operating points of all runs, in threads, with progress."""
-    with progress_bar(console) as progress:
-        task = progress.add_task(title, total=len(observations))
+    """Operating points of all runs, in threads, with progress.
 
-        def one(pair: tuple[StepObservation, float]) -> OperatingPoint:
+    The requests of a run are drawn when its turn comes: those of all overloaded runs together do not fit into memory.
+    """
+    with progress_bar(console) as progress:
+        task = progress.add_task(title, total=len(runs))
+
+        def one(number: int) -> OperatingPoint:
+            run = run_of_row(runs.iloc[number], profile, seed=config.seed)
+            observation = StepObservation(
+                run.workload.requests,
+                run.workload.ranks,
+                run.max_loras,
+                run.max_lora_rank,
+                float(step_ms[number]),
+                OPEN_REQUESTS_CAP,
+            )
             point = match_operating_point(
-                pair[0], profile, window_s=min(config.window_s, 3600.0), start_scale=float(pair[1])
+                observation,
+                profile,
+                window_s=min(config.window_s, run.workload.duration_s),
+                start_scale=float(scales[number]),
             )
             progress.advance(task)
             return point
 
-        return in_threads(one, list(zip(observations, scales, strict=True)), config.threads)
+        return in_threads(one, list(range(len(runs))), config.threads)
 
 
 def in_threads(function: Callable[[Item], Result], items: list[Item], threads: int) -> list[Result]:

@@ -45,11 +45,6 @@ class Demands:
         return self.values @ counts
 
 
-#: Times in service at which the twin's contents are compared, in seconds: a request of the shipped length
-#: distributions takes between one and a hundred seconds.
-SERVICE_TIMES_S = 2.0 ** np.arange(8)
-
-
 def presence(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
     """For each distinct rank above the smallest, which types have at least it; shape (n_distinct - 1, n_types)."""
     return np.array([ranks >= rank for rank in np.unique(ranks)[1:]], dtype=np.float64).reshape(-1, len(ranks))

@@ -100,7 +100,7 @@ class ExactSearch:
     def _frontier(self, limits: LoadLimits) -> tuple[FrontierBound, Boxes]:
         """Raise the bound by what made-up contents prove, from coarse to fine."""
         goal = self.progress.gpus
-        for stride in (4, 1):
+        for stride in (4, 2, 1):
             boxes = limits.boxes(stride, self.deadline)
             bound = frontier_bound(
                 self.demands, self.types.counts, self.types.ranks, boxes, target=goal, deadline=self.deadline

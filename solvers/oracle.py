@@ -16,8 +16,7 @@ from solvers.demands import Demands
 from twin import ServingProfile, UserError, Workload
 
 #: Adapter slots that a solver tries.
-MAX_LORAS_GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 80, 96, 112, 128,
-                  160, 192, 224, 256, 288, 320, 352, 384, 448, 512, 576)  # fmt: skip
+MAX_LORAS_GRID = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576)
 
 ORACLES = ("auto", "predictor", "distilled", "twin")
 

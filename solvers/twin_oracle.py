@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from solvers.adapter_types import AdapterTypes
-from solvers.demands import SERVICE_TIMES_S, Demands, expected_active, presence
+from solvers.demands import Demands, expected_active, presence
 from solvers.oracle import MadeUp, Oracle, nearest_first
 from twin import GpuResult, Requests, ServingProfile, Workload, simulate_requests
 from twin.simulate import STARVATION_SHARE
+
+
+#: Contents are compared by the adapters active in these multiples of the mean time in service on an overloaded GPU; the
+#: times on GPUs near their limit scatter around it (tests/solvers/test_demands.py).
+SERVICE_TIMES = np.array([0.5, 1.0, 2.0])
+#: A GPU this far below the threshold is hopeless: whether with much less load as well is then worth a question.
+HOPELESS = 0.1
 
 
 class TwinOracle(Oracle):
@@ -36,6 +44,8 @@ class TwinOracle(Oracle):
         self._rows = np.argsort(requests.adapter, kind="stable")
         self._starts = np.searchsorted(requests.adapter[self._rows], np.arange(workload.n_adapters + 1))
         self._shares: dict[tuple[tuple[int, ...], int], float] = {}
+        #: For each `max_loras` the made-up contents known to starve at it.
+        self._starving: dict[int, list[MadeUp]] = {}
         self._thinning, self._dealing = np.random.Generator(np.random.PCG64(workload.seed)).random((2, len(requests)))
 
     # --- real contents
@@ -105,7 +115,7 @@ class TwinOracle(Oracle):
         load = np.array([tokens[members].mean() for members in types.members]) / self.workload.duration_s
         rate = np.array([rates[members].mean() for members in types.members])
         above = presence(types.ranks)
-        return Demands(np.vstack([above, load, expected_active(rate, SERVICE_TIMES_S)]), len(above))
+        return Demands(np.vstack([above, load, expected_active(rate, self._service_times_s)]), len(above))
 
     def made_up_sums(self, content: MadeUp) -> NDArray[np.float64]:
         """As `Oracle.made_up_sums`, of the requests that `made_up_starves` replays."""
@@ -113,25 +123,58 @@ class TwinOracle(Oracle):
         window_s = self.workload.duration_s
         above = (np.unique(self.workload.ranks)[1:] <= content.rank).astype(np.float64)
         rate = np.array([len(kept) / window_s / content.n_adapters])
-        active = content.n_adapters * expected_active(rate, SERVICE_TIMES_S)[:, 0]
+        active = content.n_adapters * expected_active(rate, self._service_times_s)[:, 0]
         return np.concatenate([above, [_tokens(kept).sum() / window_s], active])
 
     def made_up_starves(self, content: MadeUp) -> bool:
-        """Simulates the workload's own requests, thinned to the load and dealt at random to the adapters."""
-        kept = self._thinned(content)
+        """Simulates the workload's own requests, thinned to the load and dealt at random to the adapters.
+
+        What asks for more than a made-up content that is known to starve at a `max_loras` is not simulated at it again.
+        """
+        slots = nearest_first(self.slots_for(content.n_adapters, content.rank), min(content.n_adapters, 64))
+        return all(self._made_up_starves_at(content, max_loras) for max_loras in slots)
+
+    def _made_up_starves_at(self, content: MadeUp, max_loras: int) -> bool:
+        known = self._starving.setdefault(max_loras, [])
+        if any(
+            content.n_adapters >= other.n_adapters and content.rank >= other.rank and content.load >= other.load
+            for other in known
+        ):
+            return True
+        missing = STARVATION_SHARE - self.margin - self._made_up_share(content, max_loras)
+        if missing <= 0 or self._made_up_drains(content, max_loras):
+            return False
+        lighter = replace(content, load=0.6 * content.load)
+        if missing > HOPELESS and (
+            self._made_up_share(lighter, max_loras) < STARVATION_SHARE - self.margin
+            and not self._made_up_drains(lighter, max_loras)
+        ):
+            known.append(lighter)
+        else:
+            known.append(content)
+        return True
+
+    def _made_up_share(self, content: MadeUp, max_loras: int) -> float:
+        self.calls += 1
+        return _share(self._simulate_made_up(content, max_loras, self.workload.duration_s))
+
+    def _made_up_drains(self, content: MadeUp, max_loras: int) -> bool:
+        result = self._simulate_made_up(content, max_loras, self._longer_s)
+        return not result.memory_error and result.finished == result.arrived
+
+    def _simulate_made_up(self, content: MadeUp, max_loras: int, duration_s: float) -> GpuResult:
         ranks = np.full(content.n_adapters, self.workload.ranks.min())
         ranks[0] = content.rank
-        worst = STARVATION_SHARE - self.margin
-        slots = nearest_first(self.slots_for(content.n_adapters, content.rank), min(content.n_adapters, 64))
-        for max_loras in slots:
-            self.calls += 1
-            result = simulate_requests(kept, ranks, self.profile, max_loras, duration_s=self.workload.duration_s)
-            if _share(result) >= worst:
-                return False
-        if not slots:
-            return True
-        drained = simulate_requests(kept, ranks, self.profile, slots[0], duration_s=self._longer_s)
-        return drained.finished < drained.arrived
+        return simulate_requests(self._thinned(content), ranks, self.profile, max_loras, duration_s=duration_s)
+
+    @cached_property
+    def _service_times_s(self) -> NDArray[np.float64]:
+        """Times in service at which the activity of contents is compared, from Little's law on an overloaded GPU."""
+        total = _tokens(self.workload.requests).sum() / self.workload.duration_s
+        everything = MadeUp(8, int(self.workload.ranks.min()), 2.0 * float(total) + 1.0)
+        result = self._simulate_made_up(everything, 8, self.workload.duration_s)
+        rate = result.finished / max(result.busy_s, 1e-9)
+        return SERVICE_TIMES * (result.mean_running / rate if rate else 10.0)
 
     def _thinned(self, content: MadeUp) -> Requests:
         requests = self.workload.requests

@@ -77,7 +77,7 @@ def step_seconds(  # noqa: PLR0913  # the terms of the step-time model
     step_s: Floats, running: int, adapters: int, tokens: int, kv_tokens: int, loads: int, eager_above: int
 ) -> float:
     """Time of the forward pass of one step, by `ServingProfile.step_coefficients` in seconds."""
-    seconds = (
+    seconds: float = (
         step_s[PER_STEP]
         + step_s[PER_RUNNING] * running
         + step_s[PER_ADAPTER] * adapters

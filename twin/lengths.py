@@ -114,6 +114,10 @@ def _quantile_table(mean: float, sigma: float, low: int, high: int) -> NDArray[n
     return table
 
 
+#: Uniform draws that the lengths of one request take.
+LENGTH_DRAWS = 3
+
+
 @dataclass(frozen=True)
 class Lengths:
     """Prompt and output lengths of every request of a workload, and how much of the output is made.
@@ -157,17 +161,21 @@ class Lengths:
         """Mean prompt + requested output tokens of a request."""
         return self.prompt.mean_tokens + self.output.mean_tokens
 
-    def draw(
-        self, generator: np.random.Generator, n_requests: int
+    def from_uniforms(
+        self, uniform: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Draw lengths.
+        """Lengths by inverse transform of uniform draws.
+
+        Parameters
+        ----------
+        uniform : array of shape (n_requests, LENGTH_DRAWS)
+            Draws from [0, 1).
 
         Returns
         -------
         prompt_tokens, output_tokens, requested_tokens : arrays of shape (n_requests,)
             `output_tokens` is what the model makes, `requested_tokens` what was asked for.
         """
-        uniform = generator.random((n_requests, 3))
         prompt = self.prompt.from_uniform(uniform[:, 0])
         output_uniform = uniform[:, 1]
         if self.correlation:

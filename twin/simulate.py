@@ -342,17 +342,8 @@ def simulate_gpu(  # noqa: PLR0913  # one GPU of a placement, and what to keep o
         With `adapter_ids` in terms of the workload.
     """
     local = np.asarray(adapters, dtype=np.int64)
-    index = np.full(workload.n_adapters, -1, dtype=np.int64)
-    index[local] = np.arange(len(local))
-    everything = workload.requests
-    rows = np.flatnonzero(index[everything.adapter] >= 0)
-    if intervals is not None:
-        draw = workload.routing_draws[rows]
-        low, high = intervals[index[everything.adapter[rows]]].T
-        rows = rows[(low <= draw) & (draw < high)]
-    mine = everything.take(rows)
     result = simulate_requests(
-        replace(mine, adapter=index[mine.adapter]),
+        workload.requests_of(local, intervals),
         workload.ranks[local],
         profile,
         max_loras,
@@ -398,6 +389,5 @@ def simulate_placement(
             sample_every_s=sample_every_s,
         )
 
-    _ = workload.requests  # drawn once, before the threads ask for it
     with ThreadPoolExecutor(max_workers=threads) as pool:
         return list(pool.map(one, placement.gpus, _routing_intervals(workload, placement)))

@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from twin.arrivals import Arrivals, PoissonArrivals
 from twin.errors import UserError
-from twin.lengths import Lengths
+from twin.lengths import LENGTH_DRAWS, Lengths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
+
+
+# An adapter's arrivals and lengths have the streams 2 x identity and 2 x identity + 1, its routing one far above.
+_ROUTING = 2**62
 
 
 def _frozen(values: ArrayLike, dtype: type[np.generic]) -> NDArray[Any]:
@@ -76,6 +81,8 @@ class Workload:
         Mean request rate of each adapter in requests per second.
     lengths : Lengths
         Prompt and output lengths.
+    arrivals : Arrivals
+        When the requests of an adapter come; a Poisson process by default.
     duration_s : float
         Length of the window in seconds.
     seed : int
@@ -103,6 +110,7 @@ class Workload:
     ids: NDArray[np.int64] | None = None
     trace: Requests | None = None
     name: str = "workload"
+    arrivals: Arrivals = field(default_factory=PoissonArrivals)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ranks", _frozen(self.ranks, np.int64))
@@ -149,53 +157,90 @@ class Workload:
         """The requests that every candidate placement is scored with."""
         if self.trace is not None:
             return self.trace
-        streams = [
-            _adapter_stream(self.seed, int(identity), float(rate), self.duration_s, self.lengths)
-            for identity, rate in zip(self.ids, self.rates, strict=True)  # type: ignore[arg-type]
-        ]
-        counts = np.array([len(stream[0]) for stream in streams], dtype=np.int64)
-        if not counts.sum():
-            empty = np.empty(0, dtype=np.int64)
-            return Requests(np.empty(0), empty, empty, empty, empty)
-        arrival, prompt, output, requested = (np.concatenate([stream[part] for stream in streams]) for part in range(4))
-        adapter = np.repeat(np.arange(self.n_adapters), counts)
-        # Ties (rate 0 apart, of probability 0) go by the stream's identity, not by position, so
-        # that listing the adapters in another order changes nothing.
-        order = np.lexsort((np.asarray(self.ids)[adapter], arrival))
-        return Requests(arrival[order], adapter[order], prompt[order], output[order], requested[order])
+        return self._draw(np.arange(self.n_adapters), None)
+
+    def requests_of(self, adapters: NDArray[np.int64], intervals: NDArray[np.float64] | None = None) -> Requests:
+        """The requests that some adapters send to one GPU.
+
+        They are the rows of `requests`, but need not be drawn with those of all the other adapters: a fleet's requests
+        may not fit into memory.
+
+        Parameters
+        ----------
+        adapters : array of shape (n,)
+        intervals : array of shape (n, 2), optional
+            For each of them, only the requests whose routing draw lies in [low, high) come to this GPU (replicas).
+
+        Returns
+        -------
+        Requests
+            With `adapter` counted in 0..n-1, in the order of `adapters`.
+        """
+        if self.trace is None and "requests" not in vars(self):
+            return self._draw(adapters, intervals)
+        rows_of = [self._rows[self._starts[a] : self._starts[a + 1]] for a in adapters]
+        if intervals is not None:
+            rows_of = [
+                rows[self._routed(int(a), len(rows), *interval)]
+                for a, rows, interval in zip(adapters, rows_of, intervals, strict=True)
+            ]
+        rows = np.concatenate([np.empty(0, dtype=np.int64), *rows_of])
+        place = np.repeat(np.arange(len(adapters)), [len(rows) for rows in rows_of])
+        order = np.argsort(rows)
+        return replace(self.requests.take(rows[order]), adapter=place[order])
 
     @cached_property
-    def routing_draws(self) -> NDArray[np.float64]:
-        """One uniform draw per request, which routes it among the replicas of its adapter."""
-        generator = np.random.Generator(np.random.Philox(key=[self.seed, 2**63 - 1]))
-        return generator.random(len(self.requests))
+    def _rows(self) -> NDArray[np.int64]:
+        """Rows of `requests` by adapter, in order of arrival; those of adapter i begin at `_starts[i]`."""
+        return np.argsort(self.requests.adapter, kind="stable")
+
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        return np.searchsorted(self.requests.adapter[self._rows], np.arange(self.n_adapters + 1))
+
+    def _routed(self, adapter: int, n_requests: int, low: float, high: float) -> NDArray[np.bool_]:
+        """Which requests of an adapter go to the replica that serves [low, high) of its routing draws."""
+        draw = _stream(self.seed, _ROUTING + self._identity(adapter)).random(n_requests)
+        return (low <= draw) & (draw < high)
+
+    def _identity(self, adapter: int) -> int:
+        assert self.ids is not None
+        return int(self.ids[adapter])
+
+    def _draw(self, adapters: NDArray[np.int64], intervals: NDArray[np.float64] | None) -> Requests:
+        """Draw the requests of some adapters, each from streams of (seed, identity) alone.
+
+        Arrivals, lengths and routing have a stream each, so that a longer window keeps the earlier requests.
+        """
+        times, uniforms = [], []
+        for place, adapter in enumerate(adapters):
+            rate, identity = float(self.rates[adapter]), self._identity(adapter)
+            if rate == 0:
+                time = np.empty(0)
+            else:
+                time = self.arrivals.draw(_stream(self.seed, 2 * identity), rate, self.duration_s)
+            uniform = _stream(self.seed, 2 * identity + 1).random((len(time), LENGTH_DRAWS))
+            if intervals is not None:
+                here = self._routed(adapter, len(time), *intervals[place])
+                time, uniform = time[here], uniform[here]
+            times.append(time)
+            uniforms.append(uniform)
+        place = np.repeat(np.arange(len(adapters)), [len(time) for time in times])
+        arrival = np.concatenate([np.empty(0), *times])
+        # Ties (rate 0 apart, of probability 0) go by the stream's identity, not by position, so
+        # that listing the adapters in another order changes nothing.
+        order = np.lexsort((np.asarray(self.ids)[adapters][place], arrival))
+        lengths = self.lengths.from_uniforms(np.concatenate([np.empty((0, LENGTH_DRAWS)), *uniforms])[order])
+        return Requests(arrival[order], place[order], *lengths)
 
     def with_seed(self, seed: int) -> Workload:
         """The same workload with other random streams."""
         return replace(self, seed=seed)
 
 
-def _adapter_stream(
-    seed: int, identity: int, rate: float, duration_s: float, lengths: Lengths
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Poisson arrivals and lengths of one adapter, from streams of (seed, identity) alone.
-
-    Philox is counter-based: a stream costs microseconds to open, which matters at 100,000 adapters.
-    Arrivals and lengths have streams of their own, so a longer window keeps the earlier requests.
-    """
-    if rate == 0:
-        empty = np.empty(0, dtype=np.int64)
-        return np.empty(0), empty, empty, empty
-    arrivals = np.random.Generator(np.random.Philox(key=[seed, 2 * identity]))
-    mean_count = rate * duration_s
-    chunk = int(mean_count + 6 * np.sqrt(mean_count) + 16)
-    times = np.cumsum(arrivals.exponential(1 / rate, chunk))
-    while times[-1] < duration_s:
-        more = np.cumsum(arrivals.exponential(1 / rate, chunk))
-        times = np.concatenate([times, times[-1] + more])
-    times = times[: np.searchsorted(times, duration_s)]
-    draws = np.random.Generator(np.random.Philox(key=[seed, 2 * identity + 1]))
-    return times, *lengths.draw(draws, len(times))
+def _stream(seed: int, number: int) -> np.random.Generator:
+    # Philox is counter-based: a stream costs microseconds to open, which matters at 100,000 adapters.
+    return np.random.Generator(np.random.Philox(key=[seed, number]))
 
 
 def workload_from_groups(

@@ -1,13 +1,11 @@
 """The twin decides every step as vLLM's own scheduler does, on the same requests and the same clock."""
 
 from collections.abc import Iterator
-from dataclasses import fields, replace
-from itertools import pairwise
+from dataclasses import fields
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.conformance.conftest import Tally
 from tests.conformance.vllm_driver import DriverRun, ScheduledStep, VllmSchedulerDriver
@@ -151,8 +149,8 @@ def count_rules(server: Server, steps: list[Step], tally: Tally, *, stalled: boo
 def test_the_twin_decides_every_step_as_vllm(
     asynchronous: bool, reserve: bool, long_prefill: bool, tally: Tally
 ) -> None:
-    @settings(max_examples=75 if long_prefill else 200)
-    @given(server=servers(asynchronous=asynchronous, reserve=reserve, long_prefill=long_prefill))
+    @settings(max_examples=100 if long_prefill else 300)
+    @given(server=servers(asynchronous=asynchronous, reserve=reserve, long_prefill=long_prefill, max_requests=80))
     def compare(server: Server) -> None:
         check(server, tally)
 

@@ -1,0 +1,185 @@
+"""`python -m bench.train`: train predictors on labelled contents, and print their errors on contents left out.
+
+Without options this makes the shipped models afresh from the shipped profiles: the data, the models, and the
+tables of their errors in results/predictors.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, fields, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import MISSING
+from rich.console import Console
+from rich.table import Table
+
+from bench.cli import command
+from bench.dataset import DatasetConfig, make_dataset, read_dataset
+from bench.table import console
+from predictors import Predictor
+from predictors.fit import FAMILIES, TrainingOptions, fit_predictor
+from twin import ServingProfile, UserError, load_profile, shipped_profiles
+
+#: Where data are kept that were made for training only.
+DATA_FOLDER = Path("results/runs/train")
+
+FIGURES = (
+    ("throughput_smape", "throughput SMAPE %"),
+    ("starvation_macro_f1", "starvation macro-F1"),
+    ("safe_macro_f1", "F1 at safe threshold"),
+    ("missed_starvation", "missed starvation %"),
+    ("needless_refusals", "needless refusals %"),
+)
+
+
+@dataclass
+class TrainConfig:
+    """Options of `python -m bench.train`; `conf/train.yaml` says what each is for."""
+
+    profile: str | None = None
+    data: str | None = None
+    points: int = 16_000
+    workers: int = 2
+    out: str | None = None
+    tables: str | None = "results/predictors"
+    families: list[str] = field(default_factory=lambda: list(FAMILIES))
+    trees: int = MISSING
+    forest_leaves: int = MISSING
+    boosting_rounds: int = MISSING
+    boosting_leaves: int = MISSING
+    learning_rate: float = MISSING
+    distilled_leaves: int = MISSING
+    distillation_points: int = MISSING
+    folds: int = MISSING
+    test_share: float = MISSING
+    risk: float = MISSING
+    seed: int = 0
+
+
+@command("train", TrainConfig)
+def main(config: TrainConfig) -> None:
+    """Train a predictor for one profile or for all that are shipped."""
+    if config.profile is None and (config.data or config.out):
+        raise UserError("profile must be given with data or out: profile=NAME")
+    if config.out and not config.out.endswith(".npz"):
+        raise UserError(f"out={config.out} must be the name of an .npz file")
+    options = training_options(config)
+    for name in [config.profile] if config.profile else shipped_profiles():
+        profile = load_profile(name)
+        terminal = Console(stderr=True)
+        begin = time.perf_counter()
+        predictor = train(profile, config, options, terminal)
+        out = Path(config.out) if config.out else shipped_path(profile)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        predictor.save(out)
+        seconds = time.perf_counter() - begin
+        screen = console()
+        screen.print(report(predictor))
+        screen.print(card_lines(predictor), soft_wrap=True)
+        screen.print(f"{out}: {out.stat().st_size / 1024:.0f} KiB, made in {seconds:.0f} s", soft_wrap=True)
+        if config.tables:
+            screen.print(f"errors by region: {write_regions(predictor, Path(config.tables))}", soft_wrap=True)
+
+
+def training_options(config: TrainConfig) -> TrainingOptions:
+    """The options that concern the models.
+
+    Raises
+    ------
+    UserError
+        For a value out of range.
+    """
+    values: dict[str, Any] = {part.name: getattr(config, part.name) for part in fields(TrainingOptions)}
+    return TrainingOptions(**{**values, "families": tuple(config.families)})
+
+
+def shipped_path(profile: ServingProfile) -> Path:
+    """Where the shipped predictor of a profile stands."""
+    return Path(str(resources.files("predictors"))) / "models" / f"{profile.name.replace('/', '__')}.npz"
+
+
+def train(profile: ServingProfile, config: TrainConfig, options: TrainingOptions, terminal: Console) -> Predictor:
+    """Read or make the data and fit a predictor to them.
+
+    Raises
+    ------
+    UserError
+        If the data were made with another profile, or are too few.
+    """
+    path = Path(config.data) if config.data else _made(profile, config, terminal)
+    data, made_with, settings = read_dataset(path)
+    if replace(made_with, provenance={}) != replace(profile, provenance={}):
+        raise UserError(
+            f"data={path}: made with another version of profile {made_with.name} than {profile.name} is now; "
+            f"make them again: python -m bench.dataset profile={profile.name} out={path}"
+        )
+    with terminal.status(f"{profile.name}: training") as status:
+        predictor = fit_predictor(data, profile, options, lambda line: status.update(f"{profile.name}: {line}"))
+    predictor.card["data"] = {key: settings[key] for key in ("points", "boundary", "seed", "piece")}
+    return predictor
+
+
+def _made(profile: ServingProfile, config: TrainConfig, terminal: Console) -> Path:
+    out = DATA_FOLDER / f"{profile.name.replace('/', '__')}.parquet"
+    settings = DatasetConfig(profile.name, str(out), config.points, seed=config.seed, workers=config.workers)
+    path = make_dataset(settings, profile, terminal)
+    if path is None:
+        raise UserError(f"data: {out} is being made by another command; wait for it, or give data=FILE.parquet")
+    return path
+
+
+def report(predictor: Predictor) -> Table:
+    """The errors on contents left out of the training, for people."""
+    card = predictor.card
+    table = Table(title=f"{predictor.profile_name}: {card['test']} contents left out of {card['points']}")
+    table.add_column("model")
+    for _, title in FIGURES:
+        table.add_column(title, justify="right")
+    for name, figures in card["test_errors"].items():
+        table.add_row(name, *(f"{figures[key]:.3f}" if "f1" in key else f"{figures[key]:.2f}" for key, _ in FIGURES))
+    return table
+
+
+def card_lines(predictor: Predictor) -> str:
+    """What else the model card says that a user should see."""
+    card = predictor.card
+    size = ", ".join(f"{name} {trees} x {leaves // trees} leaves" for name, (trees, leaves) in card["size"].items())
+    chosen = "; ".join(
+        f"{target}: " + ", ".join(f"{family} {error:.4f}" for family, error in errors.items())
+        for target, errors in card["cross_validation"].items()
+    )
+    return (
+        f"seed {card['seed']}, data seed {card['data']['seed']}, {100 * card['starved_share']:.1f} % starved; "
+        f"starved from probability {predictor.starvation_threshold:.3f} on (distilled "
+        f"{predictor.distilled_threshold:.3f}), so that {100 * card['risk']:g} % of the starved are missed\n"
+        f"cross-validated error  {chosen}\nsize  {size}"
+    )
+
+
+def write_regions(predictor: Predictor, folder: Path) -> Path:
+    """Write the errors by region as CSV."""
+    rows = []
+    whole: dict[str, Any] = {"input": "all", "points": predictor.card["test"], **predictor.card["test_errors"]}
+    for region in [whole, *predictor.card["regions"]]:
+        for model in ("full", "distilled"):
+            figures = {key: round(region[model][key], 4) for key, _ in FIGURES}
+            rows.append(
+                {
+                    "profile": predictor.profile_name, "model": model, "input": region["input"],
+                    "above": region.get("above"), "up_to": region.get("up_to"), "points": region["points"], **figures,
+                }
+            )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{predictor.profile_name.replace('/', '__')}.csv"
+    temporary = path.with_name(path.name + ".tmp")
+    pd.DataFrame(rows).to_csv(temporary, index=False)
+    temporary.replace(path)
+    return path
+
+
+if __name__ == "__main__":
+    main()
