@@ -252,6 +252,7 @@ def summary_tables(summary: pd.DataFrame) -> list[Table]:
 def draw(rows: pd.DataFrame, left_out: dict[str, list[str]], path: Path) -> None:
     """Simulated over measured throughput, ITL and TTFT, one row of panels per model."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     served = rows[~rows.measured_memory_error & ~rows.simulated_memory_error]
     models = sorted(served.model.unique())
@@ -280,6 +281,9 @@ def draw(rows: pd.DataFrame, left_out: dict[str, list[str]], path: Path) -> None
             ends = np.array([max(low, mine[f"measured_{metric}"].min() * 0.8), mine[f"measured_{metric}"].max() * 1.2])
             axis.plot(ends, ends, color="black", linewidth=0.8)
             axis.set(xscale="log", yscale="log", xlabel="measured", ylabel="simulated", title=f"{title}, {model}")
+            for side in (axis.xaxis, axis.yaxis):
+                # Less than two decades would otherwise get labels at every tick, which overlap.
+                side.set_minor_formatter(NullFormatter())
             axis.title.set_fontsize(9)
             axis.grid(alpha=0.2, which="both")
     axes[0][0].legend(fontsize=8, frameon=False)

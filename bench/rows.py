@@ -47,7 +47,7 @@ class Row:
     objective_key : list of float
         What the candidates are ranked by, smaller is better.
     solve_time_s, score_time_s : float
-        The solver's time, and that of scoring on the twin.
+        The solver's time, and that of scoring on the twin; of all attempts, where the fleet was searched.
     oracle_calls, simulated_steps, preemptions, adapter_loads : int
         Deterministic work figures of the solver and of the scoring simulations.
     time_limit_s : float

@@ -9,19 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twin.arrivals import Arrivals, PoissonArrivals
 from twin.errors import UserError
 from twin.lengths import Lengths, LogNormalTokens
 from twin.profile import ServingProfile
+from twin.traces import read_trace
 from twin.workload import Requests, Workload
-
-#: Columns of the Azure LLM inference traces (AzurePublicDataset; Patel et al., "Splitwise", ISCA 2024).
-TRACE_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 
 # Streams of what is drawn once for a whole workload; those of adapters count up from 0.
 _POPULARITY_STREAM = 2**63 - 2
@@ -34,6 +32,7 @@ def groups(  # noqa: PLR0913  # the options of one description, all by keyword
     groups: Sequence[Any],
     duration_s: float,
     lengths: Lengths | None = None,
+    arrivals: Arrivals | None = None,
     ignore_eos: bool = False,
     seed: int = 0,
     name: str = "groups",
@@ -48,6 +47,8 @@ def groups(  # noqa: PLR0913  # the options of one description, all by keyword
     duration_s : float
         Window in seconds.
     lengths : Lengths, optional
+    arrivals : Arrivals, optional
+        A Poisson process by default.
     ignore_eos : bool
         Every request gets all the output tokens that it asks for; otherwise the model stops as early as the profile says.
     seed : int
@@ -71,7 +72,7 @@ def groups(  # noqa: PLR0913  # the options of one description, all by keyword
         count = _whole(f"{key}.count", group["count"], at_least=0)
         ranks += [_whole(f"{key}.rank", group["rank"], at_least=1)] * count
         rates += [_number(f"{key}.rate", group["rate"])] * count
-    return _poisson(profile, np.array(ranks), np.array(rates), duration_s, lengths, ignore_eos, seed, name)
+    return _drawn(profile, np.array(ranks), np.array(rates), duration_s, lengths, arrivals, ignore_eos, seed, name)
 
 
 def mixed(  # noqa: PLR0913  # the options of one description, all by keyword
@@ -82,6 +83,7 @@ def mixed(  # noqa: PLR0913  # the options of one description, all by keyword
     rates: Sequence[float],
     duration_s: float,
     lengths: Lengths | None = None,
+    arrivals: Arrivals | None = None,
     ignore_eos: bool = False,
     seed: int = 0,
     name: str = "mixed",
@@ -102,6 +104,8 @@ def mixed(  # noqa: PLR0913  # the options of one description, all by keyword
     duration_s : float
         Window in seconds.
     lengths : Lengths, optional
+    arrivals : Arrivals, optional
+        A Poisson process by default.
     ignore_eos : bool
         Every request gets all the output tokens that it asks for; otherwise the model stops as early as the profile says.
     seed : int
@@ -121,7 +125,9 @@ def mixed(  # noqa: PLR0913  # the options of one description, all by keyword
     if not len(values):
         raise UserError(f"workload {name}: rates=[] must name at least one rate")
     share = np.arange(count) * len(values) // max(count, 1)
-    return _poisson(profile, _in_turn(ranks, count, name), values[share], duration_s, lengths, ignore_eos, seed, name)
+    return _drawn(
+        profile, _in_turn(ranks, count, name), values[share], duration_s, lengths, arrivals, ignore_eos, seed, name
+    )
 
 
 def zipf(  # noqa: PLR0913  # the options of one description, all by keyword
@@ -133,6 +139,7 @@ def zipf(  # noqa: PLR0913  # the options of one description, all by keyword
     ranks: Sequence[int],
     duration_s: float,
     lengths: Lengths | None = None,
+    arrivals: Arrivals | None = None,
     ignore_eos: bool = False,
     seed: int = 0,
     name: str = "zipf",
@@ -152,6 +159,8 @@ def zipf(  # noqa: PLR0913  # the options of one description, all by keyword
     duration_s : float
         Window in seconds.
     lengths : Lengths, optional
+    arrivals : Arrivals, optional
+        A Poisson process by default.
     ignore_eos : bool
         Every request gets all the output tokens that it asks for; otherwise the model stops as early as the profile says.
     seed : int
@@ -169,7 +178,7 @@ def zipf(  # noqa: PLR0913  # the options of one description, all by keyword
     count = _whole(f"workload {name}: n_adapters", n_adapters, at_least=0)
     power = _number(f"workload {name}: exponent", exponent)
     rates = _number(f"workload {name}: total_rate", total_rate) * _zipf_shares(count, power)
-    return _poisson(profile, _in_turn(ranks, count, name), rates, duration_s, lengths, ignore_eos, seed, name)
+    return _drawn(profile, _in_turn(ranks, count, name), rates, duration_s, lengths, arrivals, ignore_eos, seed, name)
 
 
 def trace(  # noqa: PLR0913  # the options of one description, all by keyword
@@ -196,7 +205,7 @@ def trace(  # noqa: PLR0913  # the options of one description, all by keyword
     ----------
     profile : ServingProfile
     path : str
-        CSV file with the columns of `TRACE_COLUMNS`.
+        CSV file or JSON lines with the columns of the Azure, BurstGPT or Mooncake traces (`twin.traces.FORMATS`).
     n_adapters : int
     ranks : sequence of int
         LoRA ranks, given in turn.
@@ -234,7 +243,7 @@ def trace(  # noqa: PLR0913  # the options of one description, all by keyword
     limit = profile.max_model_len
     if max_total_tokens is not None:
         limit = min(limit, _whole(f"workload {name}: max_total_tokens", max_total_tokens, at_least=2))
-    arrival, prompt, output = _read_trace(path)
+    arrival, prompt, output = read_trace(path)
     first_s = _number(f"workload {name}: start_s", start_s)
     # The window is half open; by default the last recorded request is still in it.
     end_s = float(np.nextafter(arrival[-1], np.inf))
@@ -284,12 +293,13 @@ def trace(  # noqa: PLR0913  # the options of one description, all by keyword
     )
 
 
-def _poisson(  # noqa: PLR0913  # what the builders have in common
+def _drawn(  # noqa: PLR0913  # what the builders have in common
     profile: ServingProfile,
     ranks: NDArray[np.int64],
     rates: NDArray[np.float64],
     duration_s: float,
     lengths: Lengths | None,
+    arrivals: Arrivals | None,
     ignore_eos: bool,
     seed: int,
     name: str,
@@ -302,7 +312,15 @@ def _poisson(  # noqa: PLR0913  # what the builders have in common
             f"max_model_len={profile.max_model_len} of profile {profile.name}"
         )
     window_s = _number(f"workload {name}: duration_s", duration_s)
-    return Workload(ranks=ranks, rates=rates, lengths=given, duration_s=window_s, seed=seed, name=name)
+    return Workload(
+        ranks=ranks,
+        rates=rates,
+        lengths=given,
+        duration_s=window_s,
+        seed=seed,
+        name=name,
+        arrivals=arrivals or PoissonArrivals(),
+    )
 
 
 def _in_turn(ranks: Sequence[int], count: int, name: str) -> NDArray[np.int64]:
@@ -351,41 +369,6 @@ def _multiplied(
     time = arrival[source] + np.where(original, 0.0, draws.random(len(source)) * gap[source])
     order = np.argsort(time, kind="stable")
     return time[order], prompt[lengths_of][order], output[lengths_of][order]
-
-
-def _read_trace(path: str) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Arrival in seconds since the first request, prompt tokens and output tokens, in order of arrival."""
-    import pyarrow as pa
-    from pyarrow import csv
-
-    if not Path(path).is_file():
-        raise UserError(f"workload.path={path}: no such file")
-    types = dict(zip(TRACE_COLUMNS, (pa.timestamp("ns"), pa.int64(), pa.int64()), strict=True))
-    try:
-        header = csv.open_csv(path).schema.names
-        missing = [column for column in TRACE_COLUMNS if column not in header]
-        if missing:
-            raise UserError(
-                f"{path}: column {missing[0]} is missing; a trace has the columns {', '.join(TRACE_COLUMNS)}"
-            )
-        convert = csv.ConvertOptions(column_types=types, include_columns=list(TRACE_COLUMNS))
-        table = csv.read_csv(path, convert_options=convert)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path}: not a trace in CSV ({error})") from None
-    for column in TRACE_COLUMNS:
-        if table[column].null_count:
-            row = table[column].is_null().index(pa.scalar(value=True)).as_py()
-            raise UserError(f"{path}: column {column} is empty in line {row + 2}")
-    if not len(table):
-        raise UserError(f"{path}: there is no request in it")
-    time, prompt, output = (table[column].to_numpy() for column in TRACE_COLUMNS)
-    if min(prompt.min(), output.min()) < 0:
-        raise UserError(f"{path}: ContextTokens and GeneratedTokens must not be negative")
-    seconds = (time - time.min()) / np.timedelta64(1, "s")
-    if not seconds.max():
-        raise UserError(f"{path}: all its requests have the same TIMESTAMP; a trace spans some time")
-    order = np.argsort(seconds, kind="stable")
-    return seconds[order], prompt[order], output[order]
 
 
 def _like(tokens: NDArray[np.int64], limit: int) -> LogNormalTokens:

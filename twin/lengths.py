@@ -161,6 +161,12 @@ class Lengths:
         """Mean prompt + requested output tokens of a request."""
         return self.prompt.mean_tokens + self.output.mean_tokens
 
+    def draw(
+        self, generator: np.random.Generator, n_requests: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Lengths of `n_requests` requests, as `from_uniforms` gives them."""
+        return self.from_uniforms(generator.random((n_requests, LENGTH_DRAWS)))
+
     def from_uniforms(
         self, uniform: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

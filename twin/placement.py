@@ -27,11 +27,15 @@ class GpuPlan:
     shares : tuple of float, optional
         For each adapter, the probability that one of its requests comes to this GPU; all ones
         unless the adapter has replicas.
+    max_cpu_loras : int, optional
+        Adapters that host memory holds (`--max-cpu-loras`); one slot for each by default. With fewer
+        than there are adapters, some are loaded from disk again and again.
     """
 
     adapters: tuple[int, ...]
     max_loras: int
     shares: tuple[float, ...] | None = None
+    max_cpu_loras: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,9 @@ class Placement:
             if plan.max_loras < 1:
                 msg = f"GPU {number}: max_loras={plan.max_loras} must be 1 or more"
                 raise ValueError(msg)
+            if plan.max_cpu_loras is not None and plan.max_cpu_loras < plan.max_loras:
+                msg = f"GPU {number}: max_cpu_loras={plan.max_cpu_loras} must be max_loras={plan.max_loras} or more"
+                raise ValueError(msg)
             if len(set(plan.adapters)) != len(plan.adapters):
                 msg = f"GPU {number} lists an adapter twice"
                 raise ValueError(msg)
@@ -73,12 +80,14 @@ class Placement:
             raise ValueError(msg)
 
     def to_json(self) -> str:
-        """A list of {max_loras, adapters} (and shares, where there are replicas)."""
+        """A list of {max_loras, adapters} (and shares or max_cpu_loras, where they are given)."""
         rows: list[dict[str, Any]] = []
         for plan in self.gpus:
             row: dict[str, Any] = {"max_loras": plan.max_loras, "adapters": list(plan.adapters)}
             if plan.shares is not None:
                 row["shares"] = list(plan.shares)
+            if plan.max_cpu_loras is not None:
+                row["max_cpu_loras"] = plan.max_cpu_loras
             rows.append(row)
         return json.dumps(rows, separators=(",", ":"))
 
@@ -93,6 +102,7 @@ class Placement:
                         tuple(int(a) for a in row["adapters"]),
                         int(row["max_loras"]),
                         tuple(float(s) for s in row["shares"]) if "shares" in row else None,
+                        int(row["max_cpu_loras"]) if "max_cpu_loras" in row else None,
                     )
                     for row in rows
                 )

@@ -320,7 +320,9 @@ def simulate_gpu(  # noqa: PLR0913  # one GPU of a placement, and what to keep o
     max_loras: int,
     *,
     intervals: NDArray[np.float64] | None = None,
+    max_cpu_loras: int | None = None,
     sample_every_s: float | None = None,
+    keep_requests: bool = False,
 ) -> GpuResult:
     """Simulate one GPU of a placement: some adapters of a workload.
 
@@ -334,7 +336,12 @@ def simulate_gpu(  # noqa: PLR0913  # one GPU of a placement, and what to keep o
     intervals : array of shape (n, 2), optional
         For each adapter, the requests whose routing draw falls into [low, high) come here
         (replicas); all of them by default.
+    max_cpu_loras : int, optional
+        Host slots; by default one for each adapter.
     sample_every_s : float, optional
+    keep_requests : bool
+        Keep the times of the single requests, `first_token_s` and `finish_s`; otherwise they come back empty, because
+        those of a fleet fill the memory.
 
     Returns
     -------
@@ -348,9 +355,13 @@ def simulate_gpu(  # noqa: PLR0913  # one GPU of a placement, and what to keep o
         profile,
         max_loras,
         duration_s=workload.duration_s,
+        max_cpu_loras=max_cpu_loras,
         sample_every_s=sample_every_s,
     )
-    return replace(result, adapter_ids=local)
+    if keep_requests:
+        return replace(result, adapter_ids=local)
+    nothing = np.empty(0)
+    return replace(result, adapter_ids=local, first_token_s=nothing, finish_s=nothing)
 
 
 def _routing_intervals(workload: Workload, placement: Placement) -> list[NDArray[np.float64] | None]:
@@ -369,13 +380,14 @@ def _routing_intervals(workload: Workload, placement: Placement) -> list[NDArray
     return intervals
 
 
-def simulate_placement(
+def simulate_placement(  # noqa: PLR0913  # what to keep of a run is optional
     workload: Workload,
     placement: Placement,
     profile: ServingProfile,
     *,
     threads: int = 2,
     sample_every_s: float | None = None,
+    keep_requests: bool = False,
 ) -> list[GpuResult]:
     """Simulate every GPU of a placement, in parallel threads (the event loop releases the GIL)."""
 
@@ -386,7 +398,9 @@ def simulate_placement(
             profile,
             plan.max_loras,
             intervals=intervals,
+            max_cpu_loras=plan.max_cpu_loras,
             sample_every_s=sample_every_s,
+            keep_requests=keep_requests,
         )
 
     with ThreadPoolExecutor(max_workers=threads) as pool:

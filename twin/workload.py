@@ -204,8 +204,7 @@ class Workload:
         return (low <= draw) & (draw < high)
 
     def _identity(self, adapter: int) -> int:
-        assert self.ids is not None
-        return int(self.ids[adapter])
+        return int(np.asarray(self.ids)[adapter])
 
     def _draw(self, adapters: NDArray[np.int64], intervals: NDArray[np.float64] | None) -> Requests:
         """Draw the requests of some adapters, each from streams of (seed, identity) alone.
@@ -213,15 +212,14 @@ class Workload:
         Arrivals, lengths and routing have a stream each, so that a longer window keeps the earlier requests.
         """
         times, uniforms = [], []
-        for place, adapter in enumerate(adapters):
+        for number, adapter in enumerate(adapters):
             rate, identity = float(self.rates[adapter]), self._identity(adapter)
-            if rate == 0:
-                time = np.empty(0)
-            else:
+            time = np.empty(0)
+            if rate > 0:
                 time = self.arrivals.draw(_stream(self.seed, 2 * identity), rate, self.duration_s)
             uniform = _stream(self.seed, 2 * identity + 1).random((len(time), LENGTH_DRAWS))
             if intervals is not None:
-                here = self._routed(adapter, len(time), *intervals[place])
+                here = self._routed(adapter, len(time), *intervals[number])
                 time, uniform = time[here], uniform[here]
             times.append(time)
             uniforms.append(uniform)
