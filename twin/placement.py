@@ -96,6 +96,8 @@ class Placement:
         """Read what `to_json` wrote; `UserError` names what is wrong."""
         try:
             rows = json.loads(text)
+            # An object would be read as the list of its keys.
+            rows = rows if isinstance(rows, list) else [rows]
             return Placement(
                 tuple(
                     GpuPlan(

@@ -56,7 +56,7 @@ def test_an_objective_yaml_is_called_as_its_objective(name: str) -> None:
     assert instantiate(composed(f"objective={name}").objective).name == name
 
 
-@pytest.mark.parametrize("name", [name for name in choices("workload") if not name.startswith(("azure", "groups"))])
+@pytest.mark.parametrize("name", [name for name in choices("workload") if not name.startswith(("azure", "groups", "trace"))])
 def test_a_workload_yaml_builds_a_workload_of_its_name(name: str) -> None:
     workload = build_workload(composed(f"workload={name}", "seed=11").workload, PROFILE)
     assert (workload.name, workload.seed) == (name, 11)
@@ -76,3 +76,10 @@ def test_lengths_are_a_choice_of_the_workload() -> None:
     requests = build_workload(options | {"ignore_eos": True}, PROFILE).requests
     assert set(requests.prompt_tokens) == {9}
     assert set(requests.output_tokens) == {options["lengths"]["output_tokens"]}
+
+
+@pytest.mark.parametrize("name", choices("workload/arrivals"))
+def test_arrivals_are_a_choice_of_the_workload(name: str) -> None:
+    workload = build_workload(composed("workload=small", f"workload/arrivals={name}").workload, PROFILE)
+    assert type(workload.arrivals).__name__ == f"{name.capitalize()}Arrivals"
+    assert len(workload.requests)
