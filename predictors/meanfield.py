@@ -74,6 +74,7 @@ N_FLAGS = 7
 INPUTS = (
     ("load", 1),
     ("load_over_servable", 1),
+    ("load_of_full_batch", 1),
     ("batch_fill", 1),
     ("active_per_slot", 1),
     ("hot_per_slot", 1),
@@ -96,8 +97,6 @@ INPUT_NAMES = tuple(name for name, _ in INPUTS)
 MONOTONE = tuple(sign for _, sign in INPUTS)
 N_INPUTS = len(INPUTS)
 LOAD_INPUT, SERVABLE_INPUT = INPUT_NAMES.index("load"), INPUT_NAMES.index("servable_share")
-
-ITERATIONS = 6
 
 
 def profile_table(profile: ServingProfile) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -182,6 +181,97 @@ def slot_wait(content: NDArray[np.float64], max_loras: int, service_s: float) ->
 
 
 @njit(cache=True, nogil=True)
+def settle(
+    content: NDArray[np.float64],
+    row: NDArray[np.float64],
+    flags: NDArray[np.float64],
+    batch: float,
+    loads: float,
+) -> tuple[float, float, float]:
+    """Load and step time of a content at one rank.
+
+    Parameters
+    ----------
+    content : array of shape (N_FEATURES,)
+    row : array of shape (N_COLUMNS,)
+        Of a profile table.
+    flags : array of shape (N_FLAGS,)
+    batch : float
+        The most requests that can run at a time.
+    loads : float
+        `load_rate`.
+
+    Returns
+    -------
+    load : float
+        Offered rate over the highest rate at which some step time is long enough for what a step has to do.
+    load_of_full_batch : float
+        Offered rate over the rate that is served with the batch full: what a GPU that fell behind can do.
+    step_s : float
+        The smallest step time, in seconds, that is long enough at the offered rate.
+
+    Notes
+    -----
+    All are found on the grid of service times, linearly between its points, and not by iteration: at each point a
+    step has more to do with an adapter more, so no answer falls when an adapter joins. Loads get fewer as services
+    get longer, which would spoil this for an iteration.
+    """
+    max_loras = content[MAX_LORAS]
+    rate, output = content[RATE], content[OUTPUT]
+    tokens = 1.0 + content[PROMPT] / output
+    constant = max(flags[MIN_STEP], row[PER_STEP] + flags[SCHEDULER])
+    per_request = (
+        row[PER_RUNNING] + flags[SCHEDULER_RUNNING] + row[PER_TOKEN] * tokens + row[PER_KV_TOKEN] * content[HELD]
+    )
+    eager_above = flags[EAGER_ABOVE] / tokens
+    capacity = 0.0
+    step_s, full_s = -1.0, -1.0
+    left_before, running_before, step_before = 0.0, 0.0, constant
+    step = 0.0
+    for place in range(N_SERVICE_TIMES):
+        step = SERVICE_TIMES_S[place] / output
+        if step <= constant:
+            continue
+        following = min(place, N_SERVICE_TIMES - 2)
+        starts = (content[ACTIVE + following + 1] - content[ACTIVE + following]) / (
+            SERVICE_TIMES_S[following + 1] - SERVICE_TIMES_S[following]
+        )
+        active = min(max_loras, content[ACTIVE + place])
+        # No more loads than adapters that come back, and a slot changes hands once in a service at most.
+        loaded = min(min(loads, starts) * step, max_loras / output)
+        per_load = row[LOAD] + row[PER_LOAD] + row[PER_LOAD_ADAPTER] * active
+        spare = step - constant - row[PER_ADAPTER] * active - per_load * loaded
+        each = per_request + row[PER_TOKEN_ADAPTER] * tokens * active
+        # How many requests can run in this time.
+        running = spare / each
+        if step_s < 0.0:
+            # What is missing for the requests that the offered rate keeps running.
+            left = min(batch, rate * output * step) - running
+            if left <= 0.0:
+                step_s = step
+                if left_before > 0.0:
+                    step_s = step_before + (step - step_before) * left_before / (left_before - left)
+            left_before = left
+        if running > eager_above:
+            # Beyond the CUDA graphs each request costs more, and all of them do.
+            spare -= row[PER_EAGER_STEP] - row[PER_EAGER_TOKEN] * flags[EAGER_ABOVE]
+            running = max(eager_above, spare / (each + row[PER_EAGER_TOKEN] * tokens))
+        if running >= batch:
+            # The batch is full somewhere since the point before: longer steps do not serve more.
+            full_s = step_before + (step - step_before) * (batch - running_before) / (running - running_before)
+            capacity = max(capacity, batch / (output * full_s))
+            break
+        if running > 0.0:
+            capacity = max(capacity, running / (output * step))
+        running_before, step_before = max(0.0, running), step
+    if full_s < 0.0:
+        full_s = step
+    if step_s < 0.0:
+        step_s = full_s
+    return rate / max(capacity, 1e-9), rate * output * full_s / batch, step_s
+
+
+@njit(cache=True, nogil=True)
 def model_inputs(  # noqa: PLR0915  # one formula after the other
     content: NDArray[np.float64],
     table: NDArray[np.float64],
@@ -221,9 +311,8 @@ def model_inputs(  # noqa: PLR0915  # one formula after the other
     prompt, output, held = content[PROMPT], content[OUTPUT], content[HELD]
     budget_batch = flags[TOKEN_BUDGET] / (1.0 + prompt / output)
     loads = load_rate(content, max_loras)
-    # A slot changes hands once in a service at most, so in one of `output` steps.
-    most_loads = max_loras / output
     load = 0.0
+    full = 0.0
     fill = 0.0
     service_s = 0.0
     stall = 0.0
@@ -231,66 +320,39 @@ def model_inputs(  # noqa: PLR0915  # one formula after the other
     for place in range(min(top, int(flags[FIRST_CLASS])), top + 1):
         row = table[place, max_loras]
         batch = max(1.0, min(min(flags[MAX_SEQS], budget_batch), row[KV_TOKENS] / held))
-        tokens = 1.0 + prompt / output
-        constant = row[PER_STEP] + flags[SCHEDULER]
-        per_request = (
-            row[PER_RUNNING] + flags[SCHEDULER_RUNNING] + row[PER_TOKEN] * tokens + row[PER_KV_TOKEN] * held
-        )
-        per_adapter = row[PER_ADAPTER]
-        per_load = row[LOAD] + row[PER_LOAD]
-        per_pair = row[PER_TOKEN_ADAPTER] * tokens
-        beyond = batch * tokens - flags[EAGER_ABOVE]
-        eager = row[PER_EAGER_STEP] + row[PER_EAGER_TOKEN] * beyond if beyond > 0.0 else 0.0
-        step = flags[MIN_STEP]
-        for _ in range(ITERATIONS):
-            active = min(float(max_loras), expected_active(content, output * step))
-            loaded = min(loads * step, most_loads)
-            step = max(
-                flags[MIN_STEP],
-                constant
-                + eager
-                + per_request * batch
-                + (per_adapter + per_pair * batch) * active
-                + (per_load + row[PER_LOAD_ADAPTER] * active) * loaded,
-            )
-        load = max(load, rate * output * step / batch)
-        step = flags[MIN_STEP]
-        running = 0.0
-        for _ in range(ITERATIONS):
-            running = min(batch, rate * output * step)
-            active = min(float(max_loras), expected_active(content, output * step))
-            loaded = min(loads * step, most_loads)
-            step = max(
-                flags[MIN_STEP],
-                constant
-                + per_request * running
-                + (per_adapter + per_pair * running) * active
-                + (per_load + row[PER_LOAD_ADAPTER] * active) * loaded,
-            )
-        stall = max(stall, loads * (per_load + row[PER_LOAD_ADAPTER] * active))
-        fill = max(fill, running / batch)
+        at_rank, full_at_rank, step = settle(content, row, flags, batch, loads)
+        load = max(load, at_rank)
+        full = max(full, full_at_rank)
+        fill = max(fill, min(1.0, rate * output * step / batch))
         service_s = max(service_s, output * step)
+        active = min(float(max_loras), expected_active(content, output * step))
+        stall = max(stall, loads * (row[LOAD] + row[PER_LOAD] + row[PER_LOAD_ADAPTER] * active))
         largest = min(largest, batch)
     servable = (prompt + output) / (prompt + content[REQUESTED])
-    inputs[0] = load
-    inputs[1] = load / servable
-    inputs[2] = fill
-    inputs[3] = expected_active(content, service_s) / max_loras
-    inputs[4] = expected_active(content, service_s / 4.0) / max_loras
-    inputs[5] = expected_active(content, service_s * 4.0) / max_loras
-    inputs[6] = n_adapters / max_loras
-    inputs[7] = service_s / content[WINDOW]
-    inputs[8] = slot_wait(content, max_loras, service_s) / content[WINDOW]
-    inputs[9] = stall
-    inputs[10] = n_adapters
-    inputs[11] = rate
-    inputs[12] = RANK_CLASSES[top]
-    inputs[13] = largest
-    inputs[14] = max_loras
-    inputs[15] = prompt
-    inputs[16] = output
-    inputs[17] = servable
-    inputs[18] = content[WINDOW]
+    values = (
+        load,
+        load / servable,
+        full,
+        fill,
+        expected_active(content, service_s) / max_loras,
+        expected_active(content, service_s / 4.0) / max_loras,
+        expected_active(content, service_s * 4.0) / max_loras,
+        n_adapters / max_loras,
+        service_s / content[WINDOW],
+        slot_wait(content, max_loras, service_s) / content[WINDOW],
+        stall,
+        n_adapters,
+        rate,
+        float(RANK_CLASSES[top]),
+        largest,
+        float(max_loras),
+        prompt,
+        output,
+        servable,
+        content[WINDOW],
+    )
+    for place in range(N_INPUTS):
+        inputs[place] = values[place]
     return 0
 
 

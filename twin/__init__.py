@@ -1,5 +1,6 @@
 """Workloads, serving profiles and the digital twin of one vLLM GPU."""
 
+from twin.arrivals import GammaArrivals, PoissonArrivals, UnpredictableArrivals
 from twin.errors import UserError
 from twin.lengths import Lengths, LogNormalTokens, fixed_lengths
 from twin.placement import GpuPlan, Placement
@@ -9,14 +10,17 @@ from twin.simulate import GpuResult, simulate_gpu, simulate_placement, simulate_
 from twin.workload import Requests, Workload, workload_from_groups
 
 __all__ = [
+    "GammaArrivals",
     "GpuPlan",
     "GpuResult",
     "Lengths",
     "LogNormalTokens",
     "Placement",
+    "PoissonArrivals",
     "Requests",
     "Score",
     "ServingProfile",
+    "UnpredictableArrivals",
     "UserError",
     "Workload",
     "fixed_lengths",

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import ndtr, ndtri
-from scipy.stats import norm
+from scipy.special import log_ndtr, ndtr, ndtri, ndtri_exp
 
 from twin.errors import UserError
 
@@ -86,22 +85,25 @@ _ENDS = _CELL * 0.5 ** np.arange(1, 40)
 _GRID = np.concatenate([[0.0], _ENDS[::-1], np.arange(1, 4096) * _CELL, 1 - _ENDS, [1.0]])
 
 
+def _log_mass(a: float, b: float) -> float:
+    """Log of the standard normal probability between a and b, exact in either tail."""
+    if a > 0:
+        a, b = -b, -a
+    return float(log_ndtr(b) + np.log1p(-np.exp(log_ndtr(a) - log_ndtr(b))))
+
+
 def _truncated_mean(mu: float, sigma: float, low: float, high: float) -> float:
     """Mean of exp(N(mu, sigma)) given low <= value <= high (Johnson, Kotz & Balakrishnan, 1994)."""
     a, b = (np.log(low) - mu) / sigma, (np.log(high) - mu) / sigma
-    mass = norm.cdf(b) - norm.cdf(a)
-    if mass < 1e-12:
-        return high if mu > np.log(high) else low
-    shifted = norm.cdf(b - sigma) - norm.cdf(a - sigma)
-    return float(np.exp(mu + sigma**2 / 2) * shifted / mass)
+    return float(np.exp(mu + sigma**2 / 2 + _log_mass(a - sigma, b - sigma) - _log_mass(a, b)))
 
 
 @lru_cache(maxsize=256)
 def _quantile_table(mean: float, sigma: float, low: int, high: int) -> NDArray[np.float64]:
     # Rounding to whole tokens is symmetric about the half-open cells, hence the half-token margins.
     edge_low, edge_high = low - 0.5, high + 0.5
-    # Beyond these locations the truncated mean sits at an end of the range to within rounding.
-    lowest, highest = np.log(edge_low) - 6 * sigma**2 - 6, np.log(edge_high) + 6 * sigma**2 + 6
+    # Far enough for a mean within some per cent of an end of the range; there the density is a power law.
+    lowest, highest = np.log(edge_low) - 40 * sigma**2 - 6, np.log(edge_high) + 40 * sigma**2 + 6
     try:
         mu = brentq(lambda m: _truncated_mean(m, sigma, edge_low, edge_high) - mean, lowest, highest)
     except ValueError:
@@ -111,7 +113,12 @@ def _quantile_table(mean: float, sigma: float, low: int, high: int) -> NDArray[n
         )
         raise UserError(msg) from None
     a, b = (np.log(edge_low) - mu) / sigma, (np.log(edge_high) - mu) / sigma
-    quantiles = norm.ppf(norm.cdf(a) + _GRID * (norm.cdf(b) - norm.cdf(a)))
+    mirror = -1.0 if a > 0 else 1.0
+    near, far = (a, b) if a <= 0 else (-b, -a)
+    share = _GRID if a <= 0 else 1 - _GRID
+    ratio = np.exp(log_ndtr(near) - log_ndtr(far))
+    below = np.maximum(ratio + share * (1 - ratio), np.finfo(np.float64).tiny)
+    quantiles = mirror * ndtri_exp(log_ndtr(far) + np.log(below))
     table: NDArray[np.float64] = np.exp(mu + sigma * np.clip(quantiles, a, b))
     table.flags.writeable = False
     return table

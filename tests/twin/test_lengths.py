@@ -65,6 +65,11 @@ def test_early_stops_make_the_share_asked_for() -> None:
         assert output.sum() / requested.sum() == pytest.approx(fraction, abs=0.003)
 
 
+def test_a_mean_out_of_reach_is_named() -> None:
+    with pytest.raises(UserError, match=r"mean_tokens=99\.999"):
+        LogNormalTokens(99.999, 1.0, 1, 100).from_uniform(UNIFORM)
+
+
 @pytest.mark.parametrize("correlation", [-0.7, 0.0, 0.5])
 def test_prompt_and_output_are_correlated_as_asked(correlation: float) -> None:
     lengths = Lengths(max_total_tokens=4096, correlation=correlation)
@@ -72,7 +77,7 @@ def test_prompt_and_output_are_correlated_as_asked(correlation: float) -> None:
     ranks = [np.argsort(np.argsort(values)) for values in (prompt, requested)]
     # Rank correlation of a Gaussian copula (Kruskal, 1958).
     expected = 6 / np.pi * np.arcsin(correlation / 2)
-    assert np.corrcoef(*ranks)[0, 1] == pytest.approx(expected, abs=0.02)
+    assert np.asarray(np.corrcoef(np.array(ranks)))[0, 1] == pytest.approx(expected, abs=0.02)
 
 
 def test_fixed_lengths_are_all_alike() -> None:

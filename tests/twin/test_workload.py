@@ -1,5 +1,6 @@
 """Workloads: each adapter's requests are its own."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from twin.arrivals import GammaArrivals
 
 
 def same(one: Requests, other: Requests) -> bool:
-    return all(np.array_equal(part, other_part) for part, other_part in zip(vars(one).values(), vars(other).values()))
+    return all(
+        np.array_equal(part, other_part)
+        for part, other_part in zip(vars(one).values(), vars(other).values(), strict=True)
+    )
 
 
 def streams(requests: Requests, adapter: int) -> list[tuple[float, int, int]]:
@@ -31,10 +35,13 @@ def streams(requests: Requests, adapter: int) -> list[tuple[float, int, int]]:
 @st.composite
 def workloads(draw: st.DrawFn) -> Workload:
     count = draw(st.integers(0, 6))
+    ranks = draw(st.lists(st.sampled_from([8, 16]), min_size=count, max_size=count))
+    rates = draw(st.lists(st.sampled_from([0.0, 0.05, 1.0]), min_size=count, max_size=count))
+    ids = draw(st.lists(st.integers(0, 1000), min_size=count, max_size=count, unique=True))
     return Workload(
-        ranks=draw(st.lists(st.sampled_from([8, 16]), min_size=count, max_size=count)),
-        rates=draw(st.lists(st.sampled_from([0.0, 0.05, 1.0]), min_size=count, max_size=count)),
-        ids=draw(st.lists(st.integers(0, 1000), min_size=count, max_size=count, unique=True)),
+        ranks=np.array(ranks),
+        rates=np.array(rates),
+        ids=np.array(ids),
         duration_s=draw(st.sampled_from([1.0, 30.0])),
         seed=draw(st.integers(0, 100)),
     )
@@ -64,9 +71,7 @@ def test_the_requests_of_an_adapter_do_not_depend_on_the_others(workload: Worklo
     )
     for place, adapter in enumerate(kept):
         assert streams(fewer.requests, place) == streams(workload.requests, int(adapter))
-    np.testing.assert_array_equal(
-        fewer.requests.arrival_s, workload.requests.of(kept, workload.n_adapters).arrival_s
-    )
+    np.testing.assert_array_equal(fewer.requests.arrival_s, workload.requests.of(kept, workload.n_adapters).arrival_s)
 
 
 @given(workload=workloads(), data=st.data())
@@ -87,7 +92,7 @@ def test_replicas_share_out_the_requests(workload: Workload, cuts: list[float]) 
     everything = np.arange(workload.n_adapters)
     parts = [
         workload.requests_of(everything, np.tile([low, high], (workload.n_adapters, 1)))
-        for low, high in zip(edges[:-1], edges[1:], strict=True)
+        for low, high in pairwise(edges)
     ]
     together = sorted(
         (time, adapter) for part in parts for time, adapter in zip(part.arrival_s, part.adapter, strict=True)
@@ -99,6 +104,12 @@ def test_half_of_the_routing_draws_take_half_of_the_requests() -> None:
     workload = workload_from_groups([(4, 8, 2.0)], duration_s=1000.0)
     half = workload.requests_of(np.arange(4), np.tile([0.0, 0.5], (4, 1)))
     assert len(half) == pytest.approx(len(workload.requests) / 2, rel=0.05)
+
+
+def test_adapters_are_routed_independently() -> None:
+    workload = workload_from_groups([(2, 8, 1.0)])
+    one, other = (workload._routed(adapter, 1000, 0.0, 0.5) for adapter in (0, 1))
+    assert (one == other).mean() == pytest.approx(0.5, abs=0.1)
 
 
 @given(workload=workloads())
@@ -137,7 +148,7 @@ def test_arrivals_are_a_choice() -> None:
 
 def test_a_trace_is_replayed_as_it_is() -> None:
     trace = make_requests((0.5, 1, 10, 3), (1.5, 0, 20, 2), (2.0, 1, 5, 1))
-    workload = Workload(ranks=[8, 8], rates=[1.0, 2.0], duration_s=3.0, trace=trace)  # type: ignore[arg-type]
+    workload = Workload(ranks=np.array([8, 8]), rates=np.array([1.0, 2.0]), duration_s=3.0, trace=trace)
     assert workload.requests is trace
     mine = workload.requests_of(np.array([1]))
     assert (mine.arrival_s.tolist(), mine.adapter.tolist()) == ([0.5, 2.0], [0, 0])

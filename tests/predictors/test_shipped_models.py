@@ -1,0 +1,89 @@
+"""The shipped predictors against the twin that they were trained on, and the promises of their oracle."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from predictors import content_features, load_predictor
+from twin import Lengths, UserError, load_profile, shipped_profiles, simulate_requests, workload_from_groups
+
+PROFILES = shipped_profiles()
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_an_idle_gpu_serves_what_it_is_asked_for(name: str) -> None:
+    predictor = load_predictor(name)
+    content = content_features(np.full(8, 8), np.full(8, 0.01), 8, Lengths())[None]
+    offered = 8 * 0.01 * Lengths().mean_total_tokens
+    assert predictor.predict_throughput(content)[0] == pytest.approx(offered, rel=0.08)
+    assert predictor.predict_starvation(content)[0] < 0.1
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_an_overloaded_gpu_starves(name: str) -> None:
+    predictor = load_predictor(name)
+    content = content_features(np.full(64, 16), np.full(64, 3.2), 8, Lengths())[None]
+    assert predictor.predict_starvation(content)[0] > 0.9
+    assert predictor.distilled_starvation(content)[0] > 0.5
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_throughput_is_near_the_twins(name: str) -> None:
+    """Contents that no training set was drawn for, by hand: from idle to overloaded."""
+    profile, predictor = load_profile(name), load_predictor(name)
+    errors = []
+    for n_adapters, rank, rate, max_loras in (
+        (8, 8, 0.1, 8), (32, 16, 0.1, 16), (64, 16, 0.2, 32), (96, 32, 0.1, 96), (32, 8, 1.6, 32), (128, 16, 0.05, 8),
+    ):  # fmt: skip
+        workload = workload_from_groups([(n_adapters, rank, rate)], duration_s=1800.0, seed=5)
+        result = simulate_requests(workload.requests, workload.ranks, profile, max_loras, duration_s=1800.0)
+        content = content_features(workload.ranks, workload.rates, max_loras, workload.lengths)[None]
+        predicted = predictor.predict_throughput(content)[0]
+        errors.append(abs(predicted - result.throughput) / (predicted + result.throughput))
+    assert np.mean(errors) < 0.05
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_slots_that_do_not_fit_are_refused(name: str) -> None:
+    profile, predictor = load_profile(name), load_predictor(name)
+    too_many = profile.largest_max_loras(32) + 64
+    content = content_features(np.full(too_many, 32), np.full(too_many, 1e-4), too_many, Lengths())[None]
+    assert predictor.predict_starvation(content)[0] == 1.0
+
+
+@given(
+    order=st.permutations(range(12)),
+    rates=st.lists(st.floats(0.003, 3.0), min_size=12, max_size=12),
+)
+def test_the_order_of_the_adapters_is_nothing(order: list[int], rates: list[float]) -> None:
+    ranks, all_rates = np.array([8, 16, 32] * 4), np.array(rates)
+    straight = content_features(ranks, all_rates, 8, Lengths())
+    shuffled = content_features(ranks[order], all_rates[order], 8, Lengths())
+    np.testing.assert_allclose(straight, shuffled, rtol=1e-9)
+
+
+@given(
+    counts=st.tuples(st.integers(1, 40), st.integers(0, 40), st.integers(0, 20)),
+    rate=st.floats(0.003, 1.0),
+    max_loras=st.sampled_from([4, 8, 16, 32, 64]),
+    extra_rank=st.sampled_from([8, 16, 32]),
+)
+def test_one_more_adapter_never_makes_a_gpu_safer(
+    counts: tuple[int, int, int], rate: float, max_loras: int, extra_rank: int
+) -> None:
+    """Acceptance is monotone: a subset of an accepted content is accepted."""
+    predictor = load_predictor(PROFILES[0])
+    ranks = np.repeat([8, 16, 32], counts)
+    less = content_features(ranks, np.full(len(ranks), rate), max_loras, Lengths())[None]
+    more_ranks = np.append(ranks, extra_rank)
+    more = content_features(more_ranks, np.full(len(more_ranks), rate), max_loras, Lengths())[None]
+    assert predictor.predict_starvation(more)[0] >= predictor.predict_starvation(less)[0] - 1e-9
+    assert predictor.distilled_starvation(more)[0] >= predictor.distilled_starvation(less)[0] - 1e-9
+
+
+def test_a_name_that_is_not_shipped_is_told() -> None:
+    with pytest.raises(UserError, match="no"):
+        load_predictor("gpt/tpu")
