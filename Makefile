@@ -49,7 +49,8 @@ models: $(READY) ## train the predictors in predictors/models on the twin
 	$(RUN) bench.train $(ARGS)
 
 benchmarks: $(READY) ## measure the speed of kernels and solvers
-	$(RUN) pytest tests/benchmarks --benchmark-enable --benchmark-only $(ARGS)
+	@mkdir -p results/runs
+	$(RUN) pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-json=results/runs/benchmarks.json $(ARGS)
 
 conformance: $(READY_VLLM) ## compare the twin with real vLLM (CPU build, its own environment)
 	@# vLLM and torch warn about themselves, which is no error of ours.

@@ -27,8 +27,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench.cli import command
 from predictors.design import Content, content_generator, draw_boundary_content, draw_content, draw_requests
+from predictors.errors import LabelledContents
 from predictors.features import FEATURE_NAMES
-from predictors.fit import LabelledContents, fit_boundary_model
+from predictors.fit import fit_boundary_model
 from predictors.meanfield import profile_table
 from twin import ServingProfile, UserError, load_profile, simulate_requests
 from twin.profile import parse_profile
@@ -196,6 +197,7 @@ def labelled(table: pa.Table) -> LabelledContents:
         table["throughput"].to_numpy(),
         table["offered_throughput"].to_numpy(),
         table["starved"].to_numpy(),
+        np.array(table["part"].to_pylist()) == BOUNDARY,
     )
 
 

@@ -8,7 +8,7 @@ folder has them.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,7 @@ class FidelityConfig:
     summary: str = "results/fidelity/summary.csv"
     picture: str = "results/fidelity/fidelity.png"
     seed: int = 0
+    noise_seeds: int = 1
     threads: int = 1
 
 
@@ -69,6 +70,8 @@ def main(config: FidelityConfig) -> None:
     draw(rows, left_out, picture)
     errors = int((rows.measured_memory_error != rows.simulated_memory_error).sum())
     console.print(f"memory error: predicted as measured in {len(rows) - errors} of {len(rows)} runs")
+    if config.noise_seeds > 0:
+        console.print(noise_table(runs, profiles, rows, config, console))
     hour_s = rows.loc[~rows.simulated_memory_error, "wall_s"]
     console.print(
         f"wall time per simulated run (one GPU hour): mean {hour_s.mean() * 1000:.0f} ms, largest "
@@ -139,6 +142,38 @@ def replay_row(row: pd.Series, profile: ServingProfile, seed: int) -> dict[str, 
         "port_exhaustion": bool(row.port_exhaustion),
         "wall_s": wall_s,
     }
+
+
+def noise_table(
+    runs: pd.DataFrame,
+    profiles: dict[str, ServingProfile],
+    rows: pd.DataFrame,
+    config: FidelityConfig,
+    console: Console,
+) -> Table:
+    """Differences between simulations of the same runs with other draws: the floor under every error.
+
+    The runs' own arrivals and lengths are not known, so even a perfect twin would differ from them by as much as two of
+    its own simulations differ.
+    """
+    mine = runs[~runs.port_exhaustion & ~runs.memory_error]
+    first = rows.set_index("run_id").loc[mine.run_id].reset_index()
+    others = [
+        replay_runs(mine, profiles, replace(config, seed=config.seed + number), console)
+        for number in range(1, config.noise_seeds + 1)
+    ]
+    table = Table(title=f"Noise: the twin against itself with {config.noise_seeds} other seed(s), SMAPE in %")
+    for heading in ("model", "runs", "throughput", "ITL", "TTFT", "equal starvation verdicts"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for model in sorted(mine.model.unique()):
+        chosen = (first.model == model).to_numpy()
+        cells = []
+        for column in ("simulated_throughput", "simulated_itl_ms", "simulated_ttft_ms"):
+            errors = [smape(other[column][chosen], first[column][chosen]) for other in others]
+            cells.append(f"{np.mean(errors):.2f}")
+        equal = np.mean([(other.simulated_starved == first.simulated_starved)[chosen].mean() for other in others])
+        table.add_row(model, str(int(chosen.sum())), *cells, f"{equal * 100:.1f} %")
+    return table
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

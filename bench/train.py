@@ -54,6 +54,7 @@ class TrainConfig:
     learning_rate: float = MISSING
     distilled_leaves: int = MISSING
     distillation_points: int = MISSING
+    distillation_attempts: int = MISSING
     folds: int = MISSING
     test_share: float = MISSING
     risk: float = MISSING
@@ -136,11 +137,14 @@ def report(predictor: Predictor) -> Table:
     """The errors on contents left out of the training, for people."""
     card = predictor.card
     table = Table(title=f"{predictor.profile_name}: {card['test']} contents left out of {card['points']}")
+    table.add_column("contents")
     table.add_column("model")
     for _, title in FIGURES:
         table.add_column(title, justify="right")
-    for name, figures in card["test_errors"].items():
-        table.add_row(name, *(f"{figures[key]:.3f}" if "f1" in key else f"{figures[key]:.2f}" for key, _ in FIGURES))
+    for part, models in card["test_errors"].items():
+        for name, figures in models.items():
+            shown = (f"{figures[key]:.3f}" if "f1" in key else f"{figures[key]:.2f}" for key, _ in FIGURES)
+            table.add_row(part, name, *shown)
     return table
 
 
@@ -163,14 +167,15 @@ def card_lines(predictor: Predictor) -> str:
 def write_regions(predictor: Predictor, folder: Path) -> Path:
     """Write the errors by region as CSV."""
     rows = []
-    whole: dict[str, Any] = {"input": "all", "points": predictor.card["test"], **predictor.card["test_errors"]}
-    for region in [whole, *predictor.card["regions"]]:
+    card = predictor.card
+    parts = [{"input": f"all {part}", **errors} for part, errors in card["test_errors"].items()]
+    for region in [*parts, *card["regions"]]:
         for model in ("full", "distilled"):
             figures = {key: round(region[model][key], 4) for key, _ in FIGURES}
             rows.append(
                 {
                     "profile": predictor.profile_name, "model": model, "input": region["input"],
-                    "above": region.get("above"), "up_to": region.get("up_to"), "points": region["points"], **figures,
+                    "above": region.get("above"), "up_to": region.get("up_to"), "points": region.get("points"), **figures,
                 }
             )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)

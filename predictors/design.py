@@ -134,9 +134,7 @@ def _draw_count(generator: np.random.Generator, max_loras: int) -> int:
     return int(np.clip(round(count), 1, MOST_ADAPTERS))
 
 
-def _draw_ranks(
-    generator: np.random.Generator, known: NDArray[np.int64], n_adapters: int
-) -> NDArray[np.int64]:
+def _draw_ranks(generator: np.random.Generator, known: NDArray[np.int64], n_adapters: int) -> NDArray[np.int64]:
     """Ranks with at least one adapter of the largest."""
     if generator.random() < 0.5:
         return np.full(n_adapters, known[-1])
@@ -160,7 +158,8 @@ def _draw_rates(generator: np.random.Generator, n_adapters: int) -> NDArray[np.f
         rates = np.exp(generator.uniform(low, high) + spread * generator.standard_normal(n_adapters))
     else:
         rates = np.arange(1, n_adapters + 1) ** -generator.uniform(0.3, 1.5) * np.exp(generator.uniform(low, high))
-    return np.clip(rates, *RATE_RANGE)
+    clipped: NDArray[np.float64] = np.clip(rates, *RATE_RANGE)
+    return clipped
 
 
 def draw_lengths(generator: np.random.Generator, profile: ServingProfile) -> Lengths:
@@ -204,14 +203,13 @@ def draw_boundary_content(
     aim = generator.uniform(0.02, 0.98)
     stats = length_stats(content.lengths)
     scales = np.exp(np.linspace(-1.5, 1.0, 51) + 0.05 * generator.random())
-    for _ in range(2):
-        rates = np.clip(content.rates * scales[:, None], *RATE_RANGE)
-        rows = np.stack(
-            [content_features(content.ranks, row, content.max_loras, stats, content.window_s) for row in rates]
-        )
-        best = int(np.argmin(np.abs(starvation(rows) - aim)))
-        scales = scales[best] * np.exp(np.linspace(-0.05, 0.05, 21))
-    rates = rates[best]
+    for spread in (0.0, 0.05):
+        # Once coarsely over all scales, then finely about the best.
+        fine = np.outer(scales, np.exp(np.linspace(-spread, spread, 21 if spread else 1))).ravel()
+        scaled = np.clip(content.rates * fine[:, None], *RATE_RANGE)
+        rows = [content_features(content.ranks, row, content.max_loras, stats, content.window_s) for row in scaled]
+        scales = fine[[int(np.argmin(np.abs(starvation(np.stack(rows)) - aim)))]]
+    rates = np.clip(content.rates * scales[0], *RATE_RANGE)
     return replace(content, rates=rates, window_s=min(content.window_s, longest_window_s(rates)))
 
 

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numba import njit
 
-from twin import UserError
+from twin import Lengths, UserError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from twin import Lengths, Requests
+    from twin import Requests
 
 #: Adapters are counted per class: the smallest of these that is not below their rank.
 RANK_CLASSES = (8, 16, 32, 64, 128, 256)
@@ -118,7 +118,7 @@ def length_stats(lengths: Lengths | Requests | LengthStats) -> LengthStats:
     """
     if isinstance(lengths, LengthStats):
         return lengths
-    if not hasattr(lengths, "prompt_tokens"):
+    if isinstance(lengths, Lengths):
         return _stats_of_lengths(lengths)
     if not len(lengths):
         raise UserError("requests: an empty trace has no request lengths to learn from")
@@ -126,9 +126,7 @@ def length_stats(lengths: Lengths | Requests | LengthStats) -> LengthStats:
 
 
 @njit(cache=True, nogil=True)
-def fill_contributions(
-    rank_class: NDArray[np.int64], rates: NDArray[np.float64], rows: NDArray[np.float64]
-) -> None:
+def fill_contributions(rank_class: NDArray[np.int64], rates: NDArray[np.float64], rows: NDArray[np.float64]) -> None:
     """Fill in the rows that adapters add to a content vector.
 
     Parameters

@@ -14,13 +14,14 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 from sklearn.isotonic import IsotonicRegression
-from sklearn.metrics import f1_score
 from sklearn.model_selection import KFold
 from sklearn.tree import DecisionTreeRegressor
 
 from predictors.design import content_generator, draw_content
+from predictors.errors import LabelledContents, errors_by_region, evaluate, safe_threshold, take
 from predictors.meanfield import INPUT_NAMES, LOAD_INPUT, MONOTONE, SERVABLE_INPUT, profile_table
 from predictors.model import RANGE_NAMES, Predictor, inputs_of, range_values
+from predictors.monotone_tree import fit_monotone_tree
 from predictors.trees import Forest, forest_from_nodes
 from twin import UserError
 
@@ -62,6 +63,8 @@ class TrainingOptions:
         Most leaves of a distilled tree.
     distillation_points : int
         Unlabelled contents that a distilled tree is fitted to, beside the labelled ones.
+    distillation_attempts : int
+        Trees that the distilled tree of starvation is chosen among.
     folds : int
         Of the cross-validation.
     test_share : float
@@ -78,7 +81,8 @@ class TrainingOptions:
     boosting_leaves: int = 31
     learning_rate: float = 0.08
     distilled_leaves: int = 256
-    distillation_points: int = 30_000
+    distillation_points: int = 20_000
+    distillation_attempts: int = 24
     folds: int = 4
     test_share: float = 0.2
     risk: float = 0.01
@@ -91,45 +95,17 @@ class TrainingOptions:
         for key in ("risk", "test_share", "learning_rate"):
             if not 0 < getattr(self, key) < 1:
                 raise UserError(f"{key}={getattr(self, key)} must be between 0 and 1")
-        for key in ("trees", "forest_leaves", "boosting_rounds", "boosting_leaves", "distilled_leaves", "folds"):
-            if getattr(self, key) < 2 - (key in ("trees", "boosting_rounds")):
+        for key in (
+            "trees",
+            "forest_leaves",
+            "boosting_rounds",
+            "boosting_leaves",
+            "distilled_leaves",
+            "distillation_attempts",
+            "folds",
+        ):
+            if getattr(self, key) < 2 - (key in ("trees", "boosting_rounds", "distillation_attempts")):
                 raise UserError(f"{key}={getattr(self, key)} is too small")
-
-
-@dataclass(frozen=True)
-class LabelledContents:
-    """What the twin says of a sample of contents.
-
-    Attributes
-    ----------
-    contents : array of shape (n, N_FEATURES)
-    throughput, offered : arrays of shape (n,)
-        Tokens per second.
-    starved : array of shape (n,), bool
-    """
-
-    contents: NDArray[np.float64]
-    throughput: NDArray[np.float64]
-    offered: NDArray[np.float64]
-    starved: NDArray[np.bool_]
-
-
-def smape(predicted: NDArray[np.float64], true: NDArray[np.float64]) -> float:
-    """Symmetric mean absolute percentage error without the factor 2: mean of |p - t| / (|p| + |t|), times 100."""
-    total = np.abs(predicted) + np.abs(true)
-    error = np.divide(np.abs(predicted - true), total, out=np.zeros_like(total), where=total > 0)
-    return float(error.mean() * 100)
-
-
-def missed_starvation(probability: NDArray[np.float64], starved: NDArray[np.bool_], threshold: float) -> float:
-    """Share of the starved contents that are accepted, because their probability is below the threshold."""
-    return float((probability[starved] < threshold).mean()) if starved.any() else 0.0
-
-
-def safe_threshold(probability: NDArray[np.float64], starved: NDArray[np.bool_], risk: float) -> float:
-    """The largest threshold that misses at most the share `risk` of the starved contents."""
-    worst = np.sort(probability[starved])
-    return float(worst[int(risk * len(worst))]) if len(worst) else 0.5
 
 
 def fit_predictor(
@@ -190,11 +166,9 @@ def fit_predictor(
     extra = _unlabelled_inputs(profile, options)
     D = np.concatenate([X, extra])
     soft = np.interp(starvation.values(D), *calibration)
-    throughput_tree = _distil(D, throughput.values(D), options, None, monotone=False)
-    # Where the decision is certain a leaf more or less does not matter.
+    throughput_tree = _distil_throughput(D, throughput.values(D), options)
+    starvation_tree = _distil_starvation(D, soft, options)
     threshold = thresholds[f"{options.risk:g}"]
-    undecided = 0.05 + np.minimum(soft / threshold, (1 - soft) / (1 - threshold))
-    starvation_tree = _distil(D, soft, options, undecided, monotone=True)
     distilled = {
         f"{risk:g}": safe_threshold(starvation_tree.values(X), starved[train], risk) for risk in (*RISKS, options.risk)
     }
@@ -226,8 +200,11 @@ def fit_predictor(
         },
         size={name: [getattr(predictor, name).n_trees, getattr(predictor, name).n_leaves]
               for name in ("throughput", "starvation", "throughput_tree", "starvation_tree")},
-        test_errors=evaluate(predictor, take(data, test)),
-        regions=errors_by_region(predictor, take(data, test)),
+        test_errors={
+            "designed": evaluate(predictor, take(data, test[~data.boundary[test]])),
+            "boundary": evaluate(predictor, take(data, test[data.boundary[test]])),
+        },
+        regions=errors_by_region(predictor, take(data, test[~data.boundary[test]])),
     )  # fmt: skip
     return predictor
 
@@ -248,73 +225,6 @@ def fit_boundary_model(
         return np.asarray(expit(score))
 
     return probability
-
-
-def take(data: LabelledContents, rows: NDArray[np.int64]) -> LabelledContents:
-    """Some rows of labelled contents."""
-    return LabelledContents(data.contents[rows], data.throughput[rows], data.offered[rows], data.starved[rows])
-
-
-def evaluate(predictor: Predictor, data: LabelledContents) -> dict[str, dict[str, float]]:
-    """Errors of the full and of the distilled models on labelled contents.
-
-    Returns
-    -------
-    dict
-        For `full` and `distilled`: throughput SMAPE (without the factor 2, in %), starvation macro-F1 at probability
-        1/2 and at the safe threshold, missed starvation and needlessly refused contents (in %) at the latter.
-    """
-    figures = {}
-    for name, throughput, probability, threshold in (
-        ("full", predictor.predict_throughput, predictor.predict_starvation, predictor.starvation_threshold),
-        ("distilled", predictor.distilled_throughput, predictor.distilled_starvation, predictor.distilled_threshold),
-    ):
-        chance = probability(data.contents)
-        refused = chance >= threshold
-        served = ~data.starved
-        figures[name] = {
-            "throughput_smape": smape(throughput(data.contents), data.throughput),
-            "starvation_macro_f1": _macro_f1(data.starved, chance >= 0.5),
-            "safe_macro_f1": _macro_f1(data.starved, refused),
-            "missed_starvation": 100 * missed_starvation(chance, data.starved, threshold),
-            "needless_refusals": 100 * float(refused[served].mean()) if served.any() else 0.0,
-        }
-    return figures
-
-
-def errors_by_region(predictor: Predictor, data: LabelledContents) -> list[dict[str, Any]]:
-    """`evaluate` in slices of the sample: by estimated load, adapters per slot, `max_loras`, adapters, window."""
-    inputs, _ = inputs_of((predictor.table, predictor.flags), data.contents)
-    rows = []
-    for name, edges in (
-        ("load", (0, 0.5, 0.9, 1.1, 1.5, np.inf)),
-        ("adapters_per_slot", (0, 0.999, 1.001, 2, 8, np.inf)),
-        ("max_loras", (0, 8, 32, 128, np.inf)),
-        ("adapters", (0, 32, 128, 384, np.inf)),
-        ("window_s", (0, 700, 2000, np.inf)),
-    ):
-        value = inputs[:, INPUT_NAMES.index(name)]
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
-            inside = np.flatnonzero((value > low) & (value <= high))
-            if len(inside):
-                part = take(data, inside)
-                errors = evaluate(predictor, part)
-                rows.append(
-                    {
-                        "input": name,
-                        "above": float(low),
-                        "up_to": None if np.isinf(high) else float(high),
-                        "points": len(inside),
-                        "starved": 100 * float(part.starved.mean()),
-                        "full": errors["full"],
-                        "distilled": errors["distilled"],
-                    }
-                )
-    return rows
-
-
-def _macro_f1(true: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
-    return float(f1_score(true, predicted, average="macro", labels=sorted({*np.unique(true), *np.unique(predicted)})))
 
 
 def _regressor(family: str, options: TrainingOptions) -> Any:  # noqa: ANN401  # scikit-learn has no types
@@ -398,7 +308,7 @@ def export(model: Any) -> Forest:  # noqa: ANN401
     """
     if hasattr(model, "_predictors"):
         base = float(np.ravel(model._baseline_prediction)[0])  # noqa: SLF001  # scikit-learn has no public way to the trees
-        trees = []
+        trees: list[dict[str, NDArray[Any]]] = []
         for (predictor,) in model._predictors:  # noqa: SLF001
             nodes = predictor.nodes
             trees.append(
@@ -438,21 +348,29 @@ def _calibrate(scores: NDArray[np.float64], starved: NDArray[np.bool_]) -> NDArr
     return np.stack([x, (1 - CALIBRATION_SLOPE) * isotonic.predict(x) + CALIBRATION_SLOPE * slope])
 
 
-def _distil(
-    X: NDArray[np.float32],
-    values: NDArray[np.float64],
-    options: TrainingOptions,
-    weight: NDArray[np.float64] | None,
-    *,
-    monotone: bool,
-) -> Forest:
-    tree = DecisionTreeRegressor(
-        max_leaf_nodes=options.distilled_leaves,
-        min_samples_leaf=5,
-        monotonic_cst=list(MONOTONE) if monotone else None,
-        random_state=options.seed,
-    )
-    return export(tree.fit(X, values, sample_weight=weight))
+def _distil_throughput(X: NDArray[np.float32], values: NDArray[np.float64], options: TrainingOptions) -> Forest:
+    tree = DecisionTreeRegressor(max_leaf_nodes=options.distilled_leaves, min_samples_leaf=5, random_state=options.seed)
+    return export(tree.fit(X, values))
+
+
+def _distil_starvation(X: NDArray[np.float32], soft: NDArray[np.float64], options: TrainingOptions) -> Forest:
+    """The best of several monotone trees.
+
+    A tree is grown greedily, and an early split on the wrong input cannot be mended under monotone constraints: so trees
+    are grown without some inputs, drawn at random, and the one closest to the full model on other contents is taken.
+    """
+    generator = np.random.default_rng(options.seed)
+    fifth = generator.random(len(X)) < 0.2
+    best, least = None, np.inf
+    for attempt in range(options.distillation_attempts):
+        visible = X.copy()
+        if attempt:
+            visible[:, generator.random(X.shape[1]) < generator.uniform(0.1, 0.5)] = 0.0
+        tree = fit_monotone_tree(visible[~fifth], soft[~fifth], None, MONOTONE, options.distilled_leaves)
+        error = float(((tree.values(visible[fifth]) - soft[fifth]) ** 2).mean())
+        if error < least:
+            best, least = visible, error
+    return fit_monotone_tree(X if best is None else best, soft, None, MONOTONE, options.distilled_leaves)
 
 
 def _unlabelled_inputs(profile: ServingProfile, options: TrainingOptions) -> NDArray[np.float32]:
@@ -465,4 +383,5 @@ def _unlabelled_inputs(profile: ServingProfile, options: TrainingOptions) -> NDA
     if not contents:
         return np.empty((0, len(INPUT_NAMES)), np.float32)
     inputs, state = inputs_of(table, np.stack(contents))
-    return inputs[state == 0]
+    usable: NDArray[np.float32] = inputs[state == 0]
+    return usable

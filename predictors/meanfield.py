@@ -40,7 +40,6 @@ from predictors.features import (
     SERVICE_TIMES_S,
     WINDOW,
 )
-
 from twin.engine import (
     PER_ADAPTER,
     PER_EAGER_STEP,
@@ -137,12 +136,12 @@ def expected_active(content: NDArray[np.float64], service_s: float) -> float:
     """Expected distinct adapters with a request in service for a mean time in service, interpolated."""
     relative = service_s / FIRST_SERVICE_S
     if relative <= 1.0:
-        return content[ACTIVE] * relative
+        return float(content[ACTIVE] * relative)
     place = int(2.0 * math.log2(relative))
     if place >= N_SERVICE_TIMES - 1:
-        return content[ACTIVE + N_SERVICE_TIMES - 1]
+        return float(content[ACTIVE + N_SERVICE_TIMES - 1])
     share = (service_s - SERVICE_TIMES_S[place]) / (SERVICE_TIMES_S[place + 1] - SERVICE_TIMES_S[place])
-    return content[ACTIVE + place] * (1.0 - share) + content[ACTIVE + place + 1] * share
+    return float(content[ACTIVE + place] * (1.0 - share) + content[ACTIVE + place + 1] * share)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -152,7 +151,7 @@ def load_rate(content: NDArray[np.float64], max_loras: int) -> float:
     for place in range(N_SERVICE_TIMES):
         active = content[ACTIVE + place]
         if active > max_loras:
-            return (active - before) / (SERVICE_TIMES_S[place] - before_s)
+            return float((active - before) / (SERVICE_TIMES_S[place] - before_s))
         before, before_s = active, SERVICE_TIMES_S[place]
     return 0.0
 
@@ -181,7 +180,7 @@ def slot_wait(content: NDArray[np.float64], max_loras: int, service_s: float) ->
 
 
 @njit(cache=True, nogil=True)
-def settle(
+def settle(  # noqa: C901  # one pass over the grid
     content: NDArray[np.float64],
     row: NDArray[np.float64],
     flags: NDArray[np.float64],
@@ -238,7 +237,7 @@ def settle(
         )
         active = min(max_loras, content[ACTIVE + place])
         # No more loads than adapters that come back, and a slot changes hands once in a service at most.
-        loaded = min(min(loads, starts) * step, max_loras / output)
+        loaded = min(loads * step, starts * step, max_loras / output)
         per_load = row[LOAD] + row[PER_LOAD] + row[PER_LOAD_ADAPTER] * active
         spare = step - constant - row[PER_ADAPTER] * active - per_load * loaded
         each = per_request + row[PER_TOKEN_ADAPTER] * tokens * active
@@ -272,7 +271,7 @@ def settle(
 
 
 @njit(cache=True, nogil=True)
-def model_inputs(  # noqa: PLR0915  # one formula after the other
+def model_inputs(  # one formula after the other
     content: NDArray[np.float64],
     table: NDArray[np.float64],
     flags: NDArray[np.float64],
@@ -302,9 +301,7 @@ def model_inputs(  # noqa: PLR0915  # one formula after the other
             top = place
     rate = content[RATE]
     max_loras = int(content[MAX_LORAS])
-    if top >= 0 and (
-        max_loras < 1 or max_loras >= table.shape[1] or table[top, max_loras, KV_TOKENS] <= 0.0
-    ):
+    if top >= 0 and (max_loras < 1 or max_loras >= table.shape[1] or table[top, max_loras, KV_TOKENS] <= 0.0):
         return 2
     if top < 0 or rate <= 1e-12:
         return 1
@@ -319,7 +316,7 @@ def model_inputs(  # noqa: PLR0915  # one formula after the other
     largest = math.inf
     for place in range(min(top, int(flags[FIRST_CLASS])), top + 1):
         row = table[place, max_loras]
-        batch = max(1.0, min(min(flags[MAX_SEQS], budget_batch), row[KV_TOKENS] / held))
+        batch = max(1.0, min(flags[MAX_SEQS], budget_batch, row[KV_TOKENS] / held))
         at_rank, full_at_rank, step = settle(content, row, flags, batch, loads)
         load = max(load, at_rank)
         full = max(full, full_at_rank)
@@ -372,4 +369,4 @@ def model_inputs_batch(
 @njit(cache=True, nogil=True, inline="always")
 def estimated_share(inputs: NDArray[np.float32]) -> float:
     """Throughput over offered throughput as the estimate has it, before the trees correct it."""
-    return inputs[SERVABLE_INPUT] / max(1.0, inputs[LOAD_INPUT])
+    return float(inputs[SERVABLE_INPUT] / max(1.0, inputs[LOAD_INPUT]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import zipfile
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
@@ -38,12 +37,12 @@ def interpolate(value: float, xs: NDArray[np.float64], ys: NDArray[np.float64]) 
     """Piecewise linear function through (xs, ys), constant outside; `xs` ascends."""
     last = len(xs) - 1
     if value <= xs[0]:
-        return ys[0]
+        return float(ys[0])
     if value >= xs[last]:
-        return ys[last]
+        return float(ys[last])
     right = np.searchsorted(xs, value)
     share = (value - xs[right - 1]) / (xs[right] - xs[right - 1])
-    return ys[right - 1] + share * (ys[right] - ys[right - 1])
+    return float(ys[right - 1] + share * (ys[right] - ys[right - 1]))
 
 
 @njit(cache=True, nogil=True)
@@ -62,7 +61,7 @@ def throughput_of(  # noqa: PLR0913  # the arrays of a table and of a forest
         return 0.0
     offered = content[content_places.RATE] * (content[content_places.PROMPT] + content[content_places.REQUESTED])
     correction = math.exp(forest_value(inputs, roots, feature, threshold, right))
-    return offered * min(1.0, estimated_share(inputs) * correction)
+    return float(offered * min(1.0, estimated_share(inputs) * correction))
 
 
 @njit(cache=True, nogil=True)
@@ -270,7 +269,7 @@ class Predictor:
         temporary = path.with_name(path.name + ".tmp")
         with temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # its stub takes the keywords for allow_pickle
-        os.replace(temporary, path)
+        temporary.replace(path)
 
 
 UNCALIBRATED = np.array([0.0, 1.0])
@@ -288,9 +287,9 @@ def range_values(contents: NDArray[np.float64]) -> NDArray[np.float64]:
     )
 
 
-def inputs_of(predictor_table: tuple[NDArray[np.float64], NDArray[np.float64]], contents: ArrayLike) -> tuple[
-    NDArray[np.float32], NDArray[np.int64]
-]:
+def inputs_of(
+    predictor_table: tuple[NDArray[np.float64], NDArray[np.float64]], contents: ArrayLike
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """What the trees split on, shape (n, N_INPUTS), and the state that `model_inputs` returns, shape (n,)."""
     rows = _rows(contents)
     inputs = np.zeros((len(rows), N_INPUTS), np.float32)
@@ -345,13 +344,7 @@ def _read(path: Path, modified: int) -> Predictor:  # noqa: ARG001  # a file tha
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(arrays["header"].tobytes())
-        version = header["schema_version"]
-        known = version == SCHEMA_VERSION and header["inputs"] == list(INPUT_NAMES)
-        if not known or header["contents"] != list(FEATURE_NAMES):
-            raise UserError(
-                f"{path}: a predictor of another release (schema_version={version}, this release reads "
-                f"{SCHEMA_VERSION}); train it again with python -m bench.train"
-            )
+        _check_release(path, header)
         return Predictor(
             profile=parse_profile(json.dumps(header["profile"]), str(path)),
             calibration=_calibration(arrays["calibration"]),
@@ -364,6 +357,16 @@ def _read(path: Path, modified: int) -> Predictor:  # noqa: ARG001  # a file tha
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a predictor file ({error})") from None
+
+
+def _check_release(path: Path, header: dict[str, Any]) -> None:
+    here = {"schema_version": SCHEMA_VERSION, "inputs": list(INPUT_NAMES), "contents": list(FEATURE_NAMES)}
+    differing = [key for key, value in here.items() if header[key] != value]
+    if differing:
+        raise UserError(
+            f"{path}: a predictor of another release (its {' and '.join(differing)} differ); "
+            "train it again with python -m bench.train"
+        )
 
 
 def _calibration(table: NDArray[np.float64]) -> NDArray[np.float64]:

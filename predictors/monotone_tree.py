@@ -37,7 +37,7 @@ def _below(
 
 
 @njit(cache=True, nogil=True)
-def _bounds(
+def _bounds(  # noqa: PLR0913  # a box, and the leaves as arrays
     low: NDArray[np.int64],
     high: NDArray[np.int64],
     skip: int,
@@ -60,7 +60,7 @@ def _bounds(
 
 
 @njit(cache=True, nogil=True)
-def _best_split(  # noqa: PLR0913
+def _best_split(  # noqa: C901, PLR0913  # one search; the data and the leaves as arrays
     rows: NDArray[np.int64],
     bins: NDArray[np.int64],
     target: NDArray[np.float64],
@@ -134,7 +134,7 @@ def _best_split(  # noqa: PLR0913
 
 
 @njit(cache=True, nogil=True)
-def _grow(
+def _grow(  # noqa: PLR0913  # the data and the result as arrays
     bins: NDArray[np.int64],
     target: NDArray[np.float64],
     weight: NDArray[np.float64],

@@ -30,7 +30,7 @@ def tree_value(
     node = root
     while feature[node] >= 0:
         node = node + 1 if inputs[feature[node]] <= threshold[node] else right[node]
-    return threshold[node]
+    return float(threshold[node])
 
 
 @njit(cache=True, nogil=True)
@@ -152,7 +152,10 @@ def forest_from_nodes(trees: Sequence[dict[str, NDArray[Any]]]) -> Forest:
         Each with `feature` (-1 in a leaf), `threshold`, `left`, `right`, `value`, arrays of shape (n_nodes,);
         node 0 is the root.
     """
-    roots, features, thresholds, rights = [], [], [], []
+    roots: list[int] = []
+    features: list[int] = []
+    thresholds: list[np.float32] = []
+    rights: list[int] = []
     for nodes in trees:
         roots.append(len(features))
         cuts = _round_down(np.asarray(nodes["threshold"], np.float64))

@@ -103,6 +103,16 @@ def longest_prefix(
     count, max_loras : int
         0, 0 if no prefix was accepted.
     """
+    best, slots = _longest(order, oracle, hint, deadline, past_cut_off=True)
+    if not best:
+        # Larger contents were cut off and none that is accepted lies above them: look below.
+        best, slots = _longest(order, oracle, hint, deadline, past_cut_off=False)
+    return best, slots
+
+
+def _longest(
+    order: NDArray[np.int64], oracle: Oracle, hint: int | None, deadline: Deadline | None, *, past_cut_off: bool
+) -> tuple[int, int]:
     best, slots = 0, hint
     low, high, count = 0, len(order) + 1, min(8, len(order))
     while low + 1 < high:
@@ -112,7 +122,7 @@ def longest_prefix(
         found = oracle.find_max_loras(content, slots)
         if found is not None:
             best, slots, low = count, found, count
-        elif oracle.is_cut_off(content, slots):
+        elif past_cut_off and oracle.is_cut_off(content, slots):
             low = count
         else:
             high = count

@@ -96,6 +96,7 @@ def test_fidelity_is_near_perfect_where_the_twin_made_the_runs(
     printed = capsys.readouterr().out
     assert "memory error: predicted as measured in 16 of 16 runs" in printed
     assert "seed 0" in printed
+    assert "Noise" in printed
 
 
 @pytest.mark.parametrize(
