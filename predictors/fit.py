@@ -366,11 +366,11 @@ def _distil_starvation(X: NDArray[np.float32], soft: NDArray[np.float64], option
         visible = X.copy()
         if attempt:
             visible[:, generator.random(X.shape[1]) < generator.uniform(0.1, 0.5)] = 0.0
-        tree = fit_monotone_tree(visible[~fifth], soft[~fifth], None, MONOTONE, options.distilled_leaves)
+        tree = fit_monotone_tree(visible[~fifth], soft[~fifth], MONOTONE, options.distilled_leaves)
         error = float(((tree.values(visible[fifth]) - soft[fifth]) ** 2).mean())
         if error < least:
             best, least = visible, error
-    return fit_monotone_tree(X if best is None else best, soft, None, MONOTONE, options.distilled_leaves)
+    return fit_monotone_tree(X if best is None else best, soft, MONOTONE, options.distilled_leaves)
 
 
 def _unlabelled_inputs(profile: ServingProfile, options: TrainingOptions) -> NDArray[np.float32]:

@@ -64,7 +64,6 @@ def _best_split(  # noqa: C901, PLR0913  # one search; the data and the leaves a
     rows: NDArray[np.int64],
     bins: NDArray[np.int64],
     target: NDArray[np.float64],
-    weight: NDArray[np.float64],
     leaf: int,
     n_leaves: int,
     lows: NDArray[np.int64],
@@ -79,33 +78,28 @@ def _best_split(  # noqa: C901, PLR0913  # one search; the data and the leaves a
     own = values[leaf]
     low, high = lows[leaf].copy(), highs[leaf].copy()
     least, most = _bounds(low, high, leaf, n_leaves, lows, highs, values, signs)
-    sums = np.empty((N_BINS, 3))
-    total_w, total_y = 0.0, 0.0
+    sums = np.empty((N_BINS, 2))
+    total_n, total_y = float(len(rows)), 0.0
     for row in rows:
-        total_w += weight[row]
-        total_y += weight[row] * target[row]
+        total_y += target[row]
     for j in range(n_inputs):
         sums[:] = 0.0
         for row in rows:
             place = bins[row, j]
-            sums[place, 0] += weight[row]
-            sums[place, 1] += weight[row] * target[row]
-            sums[place, 2] += 1.0
-        left_w, left_y, left_n = 0.0, 0.0, 0.0
+            sums[place, 0] += 1.0
+            sums[place, 1] += target[row]
+        left_n, left_y = 0.0, 0.0
         for cut in range(low[j], high[j] - 1):
-            left_w += sums[cut, 0]
+            left_n += sums[cut, 0]
             left_y += sums[cut, 1]
-            left_n += sums[cut, 2]
-            if left_n < min_rows or sums[cut, 2] == 0.0:
+            if left_n < min_rows or sums[cut, 0] == 0.0:
                 continue
-            if len(rows) - left_n < min_rows:
+            right_n, right_y = total_n - left_n, total_y - left_y
+            if right_n < min_rows:
                 break
-            right_w, right_y = total_w - left_w, total_y - left_y
-            left, right = left_y / left_w, right_y / right_w
-            # An upper bound of the gain: what the split would bring without the other leaves.
-            gain = left_w * (left - own) ** 2 + right_w * (right - own) ** 2 - total_w * (total_y / total_w - own) ** 2
-            free = total_w * (total_y / total_w - own) ** 2 + gain
-            if free <= best_gain:
+            left, right = left_y / left_n, right_y / right_n
+            # What the split would bring without the other leaves.
+            if left_n * (left - own) ** 2 + right_n * (right - own) ** 2 <= best_gain:
                 continue
             if signs[j] != 0 and signs[j] * (right - left) < 0:
                 continue
@@ -124,9 +118,9 @@ def _best_split(  # noqa: C901, PLR0913  # one search; the data and the leaves a
                     continue
             # Squared error of the leaf now, less that of the halves.
             gain = (
-                (2 * left_y * left - left_w * left * left)
-                + (2 * right_y * right - right_w * right * right)
-                - (2 * total_y * own - total_w * own * own)
+                (2 * left_y * left - left_n * left * left)
+                + (2 * right_y * right - right_n * right * right)
+                - (2 * total_y * own - total_n * own * own)
             )
             if gain > best_gain:
                 best_gain, best_input, best_bin, best_left, best_right = gain, j, cut, left, right
@@ -137,7 +131,6 @@ def _best_split(  # noqa: C901, PLR0913  # one search; the data and the leaves a
 def _grow(  # noqa: PLR0913  # the data and the result as arrays
     bins: NDArray[np.int64],
     target: NDArray[np.float64],
-    weight: NDArray[np.float64],
     signs: NDArray[np.int64],
     max_leaves: int,
     min_rows: int,
@@ -153,7 +146,7 @@ def _grow(  # noqa: PLR0913  # the data and the result as arrays
     split = np.zeros((max_leaves, 5))
     fresh = np.zeros(max_leaves, np.int64)
     leaf_of = np.zeros(n_rows, np.int64)
-    values[0] = np.sum(weight * target) / np.sum(weight)
+    values[0] = np.mean(target)
     node_values[0] = values[0]
     nodes[0, 0] = -1
     n_leaves, n_nodes = 1, 1
@@ -167,7 +160,7 @@ def _grow(  # noqa: PLR0913  # the data and the result as arrays
         if fresh[leaf] != n_leaves:
             rows = np.flatnonzero(leaf_of == leaf)
             gain, j, cut, left, right = _best_split(
-                rows, bins, target, weight, leaf, n_leaves, lows, highs, values, signs, min_rows
+                rows, bins, target, leaf, n_leaves, lows, highs, values, signs, min_rows
             )
             split[leaf, 0], split[leaf, 1], split[leaf, 2], split[leaf, 3], split[leaf, 4] = gain, j, cut, left, right
             fresh[leaf] = n_leaves
@@ -191,8 +184,8 @@ def _grow(  # noqa: PLR0913  # the data and the result as arrays
     # Leaves may have room again that other leaves took from them: let each move toward its mean once more.
     sums = np.zeros((n_leaves, 2))
     for row in range(n_rows):
-        sums[leaf_of[row], 0] += weight[row]
-        sums[leaf_of[row], 1] += weight[row] * target[row]
+        sums[leaf_of[row], 0] += 1.0
+        sums[leaf_of[row], 1] += target[row]
     for _ in range(10):
         for leaf in range(n_leaves):
             least, most = _bounds(lows[leaf], highs[leaf], leaf, n_leaves, lows, highs, values, signs)
@@ -201,21 +194,19 @@ def _grow(  # noqa: PLR0913  # the data and the result as arrays
     return n_nodes
 
 
-def fit_monotone_tree(  # noqa: PLR0913
+def fit_monotone_tree(
     X: NDArray[np.float32],
     target: NDArray[np.float64],
-    weight: NDArray[np.float64] | None,
     signs: ArrayLike,
     max_leaves: int,
     min_rows: int = 5,
 ) -> Forest:
-    """Fit one tree, by weighted least squares, that never falls along a direction.
+    """Fit one tree, by least squares, that never falls along a direction.
 
     Parameters
     ----------
     X : array of shape (n, n_inputs), float32
     target : array of shape (n,)
-    weight : array of shape (n,), optional
     signs : array-like of shape (n_inputs,)
         1 where the tree must not fall when the input grows, -1 where it must not rise, 0 where it may do as it likes.
     max_leaves : int
@@ -234,7 +225,6 @@ def fit_monotone_tree(  # noqa: PLR0913
     n_nodes = _grow(
         np.ascontiguousarray(bins, dtype=np.int64),
         np.asarray(target, np.float64),
-        np.ones(len(X)) if weight is None else np.asarray(weight, np.float64),
         np.asarray(signs, np.int64),
         max_leaves,
         min_rows,

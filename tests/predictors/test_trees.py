@@ -78,7 +78,7 @@ def test_the_rules_of_a_tree_can_be_read() -> None:
 def test_a_monotone_tree_never_moves_against_its_signs(seed: int, leaves: int) -> None:
     X, target = sample(400, seed)
     noisy = target + np.random.default_rng(seed).standard_normal(400)
-    tree = fit_monotone_tree(X, noisy, None, [1, -1, 0], leaves)
+    tree = fit_monotone_tree(X, noisy, [1, -1, 0], leaves)
     assert tree.n_leaves <= leaves
     generator = np.random.default_rng(seed + 1)
     low = generator.random((2000, 3)).astype(np.float32)
@@ -91,14 +91,6 @@ def test_a_monotone_tree_fits_better_than_scikit_learns() -> None:
     X, target = sample(4000)
     fresh, truth = sample(4000, seed=1)
     signs = [1, -1, 0]
-    ours = fit_monotone_tree(X, target, None, signs, 64).values(fresh)
+    ours = fit_monotone_tree(X, target, signs, 64).values(fresh)
     theirs = DecisionTreeRegressor(max_leaf_nodes=64, min_samples_leaf=5, monotonic_cst=signs).fit(X, target)
     assert np.mean((ours - truth) ** 2) < np.mean((theirs.predict(fresh) - truth) ** 2)
-
-
-def test_weights_count_as_copies() -> None:
-    X, target = sample(200)
-    weight = np.random.default_rng(0).integers(1, 4, 200)
-    weighted = fit_monotone_tree(X, target, weight.astype(float), [1, 0, 0], 2, min_rows=1)
-    copied = fit_monotone_tree(np.repeat(X, weight, axis=0), np.repeat(target, weight), None, [1, 0, 0], 2, min_rows=1)
-    np.testing.assert_allclose(np.sort(np.unique(weighted.values(X))), np.sort(np.unique(copied.values(X))), rtol=1e-5)

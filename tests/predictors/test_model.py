@@ -1,0 +1,190 @@
+"""A predictor as an object and as a file: it comes back as it went, and a bad file is told, never walked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from predictors import Predictor, content_features, load_predictor, shipped_predictors
+from predictors.design import content_generator, draw_content
+from predictors.features import N_FEATURES, PROMPT, RATE, REQUESTED
+from predictors.meanfield import N_INPUTS, profile_table
+from predictors.model import starvation_of, throughput_of
+from twin import Lengths, UserError, load_profile, shipped_profiles
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return load_predictor(shipped_predictors()[0])
+
+
+@pytest.fixture(scope="module")
+def contents(predictor: Predictor) -> NDArray[np.float64]:
+    table = profile_table(predictor.profile)
+    drawn = [draw_content(content_generator(99, index), predictor.profile, table) for index in range(60)]
+    return np.stack([content.features() for content in drawn])
+
+
+def test_every_shipped_profile_has_a_predictor_that_was_trained_on_it() -> None:
+    assert shipped_predictors() == shipped_profiles()
+    for name in shipped_predictors():
+        assert load_predictor(name).made_for(load_profile(name)), f"{name}: make models"
+
+
+def test_shipped_predictors_are_small() -> None:
+    for name in shipped_predictors():
+        path = Path("predictors/models") / f"{name.replace('/', '__')}.npz"
+        assert path.stat().st_size < 2 * 2**20
+        assert all(getattr(load_predictor(name), tree).n_leaves <= 256 for tree in ("throughput_tree", "starvation_tree"))
+
+
+def test_a_file_holds_all_of_a_predictor(predictor: Predictor, contents: NDArray[np.float64], tmp_path: Path) -> None:
+    path = tmp_path / "copy.npz"
+    predictor.save(path)
+    copy = load_predictor(path)
+    for answers in ("predict_throughput", "predict_starvation", "distilled_throughput", "distilled_starvation"):
+        np.testing.assert_array_equal(getattr(copy, answers)(contents), getattr(predictor, answers)(contents))
+    assert copy.card == predictor.card
+    assert copy.starvation_threshold == predictor.starvation_threshold
+    assert copy.made_for(predictor.profile)
+    again = tmp_path / "again.npz"
+    copy.save(again)
+    assert again.read_bytes() == path.read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["again.npz", "copy.npz"]
+
+
+def test_one_content_in_compiled_code_is_a_batch_of_one(predictor: Predictor, contents: NDArray[np.float64]) -> None:
+    scratch = np.empty(N_INPUTS, np.float32)
+    table, flags, *forest = predictor.throughput_arrays
+    single = [throughput_of(content, table, flags, scratch, *forest) for content in contents]
+    np.testing.assert_array_equal(predictor.predict_throughput(contents), single)
+    table, flags, *forest = predictor.distilled_starvation_arrays
+    single = [starvation_of(content, table, flags, scratch, *forest) for content in contents]
+    np.testing.assert_array_equal(predictor.distilled_starvation(contents), single)
+
+
+def test_answers_stay_within_what_is_possible(predictor: Predictor, contents: NDArray[np.float64]) -> None:
+    offered = contents[:, RATE] * (contents[:, PROMPT] + contents[:, REQUESTED])
+    for throughput in (predictor.predict_throughput(contents), predictor.distilled_throughput(contents)):
+        assert np.all((throughput >= 0) & (throughput <= offered * (1 + 1e-12)))
+    for probability in (predictor.predict_starvation(contents), predictor.distilled_starvation(contents)):
+        assert np.all((probability >= 0) & (probability <= 1))
+
+
+def test_nothing_asked_is_served_and_a_memory_error_is_not(predictor: Predictor) -> None:
+    idle = content_features([8], [0.0], 8, Lengths())
+    broken = content_features([8], [0.1], 100_000, Lengths())
+    np.testing.assert_array_equal(predictor.predict_starvation([idle, broken]), [0.0, 1.0])
+    np.testing.assert_array_equal(predictor.distilled_starvation([idle, broken]), [0.0, 1.0])
+    np.testing.assert_array_equal(predictor.predict_throughput([idle, broken]), [0.0, 0.0])
+
+
+def test_a_content_outside_the_training_range_is_told(predictor: Predictor) -> None:
+    inside = content_features(np.full(64, 8), np.full(64, 0.1), 32, Lengths())
+    crowd = content_features(np.full(5000, 8), np.full(5000, 0.1), 32, Lengths())
+    long_window = content_features(np.full(64, 8), np.full(64, 0.1), 32, Lengths(), window_s=86_400.0)
+    assert predictor.in_range([inside, crowd, long_window]).tolist() == [True, False, False]
+
+
+def test_contents_of_another_shape_are_refused(predictor: Predictor) -> None:
+    with pytest.raises(ValueError, match=str(N_FEATURES)):
+        predictor.predict_starvation(np.zeros((2, N_FEATURES - 1)))
+
+
+def test_arrays_are_read_only(predictor: Predictor) -> None:
+    for array in (*predictor.throughput.arrays, predictor.table, predictor.flags, predictor.calibration):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+
+
+# --- files that are wrong
+
+
+def change_header(**changes: Any) -> Callable[[Arrays], None]:
+    def change(arrays: Arrays) -> None:
+        header = {**json.loads(arrays["header"].tobytes()), **changes}
+        arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+
+    return change
+
+
+def change_array(name: str, place: int, value: float) -> Callable[[Arrays], None]:
+    def change(arrays: Arrays) -> None:
+        arrays[name] = arrays[name].copy()
+        arrays[name][place] = value
+
+    return change
+
+
+def drop(name: str) -> Callable[[Arrays], None]:
+    def change(arrays: Arrays) -> None:
+        del arrays[name]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (change_header(schema_version=0), "schema_version"),
+        (change_header(inputs=["load"]), "inputs"),
+        (change_header(profile={}), "schema_version"),
+        (drop("header"), "not a predictor file"),
+        (drop("starvation_right"), "not a predictor file"),
+        # A tree that runs in a circle, out of its arrays, or asks for an input that there is not.
+        (change_array("starvation_right", 0, 0), "no trees"),
+        (change_array("starvation_right", 0, 10**6), "no trees"),
+        (change_array("throughput_feature", 0, N_INPUTS), "no trees"),
+        (change_array("throughput_feature", -1, 0), "no trees"),
+        (change_array("throughput_tree_roots", 0, -1), "no trees"),
+        (change_array("starvation_tree_threshold", 0, np.nan), "no trees"),
+    ],
+    ids=[
+        "release", "inputs", "profile", "no header", "no nodes", "circle", "out of the arrays", "unknown input",
+        "last node splits", "root before the first", "not a number",
+    ],
+)
+def test_a_spoilt_file_is_told_in_one_line(
+    predictor: Predictor, tmp_path: Path, spoil: Callable[[Arrays], None], told: str
+) -> None:
+    path = tmp_path / "spoilt.npz"
+    predictor.save(path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    spoil(arrays)
+    np.savez(path, **arrays)  # type: ignore[arg-type]  # its stub takes the keywords for allow_pickle
+    with pytest.raises(UserError, match=told) as error:
+        load_predictor(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_with_a_pickle_is_not_opened(tmp_path: Path) -> None:
+    path = tmp_path / "pickle.npz"
+    np.savez(path, header=np.array([print], dtype=object))
+    with pytest.raises(UserError, match="not a predictor file"):
+        load_predictor(path)
+
+
+def test_what_is_no_archive_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "text.npz"
+    path.write_text("not an archive")
+    with pytest.raises(UserError, match="not a predictor file"):
+        load_predictor(path)
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        load_predictor(tmp_path / "missing.npz")
+
+
+def test_an_unknown_name_lists_what_is_shipped() -> None:
+    with pytest.raises(UserError, match=shipped_predictors()[0]):
+        load_predictor("llama-13b")
