@@ -1,0 +1,1 @@
+"""Placement solvers, one file each, and the oracles that they ask."""

@@ -69,9 +69,7 @@ def _typical_first(workload: Workload, members: NDArray[np.int64]) -> NDArray[np
     if len(members) < 3:
         return members
     requests = workload.requests
-    tokens = np.bincount(
-        requests.adapter, requests.prompt_tokens + requests.requested_tokens, workload.n_adapters
-    )
+    tokens = np.bincount(requests.adapter, requests.prompt_tokens + requests.requested_tokens, workload.n_adapters)
     ascending = members[np.argsort(tokens[members], kind="stable")]
     from_the_middle = np.argsort(np.abs(np.arange(len(members)) - (len(members) - 1) / 2), kind="stable")
     return ascending[from_the_middle]

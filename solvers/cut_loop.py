@@ -36,7 +36,7 @@ class CutLoop:
         Search threads of CP-SAT.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what a search is about, and its limits
         self,
         oracle: Oracle,
         types: AdapterTypes,
@@ -86,12 +86,13 @@ class CutLoop:
                     centre = trial
                     self._needs_assumptions()
                 self.progress.raise_bound(bound)
-                if self.progress.proven or content @ duals > PRICE_SCALE * (1 + 1e-6):
+                # mypy takes the property for a constant; `raise_bound` may just have changed it.
+                if self.progress.proven or content @ duals > PRICE_SCALE * (1 + 1e-6):  # type: ignore[redundant-expr]
                     break
             else:
                 self._try_cover(value, final=True)
                 return "the pattern relaxation is solved, and its bound is below the best placement"
-            if not self.progress.proven and not self._learn(content):
+            if not self.progress.proven and not self._learn(content):  # type: ignore[redundant-expr]
                 return "a content was neither accepted nor rejected beyond doubt"
         return ""
 
@@ -212,7 +213,7 @@ class CutLoop:
 def _scaled(content: Counts, share: float) -> Counts:
     """About the share of a content: whole counts, the total rounded, each count near its share."""
     exact = content * share
-    whole = np.floor(exact + 1e-9).astype(np.int64)
+    whole: Counts = np.floor(exact + 1e-9).astype(np.int64)
     missing = round(float(exact.sum())) - int(whole.sum())
     whole[np.argsort(whole - exact, kind="stable")[:missing]] += 1
     return whole

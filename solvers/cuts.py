@@ -53,7 +53,7 @@ class Cuts:
         reached = self._added @ content
         return any(all(reached[j] >= value for j, value in cut.items()) for cut in self.thresholds)
 
-    def dearest(  # noqa: PLR0913  # what a model is made of
+    def dearest(  # what a model is made of
         self,
         prices: NDArray[np.int64],
         boxes: Boxes,

@@ -38,7 +38,8 @@ class Demands:
     @property
     def load(self) -> NDArray[np.float64]:
         """Load of one adapter of each type, shape (n_types,)."""
-        return self.values[self.load_row]
+        load: NDArray[np.float64] = self.values[self.load_row]
+        return load
 
     def of(self, counts: Counts) -> NDArray[np.float64]:
         """Sums of a content given as counts per type, shape (n_sums,)."""

@@ -14,7 +14,7 @@ from solvers.cut_loop import CutLoop
 from solvers.frontier import Boxes, FrontierBound, frontier_bound
 from solvers.load_limits import LoadLimits
 from solvers.oracle import Oracle
-from solvers.packing import Deadline, NoPlacementError, decreasing_order, fill_gpus, zigzag_order
+from solvers.packing import Deadline, decreasing_order, fill_gpus, zigzag_order
 from solvers.progress import Progress
 from solvers.spread import spread_feasibly
 from twin import GpuPlan, Placement
@@ -100,13 +100,15 @@ class ExactSearch:
     def _frontier(self, limits: LoadLimits) -> tuple[FrontierBound, Boxes]:
         """Raise the bound by what made-up contents prove, from coarse to fine."""
         goal = self.progress.gpus
-        for stride in (4, 2, 1):
+        stride = 4
+        while True:
             boxes = limits.boxes(stride, self.deadline)
             bound = frontier_bound(
                 self.demands, self.types.counts, self.types.ranks, boxes, target=goal, deadline=self.deadline
             )
             if bound.gpus == goal or stride == 1:
                 break
+            stride //= 2
         if self.oracle.interchangeable or self.problem.workload.n_adapters > MOST_SINGLE_ADAPTERS:
             self._learn_bound(bound, "interchangeability")
         else:
@@ -124,8 +126,7 @@ class ExactSearch:
         # An adapter busier than its type is worth more, by its load or half of it (the rest being its activity).
         starts = [by_type.prices[kind] * (1 - part + part * demands.load / typical) for part in (1.0, 0.75, 0.5)]
         bounds = [
-            frontier_bound(demands, singles.counts, singles.ranks, boxes, start=start, max_rounds=1)
-            for start in starts
+            frontier_bound(demands, singles.counts, singles.ranks, boxes, start=start, max_rounds=1) for start in starts
         ]
         best = max(bounds, key=lambda bound: bound.value)
         if best.gpus >= by_type.gpus:

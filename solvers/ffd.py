@@ -12,8 +12,8 @@ from predictors.features import N_FEATURES, N_SUMS
 from predictors.meanfield import N_INPUTS
 from solvers.base import Problem, Solution, Solver, Tags
 from solvers.first_fit import TEST_POINTS, choose_slots, fill_by_test_points
-from solvers.predictor_oracle import workload_tail
 from solvers.packing import sorted_plan, zigzag_order
+from solvers.predictor_oracle import workload_tail
 from twin import GpuPlan, Placement
 
 
@@ -62,9 +62,9 @@ class Ffd(Solver):
             # The rest is pending on the last GPU, beside what that GPU has committed.
             begin = int(first[n_gpus - 1])
             calls += 1
-            content = _filled_up(rows[begin:], workload.ranks[order[begin:]], workload.rates[order[begin:]], tail)
+            filled = _filled_up(rows[begin:], workload.ranks[order[begin:]], workload.rates[order[begin:]], tail)
             chosen = choose_slots(
-                content, int(slots[n_gpus - 1]), TEST_POINTS, throughput, starvation, threshold,
+                filled, int(slots[n_gpus - 1]), TEST_POINTS, throughput, starvation, threshold,
                 np.empty(N_INPUTS, np.float32),
             )  # fmt: skip
             if committed > begin and chosen >= 0:

@@ -117,7 +117,7 @@ def _knapsack(
 
 
 @njit(cache=True, nogil=True)
-def price_boxes(
+def price_boxes(  # noqa: C901, PLR0912, PLR0913  # one compiled search, on the arrays of a table of boxes
     prices: NDArray[np.float64],
     types_rank: NDArray[np.int64],
     count: NDArray[np.float64],

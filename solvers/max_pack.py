@@ -7,7 +7,6 @@ from typing import ClassVar
 import numpy as np
 
 from solvers.base import Problem, Solution, Solver
-from solvers.twin_oracle import TwinOracle
 from solvers.packing import (
     Deadline,
     NoPlacementError,
@@ -16,6 +15,7 @@ from solvers.packing import (
     fill_gpus,
     zigzag_order,
 )
+from solvers.twin_oracle import TwinOracle
 from twin import UserError
 
 ORDERS = {"zigzag": zigzag_order, "decreasing": decreasing_order}
@@ -50,9 +50,7 @@ class MaxPack(Solver):
         except NoPlacementError as why:
             return Solution("infeasible", oracle_calls=oracle.calls, message=str(why))
         except OutOfTimeError:
-            return Solution(
-                "time_limit", oracle_calls=oracle.calls, message="no placement within the time limit"
-            )
+            return Solution("time_limit", oracle_calls=oracle.calls, message="no placement within the time limit")
         sizes = np.array([len(plan.adapters) for plan in placement.gpus])
         return Solution(
             "feasible",

@@ -40,9 +40,7 @@ def cover_prices(patterns: list[Counts], demand: Counts) -> tuple[float, NDArray
     return value, np.rint(prices * PRICE_SCALE).astype(np.int64)
 
 
-def cover_value(
-    patterns: Sequence[NDArray[Any]], demand: Counts
-) -> tuple[float, NDArray[np.float64]]:
+def cover_value(patterns: Sequence[NDArray[Any]], demand: Counts) -> tuple[float, NDArray[np.float64]]:
     """As `cover_prices`, with the prices as they come and patterns that may be fractions."""
     solver = pywraplp.Solver.CreateSolver("GLOP")
     infinity = solver.infinity()
@@ -61,9 +59,7 @@ def cover_value(
     return objective.Value(), prices
 
 
-def whole_cover(
-    patterns: list[Counts], demand: Counts, time_limit_s: float, workers: int
-) -> list[int] | None:
+def whole_cover(patterns: list[Counts], demand: Counts, time_limit_s: float, workers: int) -> list[int] | None:
     """How often to use each pattern so that few patterns cover the demand.
 
     Parameters

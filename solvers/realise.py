@@ -59,9 +59,7 @@ def _without_surplus(patterns: list[Counts], demand: Counts) -> list[Counts]:
 def _deal(counts: list[Counts], types: AdapterTypes, workload: Workload) -> list[tuple[int, ...]]:
     """Which adapter goes where: the GPU that is furthest below its expected load gets the busiest."""
     requests = workload.requests
-    tokens = np.bincount(
-        requests.adapter, requests.prompt_tokens + requests.requested_tokens, workload.n_adapters
-    )
+    tokens = np.bincount(requests.adapter, requests.prompt_tokens + requests.requested_tokens, workload.n_adapters)
     excess: NDArray[np.float64] = np.zeros(len(counts))
     contents: list[list[int]] = [[] for _ in counts]
     for kind, members in enumerate(types.members):

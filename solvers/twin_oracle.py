@@ -14,7 +14,6 @@ from solvers.oracle import MadeUp, Oracle, nearest_first
 from twin import GpuResult, Requests, ServingProfile, Workload, simulate_requests
 from twin.simulate import STARVATION_SHARE
 
-
 #: Contents are compared by the adapters active in these multiples of the mean time in service on an overloaded GPU; the
 #: times on GPUs near their limit scatter around it (tests/solvers/test_demands.py).
 SERVICE_TIMES = np.array([0.5, 1.0, 2.0])
@@ -180,9 +179,7 @@ class TwinOracle(Oracle):
         requests = self.workload.requests
         total = _tokens(requests).sum() / self.workload.duration_s
         rows = np.flatnonzero(self._thinning < content.load / total)
-        return replace(
-            requests.take(rows), adapter=(self._dealing[rows] * content.n_adapters).astype(np.int64)
-        )
+        return replace(requests.take(rows), adapter=(self._dealing[rows] * content.n_adapters).astype(np.int64))
 
 
 def _tokens(requests: Requests) -> NDArray[np.int64]:
