@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from omegaconf import MISSING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from threadpoolctl import threadpool_limits
 
 from bench.cli import command
 from predictors.design import Content, content_generator, draw_boundary_content, draw_content, draw_requests
@@ -242,7 +243,9 @@ _boundary_models: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
 def _boundary_model(guide: str, profile_json: str, seed: int) -> Callable[[np.ndarray], np.ndarray]:
     if guide not in _boundary_models:
         data = labelled(pq.read_table(guide))
-        _boundary_models[guide] = fit_boundary_model(data, parse_profile(profile_json, "profile"), seed)
+        # Each process learns it, at the same time: with all cores for each they would wait for one another.
+        with threadpool_limits(1):
+            _boundary_models[guide] = fit_boundary_model(data, parse_profile(profile_json, "profile"), seed)
     return _boundary_models[guide]
 
 

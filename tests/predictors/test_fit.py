@@ -15,7 +15,7 @@ from predictors.meanfield import profile_table
 from twin import ServingProfile, UserError, load_profile, simulate_requests
 
 OPTIONS = TrainingOptions(
-    trees=10, forest_leaves=64, boosting_rounds=40, distillation_points=300, distillation_attempts=3, folds=3
+    trees=5, forest_leaves=64, boosting_rounds=30, distillation_points=300, distillation_attempts=3, folds=3
 )
 
 
@@ -92,14 +92,15 @@ def test_contents_near_the_boundary_are_undecided(data: LabelledContents, profil
     ]
     drawn = [draw_content(content_generator(1, index), profile, table) for index in range(40)]
     undecided = [
-        np.mean(np.abs(model(np.stack([content.features() for content in some])) - 0.5) < 0.45) for some in (aimed, drawn)
+        np.mean(np.abs(model(np.stack([content.features() for content in some])) - 0.5) < 0.45)
+        for some in (aimed, drawn)
     ]
     assert undecided[0] > 2 * undecided[1]
 
 
 def test_data_of_one_kind_are_too_few(data: LabelledContents, profile: ServingProfile) -> None:
     served = take(data, np.flatnonzero(~data.starved))
-    with pytest.raises(UserError, match="bench.dataset"):
+    with pytest.raises(UserError, match=r"bench\.dataset"):
         fit_predictor(served, profile, OPTIONS)
 
 

@@ -43,7 +43,9 @@ def test_shipped_predictors_are_small() -> None:
     for name in shipped_predictors():
         path = Path("predictors/models") / f"{name.replace('/', '__')}.npz"
         assert path.stat().st_size < 2 * 2**20
-        assert all(getattr(load_predictor(name), tree).n_leaves <= 256 for tree in ("throughput_tree", "starvation_tree"))
+        assert all(
+            getattr(load_predictor(name), tree).n_leaves <= 256 for tree in ("throughput_tree", "starvation_tree")
+        )
 
 
 def test_a_file_holds_all_of_a_predictor(predictor: Predictor, contents: NDArray[np.float64], tmp_path: Path) -> None:
@@ -108,7 +110,7 @@ def test_arrays_are_read_only(predictor: Predictor) -> None:
 # --- files that are wrong
 
 
-def change_header(**changes: Any) -> Callable[[Arrays], None]:
+def change_header(**changes: object) -> Callable[[Arrays], None]:
     def change(arrays: Arrays) -> None:
         header = {**json.loads(arrays["header"].tobytes()), **changes}
         arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
@@ -148,8 +150,17 @@ def drop(name: str) -> Callable[[Arrays], None]:
         (change_array("starvation_tree_threshold", 0, np.nan), "no trees"),
     ],
     ids=[
-        "release", "inputs", "profile", "no header", "no nodes", "circle", "out of the arrays", "unknown input",
-        "last node splits", "root before the first", "not a number",
+        "release",
+        "inputs",
+        "profile",
+        "no header",
+        "no nodes",
+        "circle",
+        "out of the arrays",
+        "unknown input",
+        "last node splits",
+        "root before the first",
+        "not a number",
     ],
 )
 def test_a_spoilt_file_is_told_in_one_line(
@@ -160,7 +171,7 @@ def test_a_spoilt_file_is_told_in_one_line(
     with np.load(path) as file:
         arrays = dict(file)
     spoil(arrays)
-    np.savez(path, **arrays)  # type: ignore[arg-type]  # its stub takes the keywords for allow_pickle
+    np.savez(path, **arrays)
     with pytest.raises(UserError, match=told) as error:
         load_predictor(path)
     assert "\n" not in str(error.value)

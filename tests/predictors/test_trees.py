@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -41,9 +39,9 @@ def sample(n: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
 )
-def test_exported_trees_say_what_scikit_learn_says(model: Any, answer: str) -> None:
+def test_exported_trees_say_what_scikit_learn_says(model: object, answer: str) -> None:
     X, target = sample(600)
-    model.fit(X, target if answer == "predict" else target > 1.0)
+    model.fit(X, target if answer == "predict" else target > 1.0)  # type: ignore[attr-defined]  # an estimator
     fresh, _ = sample(400, seed=1)
     expected = getattr(model, answer)(fresh)
     expected = expected[:, 1] if answer == "predict_proba" else expected
