@@ -56,7 +56,9 @@ def test_an_objective_yaml_is_called_as_its_objective(name: str) -> None:
     assert instantiate(composed(f"objective={name}").objective).name == name
 
 
-@pytest.mark.parametrize("name", [name for name in choices("workload") if not name.startswith(("azure", "groups", "trace"))])
+@pytest.mark.parametrize(
+    "name", [name for name in choices("workload") if not name.startswith(("azure", "groups", "trace"))]
+)
 def test_a_workload_yaml_builds_a_workload_of_its_name(name: str) -> None:
     workload = build_workload(composed(f"workload={name}", "seed=11").workload, PROFILE)
     assert (workload.name, workload.seed) == (name, 11)
