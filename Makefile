@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 VENV_VLLM ?= .venv-vllm
-# Extra arguments of the command that a target runs, for instance: make bench ARGS="solver=exact workload=uniform"
+# Extra arguments of the command that a target runs, for instance: make bench ARGS="solver=exact workload=zipf"
 ARGS ?=
 # One process per core; 0 runs the tests in this one, which --pdb needs.
 PYTEST_WORKERS ?= auto

@@ -71,8 +71,10 @@ def whole_cover(patterns: list[Counts], demand: Counts, time_limit_s: float, wor
 
     Returns
     -------
-    list of int, or None if the time was too short.
+    list of int, or None if the time was too short or there is no pattern to use.
     """
+    if not patterns:
+        return None
     model = cp_model.CpModel()
     most = int(demand.sum())
     uses = [model.new_int_var(0, most, "") for _ in patterns]

@@ -53,3 +53,12 @@ def test_with_the_twin_as_oracle_the_placement_is_feasible(problem: Problem) -> 
     solution = Exact(oracle="twin").run(problem)
     assert solution.placement is not None
     assert score_placement(problem.workload, solution.placement, problem.profile).feasible
+
+
+def test_thousands_of_one_kind_get_an_honest_answer(problem: Problem) -> None:
+    """Every content that the greedy found may be larger than what a cover can use."""
+    many = replace(problem, workload=workload_from_groups([(3000, 32, 0.01)], duration_s=600.0), max_gpus=None)
+    solution = Exact(oracle="twin").run(replace(many, time_limit_s=10.0))
+    assert solution.status in ("optimal", "feasible", "time_limit")
+    if solution.placement is not None and solution.lower_bound is not None:
+        assert solution.lower_bound <= solution.placement.n_gpus
