@@ -39,8 +39,15 @@ class AdapterTypes:
         return tuple(sorted(int(a) for part in chosen for a in part))
 
 
-def adapter_types(workload: Workload) -> AdapterTypes:
-    """Group the adapters of a workload by (rank, rate)."""
+def adapter_types(workload: Workload, *, by_requests: bool = False) -> AdapterTypes:
+    """Group the adapters of a workload by (rank, rate).
+
+    Parameters
+    ----------
+    workload : Workload
+    by_requests : bool
+        Order the members of a type so that the first few are neither the busiest nor the idlest; otherwise as they come.
+    """
     keys = np.column_stack([-workload.ranks.astype(np.float64), -workload.rates])
     unique, inverse, counts = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
     by_type = np.argsort(inverse.reshape(-1), kind="stable")
@@ -49,7 +56,7 @@ def adapter_types(workload: Workload) -> AdapterTypes:
         ranks=(-unique[:, 0]).astype(np.int64),
         rates=-unique[:, 1] + 0.0,
         counts=counts.astype(np.int64),
-        members=tuple(_typical_first(workload, member) for member in members),
+        members=tuple(_typical_first(workload, member) if by_requests else member for member in members),
     )
 
 

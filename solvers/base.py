@@ -33,6 +33,9 @@ class Tags:
         May place an adapter on several GPUs with shares.
     needs_predictor : bool
         Asks `Problem.predictor`.
+    replays_requests : bool
+        Simulates the workload's requests, so that they are drawn before the clock starts; otherwise a fleet's worth of them
+        need never be in memory at once.
     """
 
     deterministic: bool = True
@@ -40,6 +43,7 @@ class Tags:
     exact: bool = False
     uses_replicas: bool = False
     needs_predictor: bool = False
+    replays_requests: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,8 @@ class Solver(ABC):
     def run(self, problem: Problem) -> Solution:
         """Solve, time it, and check that the answer is well formed."""
         self.check_problem(problem)
-        _ = problem.workload.requests  # sampling is the harness's work, not the solver's
+        if self.tags.replays_requests:
+            _ = problem.workload.requests  # sampling is the harness's work, not the solver's
         start = time.perf_counter()
         solution = self.solve(problem)
         elapsed_s = time.perf_counter() - start

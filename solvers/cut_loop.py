@@ -10,7 +10,7 @@ from solvers.cuts import Cuts
 from solvers.demands import Demands
 from solvers.frontier import Boxes, price_boxes
 from solvers.oracle import Oracle
-from solvers.packing import Deadline, OutOfTimeError
+from solvers.packing import Deadline
 from solvers.patterns import PRICE_SCALE, Counts, cover_prices, maximal, whole_cover
 from solvers.progress import Progress
 from solvers.realise import realise
@@ -114,7 +114,7 @@ class CutLoop:
             prices, self.types.ranks, self.types.counts.astype(np.float64), self.demands.values,
             self.demands.load_row, boxes.rank, boxes.load, boxes.sum_row, boxes.limit, contents,
         )  # fmt: skip
-        for box in np.argsort(-bounds, kind="stable")[:: max(1, len(boxes) // 20)]:
+        for box in np.argsort(-bounds, kind="stable")[:: max(1, len(boxes) // 5)]:
             content = np.floor(contents[box] + 1e-9).astype(np.int64)
             if content.any():
                 accepted, _ = self._frontier_of(content)
@@ -123,10 +123,7 @@ class CutLoop:
 
     def _priced(self, prices: NDArray[np.int64], boxes: Boxes) -> tuple[Counts, int]:
         """The dearest content left, and the lower bound that follows."""
-        answer = self.cuts.dearest(prices, boxes, self.types.ranks, self.deadline.left_s, self.workers)
-        if answer is None:
-            raise OutOfTimeError
-        content, dearest = answer
+        content, dearest = self.cuts.dearest(prices, boxes, self.types.ranks, self.deadline, self.workers)
         return content, -(-int(prices @ self.types.counts) // max(dearest, 1))
 
     def _needs_assumptions(self) -> None:

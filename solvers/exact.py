@@ -42,7 +42,11 @@ class Exact(Solver):
             raise UserError(f"solver.workers={workers} of solver exact: must be 1 or more")
         self.oracle = oracle
         self.workers = workers
-        self.tags = Tags(exact=True, needs_predictor=oracle in ("predictor", "distilled"))
+        self.tags = Tags(
+            exact=True,
+            needs_predictor=oracle in ("predictor", "distilled"),
+            replays_requests=oracle in ("auto", "twin"),
+        )
 
     def solve(self, problem: Problem) -> Solution:
         """Bound from below, cover from above, until both meet or the time is up."""

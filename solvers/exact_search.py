@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from solvers.adapter_types import adapter_types, single_types
 from solvers.base import Problem, Solution
 from solvers.cut_loop import CutLoop
 from solvers.frontier import Boxes, FrontierBound, frontier_bound
-from solvers.load_limits import LoadLimits
+from solvers.load_limits import GRAINS, LoadLimits
 from solvers.oracle import Oracle
-from solvers.packing import Deadline, decreasing_order, fill_gpus, zigzag_order
+from solvers.packing import Deadline, OutOfTimeError, decreasing_order, fill_gpus, zigzag_order
 from solvers.progress import Progress
 from solvers.spread import spread_feasibly
 from twin import GpuPlan, Placement
@@ -41,12 +43,13 @@ class ExactSearch:
         self.deadline = deadline
         self.workers = workers
         self.progress = Progress(problem.max_gpus, oracle.name)
-        self.types = adapter_types(problem.workload)
+        self.types = adapter_types(problem.workload, by_requests=not oracle.interchangeable)
         self.demands = oracle.demands(self.types)
         self.loop: CutLoop | None = None
         self.stopped = ""
         self._hint: int | None = None
         self._bound_needs: set[str] = set()
+        self._fleets_tried: set[int] = set()
         self._started_s = time.perf_counter()
 
     def run(self) -> None:
@@ -66,7 +69,9 @@ class ExactSearch:
             return
         limits = LoadLimits(self.oracle, self.demands, self.types.counts, guess=self._largest_load())
         bound, boxes = self._frontier(limits)
-        self._spread(bound)
+        if self.progress.proven:
+            return
+        self._spread_otherwise(bound)
         if self.progress.proven:
             return
         self.loop = CutLoop(self.oracle, self.types, self.demands, self.progress, self.deadline, self.workers)
@@ -99,21 +104,37 @@ class ExactSearch:
 
     def _frontier(self, limits: LoadLimits) -> tuple[FrontierBound, Boxes]:
         """Raise the bound by what made-up contents prove, from coarse to fine."""
-        goal = self.progress.gpus
-        stride = 4
-        while True:
-            boxes = limits.boxes(stride, self.deadline)
-            bound = frontier_bound(
-                self.demands, self.types.counts, self.types.ranks, boxes, target=goal, deadline=self.deadline
-            )
-            if bound.gpus == goal or stride == 1:
+        bound, boxes = None, None
+        for grain in GRAINS:
+            # The last grain is for bounds a little below a whole number.
+            if bound is not None and grain is GRAINS[-1] and math.ceil(bound.value * 1.03) == bound.gpus:
                 break
-            stride //= 2
-        if self.oracle.interchangeable or self.problem.workload.n_adapters > MOST_SINGLE_ADAPTERS:
-            self._learn_bound(bound, "interchangeability")
-        else:
-            self._learn_bound(self._on_single_adapters(bound, boxes), "")
+            boxes = limits.boxes(grain, self.deadline)
+            bound = frontier_bound(
+                self.demands, self.types.counts, self.types.ranks, boxes,
+                target=self.progress.gpus, deadline=self.deadline,
+            )  # fmt: skip
+            self._learn_bound(bound, boxes)
+            self._fleets_tried.clear()  # finer prices may spread better
+            self._spread(bound)
+            if self.progress.proven:
+                break
+        assert bound is not None  # noqa: S101  # there are grains
+        assert boxes is not None  # noqa: S101
         return bound, boxes
+
+    def _learn_bound(self, bound: FrontierBound, boxes: Boxes) -> None:
+        """Take note of a bound for the types; if it is news, prove it on single adapters where these differ."""
+        if bound.gpus <= self.progress.lower_bound:
+            self.progress.fractional_bound = max(self.progress.fractional_bound, bound.value)
+            return
+        exchanged = not self.oracle.interchangeable
+        if exchanged and self.problem.workload.n_adapters <= MOST_SINGLE_ADAPTERS:
+            bound, exchanged = self._on_single_adapters(bound, boxes), False
+        self.progress.fractional_bound = max(self.progress.fractional_bound, bound.value)
+        if bound.gpus > self.progress.lower_bound:
+            self._bound_needs = {"monotonicity"} | ({"interchangeability"} if exchanged else set())
+        self.progress.raise_bound(bound.gpus)
 
     def _on_single_adapters(self, by_type: FrontierBound, boxes: Boxes) -> FrontierBound:
         """The bound with each adapter's own load and activity, from the prices of its type."""
@@ -137,29 +158,46 @@ class ExactSearch:
         )  # fmt: skip
         return max(best, more, key=lambda bound: bound.value)
 
-    def _learn_bound(self, bound: FrontierBound, need: str) -> None:
-        self.progress.fractional_bound = bound.value
-        if bound.gpus > self.progress.lower_bound:
-            self._bound_needs.add("monotonicity")
-            if need and not self.oracle.interchangeable:
-                self._bound_needs.add(need)
-        self.progress.raise_bound(bound.gpus)
-
     def _spread(self, bound: FrontierBound) -> None:
         """Even spreads over fewer GPUs than the greedy needed, weighed by the prices of the bound."""
-        weights = np.empty(self.problem.workload.n_adapters)
-        for members, price in zip(self.types.members, bound.prices, strict=True):
-            weights[members] = price
+        weights = self._price_of_adapters(bound)
         while not self.progress.proven:
             # Half-way between the bounds: a success rules out all above, a failure says little.
             low, high = self.progress.lower_bound, self.progress.gpus
             for fleet in range((low + high) // 2, high):
+                if fleet in self._fleets_tried:
+                    continue
+                self._fleets_tried.add(fleet)
                 placement = spread_feasibly(weights, fleet, self.oracle, self.deadline, hint=self._hint)
                 if placement is not None:
                     self.progress.keep(placement)
                     break
             else:
                 return
+
+    def _spread_otherwise(self, bound: FrontierBound) -> None:
+        """Spread over one GPU less with prices a little off, for a quarter of the time that is left."""
+        deadline = Deadline.after(self.deadline.left_s / 4)
+        generator = np.random.default_rng(self.problem.seed)
+        weights = self._price_of_adapters(bound)
+        for _ in range(50):
+            noisy = weights * np.exp(0.1 * generator.standard_normal(len(weights)))
+            try:
+                placement = spread_feasibly(
+                    noisy, self.progress.gpus - 1, self.oracle, deadline, hint=self._hint, most_refused=0.5
+                )
+            except OutOfTimeError:
+                return
+            if placement is not None:
+                self.progress.keep(placement)
+                if self.progress.proven:
+                    return
+
+    def _price_of_adapters(self, bound: FrontierBound) -> NDArray[np.float64]:
+        weights = np.empty(self.problem.workload.n_adapters)
+        for members, price in zip(self.types.members, bound.prices, strict=True):
+            weights[members] = price
+        return weights
 
     # --- the answer
 

@@ -45,7 +45,7 @@ class Latency(Solver):
             raise UserError(f"solver.order={order} of solver latency: must be one of {list(ORDERS)}")
         self.oracle = oracle
         self.order = order
-        self.tags = Tags(needs_fleet=True, needs_predictor=oracle == "predictor")
+        self.tags = Tags(needs_fleet=True, needs_predictor=oracle == "predictor", replays_requests=oracle == "twin")
 
     def solve(self, problem: Problem) -> Solution:
         """Spread, then accept or not."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from solvers.base import Problem, Solution, Solver
+from solvers.base import Problem, Solution, Solver, Tags
 from solvers.packing import (
     Deadline,
     NoPlacementError,
@@ -34,6 +34,7 @@ class MaxPack(Solver):
     """
 
     name: ClassVar[str] = "max_pack"
+    tags = Tags(replays_requests=True)
 
     def __init__(self, order: str = "zigzag") -> None:
         if order not in ORDERS:

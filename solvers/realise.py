@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from solvers.adapter_types import AdapterTypes
 from solvers.oracle import Oracle
 from solvers.patterns import Counts
-from twin import GpuPlan, Placement, Workload
+from twin import GpuPlan, Placement
 
 
 def realise(
@@ -33,7 +33,7 @@ def realise(
         Patterns of the GPUs that were rejected.
     """
     counts = _without_surplus(patterns, types.counts)
-    contents = _deal(counts, types, oracle.workload)
+    contents = _deal(counts, types, oracle)
     plans, failed = [], []
     for content, pattern in zip(contents, patterns, strict=True):
         if not content:
@@ -56,8 +56,9 @@ def _without_surplus(patterns: list[Counts], demand: Counts) -> list[Counts]:
     return list(counts)
 
 
-def _deal(counts: list[Counts], types: AdapterTypes, workload: Workload) -> list[tuple[int, ...]]:
+def _deal(counts: list[Counts], types: AdapterTypes, oracle: Oracle) -> list[tuple[int, ...]]:
     """Which adapter goes where: the GPU that is furthest below its expected load gets the busiest."""
+    workload = oracle.workload
     requests = workload.requests
     tokens = np.bincount(requests.adapter, requests.prompt_tokens + requests.requested_tokens, workload.n_adapters)
     excess: NDArray[np.float64] = np.zeros(len(counts))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from solvers.oracle import Oracle
-from solvers.packing import Deadline
+from solvers.packing import Deadline, decreasing_order
 from twin import GpuPlan, Placement
 
 
@@ -51,10 +52,15 @@ def rank_by_rank(weights: NDArray[np.float64], ranks: NDArray[np.int64], n_gpus:
         stride = max(1, n_gpus)
         mixed[start : start + len(group)] = np.concatenate([group[offset::stride] for offset in range(stride)])
         start += len(group)
-    before = np.cumsum(weights[mixed]) - weights[mixed] / 2
-    total = weights.sum()
-    gpu = np.minimum((before / total * n_gpus).astype(np.int64), n_gpus - 1) if total > 0 else before.astype(np.int64)
-    return [mixed[gpu == number].tolist() for number in range(n_gpus)]
+    return slices(weights, mixed, n_gpus)
+
+
+def slices(weights: NDArray[np.float64], order: NDArray[np.int64], n_gpus: int) -> list[list[int]]:
+    """Adapters of each GPU when an order is cut into stretches of equal weight."""
+    before = np.cumsum(weights[order]) - weights[order] / 2
+    share = before / max(float(weights.sum()), 1e-300) if weights.any() else np.arange(len(order)) / max(len(order), 1)
+    gpu = np.minimum((share * n_gpus).astype(np.int64), n_gpus - 1)
+    return [order[gpu == number].tolist() for number in range(n_gpus)]
 
 
 def spread_feasibly(  # noqa: PLR0913  # one call of a search
@@ -65,6 +71,7 @@ def spread_feasibly(  # noqa: PLR0913  # one call of a search
     *,
     hint: int | None = None,
     moves_per_gpu: int = 4,
+    most_refused: float = 0.5,
 ) -> Placement | None:
     """A placement on at most `n_gpus` GPUs that the oracle accepts, from an even spread, or None if none was found.
 
@@ -79,6 +86,8 @@ def spread_feasibly(  # noqa: PLR0913  # one call of a search
         A `max_loras` to try first.
     moves_per_gpu : int
         Adapters moved away from refused GPUs before giving up, per GPU.
+    most_refused : float
+        Give a spread up at once when the oracle refuses more than this share of its GPUs.
 
     Raises
     ------
@@ -87,54 +96,101 @@ def spread_feasibly(  # noqa: PLR0913  # one call of a search
     heaviest_first = np.lexsort((np.arange(len(weights)), -weights))
     for groups in (
         least_loaded(weights, heaviest_first, n_gpus),
+        slices(weights, decreasing_order(oracle.workload), n_gpus),
         rank_by_rank(weights, oracle.workload.ranks, n_gpus),
     ):
-        placement = _Repair(groups, weights, oracle, deadline, hint).run(moves_per_gpu * n_gpus)
+        contents = Contents(groups, weights, oracle, deadline, hint=hint)
+        if not contents.ask(most_refused=int(most_refused * n_gpus)):
+            continue
+        placement = contents.repaired(moves_per_gpu * n_gpus)
         if placement is not None:
             return placement
     return None
 
 
-class _Repair:
-    """Contents of all GPUs, and which of them are refused."""
+class Contents:
+    """What every GPU holds, and which GPUs the oracle refuses.
 
-    def __init__(
+    Parameters
+    ----------
+    groups : list of lists of int
+        Adapters of each GPU.
+    weights : array of shape (n_adapters,)
+    oracle : Oracle
+    deadline : Deadline
+    hint : int, optional
+        A `max_loras` to try first.
+
+    Attributes
+    ----------
+    slots : list
+        The `max_loras` of each GPU that the oracle accepts, None for the others and for those not asked about yet.
+    """
+
+    def __init__(  # what it is made of
         self,
         groups: list[list[int]],
         weights: NDArray[np.float64],
         oracle: Oracle,
         deadline: Deadline,
-        hint: int | None,
+        *,
+        hint: int | None = None,
     ) -> None:
         self.weights = weights
         self.oracle = oracle
         self.deadline = deadline
         self.hint = hint
         self.contents = [tuple(sorted(group)) for group in groups]
-        self.slots = [self._slots(content) for content in self.contents]
-        self.full: set[int] = set()
+        self.slots: list[int | None] = [None] * len(groups)
+        self._full: set[int] = set()
 
-    def _slots(self, content: tuple[int, ...]) -> int | None:
+    def ask(self, hints: Sequence[int] | None = None, *, most_refused: int | None = None) -> bool:
+        """Ask the oracle about every GPU, the heaviest first; False as soon as more than `most_refused` are refused.
+
+        Parameters
+        ----------
+        hints : sequence of int, optional
+            A `max_loras` to try first, per GPU.
+        most_refused : int, optional
+        """
+        refused = 0
+        for gpu in sorted(range(len(self.contents)), key=self._weight, reverse=True):
+            self.slots[gpu] = self._slots(self.contents[gpu], hints[gpu] if hints is not None else None)
+            refused += self.slots[gpu] is None
+            if most_refused is not None and refused > most_refused:
+                return False
+        return True
+
+    def add_gpu(self) -> None:
+        """One more GPU, with nothing on it yet."""
+        self.contents.append(())
+        self.slots.append(1)
+        self._full.clear()
+
+    def _slots(self, content: tuple[int, ...], hint: int | None = None) -> int | None:
         if not content:
             return 1
         self.deadline.check()
-        found = self.oracle.find_max_loras(content, self.hint)
+        found = self.oracle.find_max_loras(content, hint or self.hint)
         self.hint = found or self.hint
         return found
 
-    def run(self, moves: int) -> Placement | None:
-        refused = [gpu for gpu, slots in enumerate(self.slots) if slots is None]
-        if len(refused) * 2 > len(self.contents):
-            return None
+    @property
+    def refused(self) -> list[int]:
+        """GPUs that the oracle refuses."""
+        return [gpu for gpu, slots in enumerate(self.slots) if slots is None]
+
+    def repaired(self, moves: int) -> Placement | None:
+        """Move adapters from refused GPUs to those with the least weight; None if that does not help."""
         for _ in range(moves):
+            refused = self.refused
             if not refused:
                 break
             giver = max(refused, key=self._weight)
-            takers = [gpu for gpu in range(len(self.contents)) if self.slots[gpu] and gpu not in self.full]
+            takers = [gpu for gpu, slots in enumerate(self.slots) if slots and gpu not in self._full]
             if not takers or not self._move(giver, min(takers, key=self._weight)):
                 return None
-            refused = [gpu for gpu, slots in enumerate(self.slots) if slots is None]
-        if refused:
+        if self.refused:
             return None
         plans = zip(self.contents, self.slots, strict=True)
         return Placement(tuple(GpuPlan(content, slots) for content, slots in plans if content and slots))
@@ -154,7 +210,7 @@ class _Repair:
         grown = tuple(sorted((*self.contents[taker], pick)))
         slots = self._slots(grown)
         if slots is None:
-            self.full.add(taker)
+            self._full.add(taker)
             return True
         self.contents[taker], self.slots[taker] = grown, slots
         self.contents[giver] = tuple(adapter for adapter in self.contents[giver] if adapter != pick)

@@ -39,13 +39,9 @@ class TwinOracle(Oracle):
     def __init__(self, workload: Workload, profile: ServingProfile, *, margin: float = 0.01) -> None:
         super().__init__(workload, profile)
         self.margin = margin
-        requests = workload.requests
-        self._rows = np.argsort(requests.adapter, kind="stable")
-        self._starts = np.searchsorted(requests.adapter[self._rows], np.arange(workload.n_adapters + 1))
         self._shares: dict[tuple[tuple[int, ...], int], float] = {}
         #: For each `max_loras` the made-up contents known to starve at it.
         self._starving: dict[int, list[MadeUp]] = {}
-        self._thinning, self._dealing = np.random.Generator(np.random.PCG64(workload.seed)).random((2, len(requests)))
 
     # --- real contents
 
@@ -90,12 +86,10 @@ class TwinOracle(Oracle):
         return max(window_s / STARVATION_SHARE, window_s + 60.0)
 
     def _simulate(self, adapters: tuple[int, ...], max_loras: int, duration_s: float) -> GpuResult:
-        parts = [self._rows[self._starts[a] : self._starts[a + 1]] for a in adapters]
-        mine = self.workload.requests.take(np.sort(np.concatenate(parts)))
-        local = np.searchsorted(np.asarray(adapters), mine.adapter)
+        mine = np.asarray(adapters)
         return simulate_requests(
-            replace(mine, adapter=local),
-            self.workload.ranks[list(adapters)],
+            self.workload.requests_of(mine),
+            self.workload.ranks[mine],
             self.profile,
             max_loras,
             duration_s=duration_s,
@@ -167,6 +161,12 @@ class TwinOracle(Oracle):
         return simulate_requests(self._thinned(content), ranks, self.profile, max_loras, duration_s=duration_s)
 
     @cached_property
+    def _draws(self) -> NDArray[np.float64]:
+        """For each request a draw that thins and one that deals, shape (2, n_requests)."""
+        generator = np.random.Generator(np.random.PCG64(self.workload.seed))
+        return generator.random((2, len(self.workload.requests)))
+
+    @cached_property
     def _service_times_s(self) -> NDArray[np.float64]:
         """Times in service at which the activity of contents is compared, from Little's law on an overloaded GPU."""
         total = _tokens(self.workload.requests).sum() / self.workload.duration_s
@@ -178,8 +178,8 @@ class TwinOracle(Oracle):
     def _thinned(self, content: MadeUp) -> Requests:
         requests = self.workload.requests
         total = _tokens(requests).sum() / self.workload.duration_s
-        rows = np.flatnonzero(self._thinning < content.load / total)
-        return replace(requests.take(rows), adapter=(self._dealing[rows] * content.n_adapters).astype(np.int64))
+        rows = np.flatnonzero(self._draws[0] < content.load / total)
+        return replace(requests.take(rows), adapter=(self._draws[1, rows] * content.n_adapters).astype(np.int64))
 
 
 def _tokens(requests: Requests) -> NDArray[np.int64]:
