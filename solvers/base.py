@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from solvers.objectives.base import Objective
     from twin import Placement, ServingProfile, Workload
 
-Status = Literal["optimal", "feasible", "infeasible", "time_limit"]
+Status = Literal["optimal", "feasible", "unchecked", "infeasible", "time_limit"]
+
+#: Statuses that come with a placement.
+PLACED: tuple[Status, ...] = ("optimal", "feasible", "unchecked")
+#: Statuses by which a solver vouches for its placement.
+VOUCHED: tuple[Status, ...] = ("optimal", "feasible")
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,11 @@ class Solution:
     Attributes
     ----------
     status : str
-        "optimal" (proven for the oracle in use), "feasible", "infeasible" (`message` says why) or
-        "time_limit" (no placement found in time).
+        "optimal" (proven for the oracle in use), "feasible" (its oracle accepts every GPU), "unchecked" (placed by
+        a rule, no oracle was asked whether anyone starves), "infeasible" (`message` says why) or "time_limit" (no
+        placement found in time).
     placement : Placement, optional
-        Present exactly when the status is "optimal" or "feasible".
+        Present exactly when the status is "optimal", "feasible" or "unchecked".
     lower_bound : int, optional
         No placement that the oracle accepts uses fewer GPUs; absent: not proven.
     oracle_calls : int
@@ -142,17 +148,36 @@ class Solver(ABC):
         problem.profile.check_ranks(problem.workload.ranks)
 
     def run(self, problem: Problem) -> Solution:
-        """Solve, time it, and check that the answer is well formed."""
+        """Solve, time it, and check that the answer is well formed.
+
+        Raises
+        ------
+        UserError
+            As `check_problem`.
+        ValueError
+            For an answer that contradicts itself, the workload, the GPU limit or the solver's tags.
+        """
         self.check_problem(problem)
         if self.tags.replays_requests:
             _ = problem.workload.requests  # sampling is the harness's work, not the solver's
         start = time.perf_counter()
         solution = self.solve(problem)
         elapsed_s = time.perf_counter() - start
-        has_placement = solution.status in ("optimal", "feasible")
-        if has_placement != (solution.placement is not None):
-            msg = f"{self.name}: status {solution.status!r} does not go with its placement"
-            raise ValueError(msg)
-        if solution.placement is not None:
-            solution.placement.check(problem.workload)
+        self._check_solution(solution, problem)
         return replace(solution, solve_time_s=elapsed_s)
+
+    def _check_solution(self, solution: Solution, problem: Problem) -> None:
+        placement, bound = solution.placement, solution.lower_bound
+        if (solution.status in PLACED) != (placement is not None):
+            raise ValueError(f"{self.name}: status {solution.status!r} does not go with its placement")
+        if solution.status == "optimal" and not self.tags.exact:
+            raise ValueError(f"{self.name}: only a solver tagged exact can call a placement optimal")
+        if placement is None:
+            return
+        placement.check(problem.workload)
+        if problem.max_gpus is not None and placement.n_gpus > problem.max_gpus:
+            raise ValueError(f"{self.name}: uses {placement.n_gpus} GPUs of {problem.max_gpus}")
+        if placement.has_replicas and not self.tags.uses_replicas:
+            raise ValueError(f"{self.name}: places replicas without the tag uses_replicas")
+        if bound is not None and bound > placement.n_gpus:
+            raise ValueError(f"{self.name}: lower bound {bound} is above the {placement.n_gpus} GPUs of its placement")

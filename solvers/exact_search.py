@@ -18,11 +18,14 @@ from solvers.load_limits import GRAINS, LoadLimits
 from solvers.oracle import Oracle
 from solvers.packing import Deadline, OutOfTimeError, decreasing_order, fill_gpus, zigzag_order
 from solvers.progress import Progress
+from solvers.published_figures import backbone_tokens_per_s
 from solvers.spread import spread_feasibly
 from twin import GpuPlan, Placement
 
 #: Up to so many adapters the bound is proven on each adapter's own requests, not on the average of its type.
 MOST_SINGLE_ADAPTERS = 3000
+#: Offered load, in terms of what the backbone serves without LoRA, with which one GPU for all is not tried.
+FAR_TOO_MUCH = 3.0
 
 
 class ExactSearch:
@@ -80,12 +83,20 @@ class ExactSearch:
     def _one_gpu(self) -> None:
         """One GPU for all: the only content there is then, so the answer needs no assumption."""
         everything = tuple(range(self.problem.workload.n_adapters))
+        if self._far_too_much():
+            return
         self._hint = self.oracle.find_max_loras(everything)
         if self._hint:
             self.progress.keep(Placement((GpuPlan(everything, self._hint),)))
             self.progress.raise_bound(1)
         elif len(everything) > 1:
             self.progress.raise_bound(2)
+
+    def _far_too_much(self) -> bool:
+        """Whether one GPU for all is out of the question; simulating that would take long."""
+        workload = self.problem.workload
+        offered = workload.total_rate * workload.lengths.mean_total_tokens
+        return offered > FAR_TOO_MUCH * backbone_tokens_per_s(self.problem.profile, workload.lengths)
 
     def _greedy(self) -> None:
         """An answer for any time limit."""

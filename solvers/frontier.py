@@ -257,7 +257,10 @@ def frontier_bound(  # noqa: PLR0913  # the data of one bound
     value = math.inf
     for round_ in range(max_rounds):
         if round_:
-            value, duals = cover_value(columns, counts)
+            try:
+                value, duals = cover_value(columns, counts)
+            except ArithmeticError:
+                break  # what is proven so far holds
             if best.value >= value * (1 - 1e-4):
                 break
             # Prices half-way to the best so far swing less from one round to the next (Wentges, 1997).

@@ -30,14 +30,17 @@ class Deadline:
     ----------
     end_s : float
         On the clock of `time.perf_counter`.
+    total_s : float
+        Seconds that there were at first.
     """
 
     end_s: float
+    total_s: float = 0.0
 
     @staticmethod
     def after(seconds: float) -> Deadline:
         """The deadline so many seconds from now."""
-        return Deadline(time.perf_counter() + seconds)
+        return Deadline(time.perf_counter() + seconds, seconds)
 
     @property
     def left_s(self) -> float:

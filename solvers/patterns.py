@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from ortools.linear_solver import pywraplp
 from ortools.sat.python import cp_model
+from scipy.optimize import linprog
 
 #: Prices are whole multiples of this fraction, so that bounds computed from them are exact.
 PRICE_SCALE = 10**6
@@ -52,11 +53,19 @@ def cover_value(patterns: Sequence[NDArray[Any]], demand: Counts) -> tuple[float
         for kind in np.flatnonzero(pattern):
             rows[kind].SetCoefficient(use, float(pattern[kind]))
     objective.SetMinimization()
-    status = solver.Solve()
-    if status != pywraplp.Solver.OPTIMAL:
-        raise ArithmeticError(f"the pattern cover could not be solved (status {status})")
+    if solver.Solve() != pywraplp.Solver.OPTIMAL:
+        # Badly scaled covers upset GLOP now and then; any prices give a valid bound, so a second solver's will do.
+        return _cover_value_otherwise(patterns, demand)
     prices = np.array([max(0.0, row.dual_value()) for row in rows])
     return objective.Value(), prices
+
+
+def _cover_value_otherwise(patterns: Sequence[NDArray[Any]], demand: Counts) -> tuple[float, NDArray[np.float64]]:
+    matrix = np.array(patterns, dtype=np.float64).T
+    answer = linprog(np.ones(len(patterns)), A_ub=-matrix, b_ub=-demand.astype(np.float64), method="highs")
+    if not answer.success:
+        raise ArithmeticError(f"the pattern cover could not be solved: {answer.message}")
+    return float(answer.fun), np.maximum(0.0, -answer.ineqlin.marginals)
 
 
 def whole_cover(patterns: list[Counts], demand: Counts, time_limit_s: float, workers: int) -> list[int] | None:

@@ -100,7 +100,7 @@ def spread_feasibly(  # noqa: PLR0913  # one call of a search
         rank_by_rank(weights, oracle.workload.ranks, n_gpus),
     ):
         contents = Contents(groups, weights, oracle, deadline, hint=hint)
-        if not contents.ask(most_refused=int(most_refused * n_gpus)):
+        if not contents.ask(most_refused=max(1, int(most_refused * n_gpus))):
             continue
         placement = contents.repaired(moves_per_gpu * n_gpus)
         if placement is not None:
@@ -127,7 +127,7 @@ class Contents:
         The `max_loras` of each GPU that the oracle accepts, None for the others and for those not asked about yet.
     """
 
-    def __init__(  # what it is made of
+    def __init__(
         self,
         groups: list[list[int]],
         weights: NDArray[np.float64],
@@ -186,10 +186,12 @@ class Contents:
             refused = self.refused
             if not refused:
                 break
+            self.deadline.check()
             giver = max(refused, key=self._weight)
             takers = [gpu for gpu, slots in enumerate(self.slots) if slots and gpu not in self._full]
-            if not takers or not self._move(giver, min(takers, key=self._weight)):
+            if not takers:
                 return None
+            self._move(giver, min(takers, key=self._weight))
         if self.refused:
             return None
         plans = zip(self.contents, self.slots, strict=True)
@@ -198,11 +200,9 @@ class Contents:
     def _weight(self, gpu: int) -> float:
         return float(self.weights[list(self.contents[gpu])].sum())
 
-    def _move(self, giver: int, taker: int) -> bool:
-        """Move one adapter; False when the giver has none that could go anywhere."""
+    def _move(self, giver: int, taker: int) -> None:
+        """Move one adapter, or note that the taker has no room."""
         adapters = np.array(self.contents[giver])
-        if len(adapters) < 2:
-            return False
         half = max(0.0, (self._weight(giver) - self._weight(taker)) / 2)
         weight = self.weights[adapters]
         fitting = np.flatnonzero(weight <= half)
@@ -211,8 +211,7 @@ class Contents:
         slots = self._slots(grown)
         if slots is None:
             self._full.add(taker)
-            return True
+            return
         self.contents[taker], self.slots[taker] = grown, slots
         self.contents[giver] = tuple(adapter for adapter in self.contents[giver] if adapter != pick)
         self.slots[giver] = self._slots(self.contents[giver])
-        return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cached_property
 
@@ -19,6 +20,8 @@ from twin.simulate import STARVATION_SHARE
 SERVICE_TIMES = np.array([0.5, 1.0, 2.0])
 #: A GPU this far below the threshold is hopeless: whether with much less load as well is then worth a question.
 HOPELESS = 0.1
+#: Offered load at which the search for an overloaded GPU starts, and the share of it that such a GPU serves at most.
+FIRST_LOAD_TOKENS_PER_S, HALF = 1000.0, 0.5
 
 
 class TwinOracle(Oracle):
@@ -40,6 +43,7 @@ class TwinOracle(Oracle):
         super().__init__(workload, profile)
         self.margin = margin
         self._shares: dict[tuple[tuple[int, ...], int], float] = {}
+        self._drawn: tuple[tuple[int, ...], Requests] | None = None
         #: For each `max_loras` the made-up contents known to starve at it.
         self._starving: dict[int, list[MadeUp]] = {}
 
@@ -86,10 +90,12 @@ class TwinOracle(Oracle):
         return max(window_s / STARVATION_SHARE, window_s + 60.0)
 
     def _simulate(self, adapters: tuple[int, ...], max_loras: int, duration_s: float) -> GpuResult:
-        mine = np.asarray(adapters)
+        if self._drawn is None or self._drawn[0] != adapters:
+            # A content is asked about at several `max_loras` in a row.
+            self._drawn = (adapters, self.workload.requests_of(np.asarray(adapters)))
         return simulate_requests(
-            self.workload.requests_of(mine),
-            self.workload.ranks[mine],
+            self._drawn[1],
+            self.workload.ranks[list(adapters)],
             self.profile,
             max_loras,
             duration_s=duration_s,
@@ -169,16 +175,22 @@ class TwinOracle(Oracle):
     @cached_property
     def _service_times_s(self) -> NDArray[np.float64]:
         """Times in service at which the activity of contents is compared, from Little's law on an overloaded GPU."""
-        total = _tokens(self.workload.requests).sum() / self.workload.duration_s
-        everything = MadeUp(8, int(self.workload.ranks.min()), 2.0 * float(total) + 1.0)
-        result = self._simulate_made_up(everything, 8, self.workload.duration_s)
+        total = float(_tokens(self.workload.requests).sum()) / self.workload.duration_s
+        rank = int(self.workload.ranks.min())
+        # Doubled until half of it is not served: simulating all of a large fleet's load on one GPU takes long.
+        load = total / 2.0 ** math.ceil(math.log2(max(1.0, total / FIRST_LOAD_TOKENS_PER_S)))
+        while True:
+            result = self._simulate_made_up(MadeUp(8, rank, load), 8, self.workload.duration_s)
+            if load > total or not load or _share(result) < HALF:
+                break
+            load *= 2.0
         rate = result.finished / max(result.busy_s, 1e-9)
         return SERVICE_TIMES * (result.mean_running / rate if rate else 10.0)
 
     def _thinned(self, content: MadeUp) -> Requests:
         requests = self.workload.requests
         total = _tokens(requests).sum() / self.workload.duration_s
-        rows = np.flatnonzero(self._draws[0] < content.load / total)
+        rows = np.flatnonzero(self._draws[0] < (content.load / total if total else 0.0))
         return replace(requests.take(rows), adapter=(self._draws[1, rows] * content.n_adapters).astype(np.int64))
 
 

@@ -1,113 +1,204 @@
-"""What must hold for every shipped solver, whatever its method."""
+"""Every shipped solver keeps the contract, and the checks find each breach of it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from solvers.base import Problem, Solver
+from solvers.base import Problem, Solution, Solver, Tags
+from solvers.checks import ContractError, check_solver
 from solvers.registry import list_solvers
-from twin import UserError, Workload, score_placement, workload_from_groups
+from twin import GpuPlan, Placement
 
-NAMES = [entry.name for entry in list_solvers()]
+#: What a shipped solver is known not to do, and why.
+EXPECTED_FAILURES: dict[str, dict[str, str]] = {}
+
+ENTRIES = [entry for entry in list_solvers() if entry.target.startswith("solvers.")]
 
 
-def make(name: str) -> Solver:
-    entry = next(entry for entry in list_solvers() if entry.name == name)
+def made(name: str) -> Solver:
+    entry = next(entry for entry in ENTRIES if entry.name == name)
     assert entry.solver is not None, entry.reason
     return entry.solver()
 
 
-def with_workload(problem: Problem, workload: Workload) -> Problem:
-    return replace(problem, workload=workload)
+def test_every_shipped_solver_can_be_imported() -> None:
+    assert {entry.name: entry.reason for entry in ENTRIES if entry.solver is None} == {}
 
 
-def test_the_solvers_of_the_first_release_are_there() -> None:
-    assert {"exact", "ffd", "ffd_fast", "latency", "max_pack"} <= set(NAMES)
+@pytest.mark.parametrize(
+    "check",
+    [c for e in ENTRIES if e.solver for c in check_solver(e.solver(), expected_failures=EXPECTED_FAILURES.get(e.name))],
+    ids=str,
+)
+def test_contract(check: Callable[[], None]) -> None:
+    check()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_each_adapter_is_placed_once_and_limits_hold(name: str, problem: Problem) -> None:
-    solution = make(name).run(problem)
-    assert solution.status in ("optimal", "feasible")
-    assert solution.placement is not None
-    solution.placement.check(problem.workload)
-    assert problem.max_gpus is not None
-    assert solution.placement.n_gpus <= problem.max_gpus
-    for plan in solution.placement.gpus:
-        rank = int(problem.workload.ranks[list(plan.adapters)].max())
-        assert 1 <= plan.max_loras <= problem.profile.largest_max_loras(rank)
+# --- the checks themselves: each finds the solver that breaks it
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_a_solver_calls_feasible_is_so_on_the_twin(name: str, problem: Problem) -> None:
-    """Those that ask the predictor keep a margin; those that ask the twin have seen these very requests."""
-    solution = make(name).run(problem)
-    assert solution.placement is not None
-    assert score_placement(problem.workload, solution.placement, problem.profile).feasible
+class Honest(Solver):
+    """One GPU for all, with no claim."""
+
+    name: ClassVar[str] = "honest"
+
+    def solve(self, problem: Problem) -> Solution:
+        """All on one GPU."""
+        everything = tuple(range(problem.workload.n_adapters))
+        plans = (GpuPlan(everything, 1),) if everything else ()
+        return Solution("unchecked", Placement(plans))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_same_problem_gets_the_same_answer(name: str, problem: Problem) -> None:
-    first, second = make(name).run(problem), make(name).run(problem)
-    assert first.placement == second.placement
-    assert first.status == second.status
+class Boastful(Honest):
+    """Calls anything feasible."""
+
+    def solve(self, problem: Problem) -> Solution:
+        """All on one GPU, and all is well."""
+        return replace(super().solve(problem), status="feasible")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_nothing_is_changed(name: str, problem: Problem) -> None:
-    ranks, rates = problem.workload.ranks.copy(), problem.workload.rates.copy()
-    make(name).run(problem)
-    np.testing.assert_array_equal(problem.workload.ranks, ranks)
-    np.testing.assert_array_equal(problem.workload.rates, rates)
+class Forgetful(Honest):
+    """Leaves the last adapter out."""
+
+    def solve(self, problem: Problem) -> Solution:
+        """All but one."""
+        return Solution("unchecked", Placement((GpuPlan(tuple(range(problem.workload.n_adapters - 1)), 1),)))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_an_empty_workload_needs_no_gpu(name: str, problem: Problem) -> None:
-    solution = make(name).run(with_workload(problem, workload_from_groups([])))
-    assert solution.placement is not None
-    assert solution.placement.n_gpus == 0
+class Wasteful(Honest):
+    """An empty workload gets an answer of its own, with one GPU too many for one adapter."""
+
+    def solve(self, problem: Problem) -> Solution:
+        """One GPU for each adapter, whatever the limit."""
+        return Solution("unchecked", Placement(tuple(GpuPlan((a,), 1) for a in range(problem.workload.n_adapters))))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_one_adapter_needs_one_gpu(name: str, problem: Problem) -> None:
-    workload = workload_from_groups([(1, 8, 0.5)], duration_s=600.0)
-    solution = make(name).run(replace(problem, workload=workload, max_gpus=1))
-    assert solution.placement is not None
-    assert solution.placement.n_gpus == 1
+class Moody(Honest):
+    """Another answer each time."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def solve(self, problem: Problem) -> Solution:
+        """More slots at every call."""
+        self.calls += 1
+        everything = tuple(range(problem.workload.n_adapters))
+        return Solution("unchecked", Placement((GpuPlan(everything, self.calls),)))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_an_adapter_that_starves_a_gpu_alone_is_said(name: str, problem: Problem) -> None:
-    workload = workload_from_groups([(2, 8, 0.1), (1, 8, 300.0)], duration_s=600.0)
-    solution = make(name).run(with_workload(problem, workload))
-    assert solution.status == "infeasible"
-    assert solution.message
+class Seeded(Honest):
+    """Draws, but says that it does not."""
+
+    def solve(self, problem: Problem) -> Solution:
+        """Slots from the seed."""
+        everything = tuple(range(problem.workload.n_adapters))
+        return Solution("unchecked", Placement((GpuPlan(everything, problem.seed + 1),) if everything else ()))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_too_few_gpus_are_said(name: str, problem: Problem) -> None:
-    solution = make(name).run(replace(problem, max_gpus=1))
-    assert solution.status == "infeasible"
-    assert solution.message
+class Meddler(Honest):
+    """Writes into the workload."""
+
+    def solve(self, problem: Problem) -> Solution:
+        """Double the rates."""
+        if problem.workload.n_adapters:
+            object.__setattr__(problem.workload, "rates", problem.workload.rates * 2)
+        return super().solve(problem)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_rank_that_the_profile_does_not_know_is_the_users_mistake(name: str, problem: Problem) -> None:
-    workload = workload_from_groups([(2, 64, 0.1)], duration_s=600.0)
-    with pytest.raises(UserError, match="rank=64"):
-        make(name).run(with_workload(problem, workload))
+class Silent(Honest):
+    """Gives no reason."""
+
+    def solve(self, problem: Problem) -> Solution:  # noqa: ARG002  # whatever is asked
+        """Resign."""
+        return Solution("infeasible")
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if make(name).tags.needs_fleet])
-def test_a_spreading_solver_wants_its_fleet(name: str, problem: Problem) -> None:
-    with pytest.raises(UserError, match="gpus=N"):
-        make(name).run(replace(problem, max_gpus=None))
+class Crowding(Honest):
+    """More slots than the engine starts with."""
+
+    def solve(self, problem: Problem) -> Solution:
+        """Far too many slots."""
+        return Solution("feasible", Placement((GpuPlan(tuple(range(problem.workload.n_adapters)), 10_000),)))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if make(name).tags.needs_predictor])
-def test_a_solver_that_learned_says_that_it_wants_a_predictor(name: str, problem: Problem) -> None:
-    with pytest.raises(UserError, match="predictor"):
-        make(name).run(replace(problem, predictor=None))
+class Proud(Honest):
+    """Optimal without a bound."""
+
+    tags = Tags(exact=True)
+
+    def solve(self, problem: Problem) -> Solution:
+        """Claim it."""
+        return replace(super().solve(problem), status="optimal")
+
+
+class Unsaid(Honest):
+    """Details that no JSON takes."""
+
+    def solve(self, problem: Problem) -> Solution:
+        """An array among the details."""
+        return replace(super().solve(problem), details={"weights": np.ones(2)})
+
+
+class Undemanding(Honest):
+    """Tagged for a fleet and a predictor that it does not ask for."""
+
+    tags = Tags(needs_fleet=True, needs_predictor=True)
+
+    def check_problem(self, problem: Problem) -> None:
+        """Accept anything."""
+
+
+@pytest.mark.parametrize(
+    ("solver", "broken"),
+    [
+        (Boastful, {"what_it_vouches_for_is_feasible", "impossible_is_said", "too_few_gpus_are_said"}),
+        (
+            Forgetful,
+            {"places_each_adapter_once", "an_empty_workload_needs_no_gpu", "one_adapter_needs_one_gpu"},
+        ),
+        (Wasteful, {"places_each_adapter_once", "too_few_gpus_are_said"}),
+        (Moody, {"same_seed_same_answer", "nothing_is_changed", "an_empty_workload_needs_no_gpu"}),
+        (Seeded, {"deterministic_whatever_the_seed"}),
+        (Meddler, {"nothing_is_changed"}),
+        (Silent, {"places_each_adapter_once", "impossible_is_said", "too_few_gpus_are_said"}),
+        (Crowding, {"engines_start", "what_it_vouches_for_is_feasible"}),
+        (Proud, {"bounds_are_consistent", "what_it_vouches_for_is_feasible"}),
+        (Unsaid, {"details_are_json"}),
+        (
+            Undemanding,
+            {"an_unknown_rank_is_the_users_mistake", "the_fleet_is_asked_for", "the_predictor_is_asked_for"},
+        ),
+    ],
+)
+def test_a_breach_is_found(solver: type[Solver], broken: set[str]) -> None:
+    found = set()
+    for check in check_solver(solver()):
+        try:
+            check()
+        except ContractError:
+            found.add(check.name)
+    assert broken <= found
+
+
+def test_an_honest_solver_passes_although_its_placements_starve() -> None:
+    for check in check_solver(Honest()):
+        check()
+
+
+def test_an_expected_failure_passes_and_is_told_when_it_no_longer_fails() -> None:
+    reason = {"what_it_vouches_for_is_feasible": "asks nobody"}
+    (failing,) = [c for c in check_solver(Boastful(), expected_failures=reason) if c.expected_failure]
+    failing()
+    (passing,) = [c for c in check_solver(Honest(), expected_failures=reason) if c.expected_failure]
+    with pytest.raises(ContractError, match="asks nobody"):
+        passing()
+
+
+def test_an_expected_failure_names_a_check() -> None:
+    with pytest.raises(ValueError, match="there is no check 'feasable'"):
+        list(check_solver(Honest(), expected_failures={"feasable": "typo"}))

@@ -1,0 +1,79 @@
+"""Our greedy: a test at every adapter, topping up, local search, and the twin's word on every GPU."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from solvers.base import Problem, Solution, Solver, Status, Tags
+from solvers.fill_model import Filling, FillModel
+from solvers.oracle import check_oracle_option
+from solvers.packing import Deadline, NoPlacementError, check_gpu_limit
+from solvers.twin_check import LARGE_FLEET, Checked, checked
+from twin import Placement
+
+
+class FfdPlus(Solver):
+    """First-fit decreasing without the weaknesses of the published one.
+
+    1. GPUs are filled one after the other, with a question to the starvation predictor at every adapter and at any
+       `max_loras`; when an adapter does not fit, smaller ones top the GPU up. Once by rank first, once by rate first.
+    2. Local search, with incremental features: moves and swaps that empty the lightest GPU, or anneal all adapters onto
+       one GPU less. (Not in a fleet of 64 GPUs or more, where one GPU less is little and step 4 says how full GPUs may be.)
+    3. The twin checks every GPU; adapters leave those that starve, for others or for one more GPU.
+    4. With time left, spreads over fewer GPUs are tried on the twin: the predictor errs on the safe side. In a large
+       fleet a sample of GPUs shows instead how much fuller than predicted they may be.
+
+    Parameters
+    ----------
+    oracle : {"predictor", "distilled"}
+        Starvation model of steps 1 and 2.
+    twin_check : bool
+        Steps 3 and 4. Without them the answer is as good as the predictor.
+    local_search : bool
+        Step 2.
+    """
+
+    name: ClassVar[str] = "ffd_plus"
+    tags = Tags(needs_predictor=True)
+
+    def __init__(self, oracle: str = "predictor", *, twin_check: bool = True, local_search: bool = True) -> None:
+        check_oracle_option(oracle, self.name, ("predictor", "distilled"))
+        self.oracle = oracle
+        self.twin_check = twin_check
+        self.local_search = local_search
+
+    def solve(self, problem: Problem) -> Solution:
+        """Fill, search, check."""
+        if not problem.workload.n_adapters:
+            return Solution("feasible", Placement(()))
+        deadline = Deadline.after(problem.time_limit_s)
+        model = FillModel(problem, distilled=self.oracle == "distilled")
+        filling = min((model.filled(order) for order in model.orders()), key=lambda filled: filled.n_gpus)
+        if self.local_search and not (self.twin_check and filling.n_gpus >= LARGE_FLEET):
+            filling = model.drained(filling, Deadline.after(problem.time_limit_s / 4))
+            if filling.n_gpus < LARGE_FLEET:
+                filling = model.refilled(filling, Deadline.after(problem.time_limit_s / 4))
+        details: dict[str, Any] = {"predicted_gpus": filling.n_gpus}
+        try:
+            answer = self._checked(problem, model, filling, deadline)
+            check_gpu_limit(answer.placement.n_gpus, problem)
+        except NoPlacementError as why:
+            return Solution("infeasible", oracle_calls=model.calls, message=str(why), details=details)
+        details |= {
+            "predictor_calls": model.calls,
+            "twin_calls": answer.twin_calls,
+            "unchecked_gpus": answer.unchecked_gpus,
+        }
+        status: Status = "unchecked" if answer.unchecked_gpus else "feasible"
+        message = (
+            f"the twin had no time to check {answer.unchecked_gpus} of {answer.placement.n_gpus} GPUs"
+            if answer.unchecked_gpus
+            else ""
+        )
+        calls = model.calls + answer.twin_calls
+        return Solution(status, answer.placement, oracle_calls=calls, message=message, details=details)
+
+    def _checked(self, problem: Problem, model: FillModel, filling: Filling, deadline: Deadline) -> Checked:
+        if self.twin_check:
+            return checked(problem, model, filling, deadline)
+        return Checked(filling.placement(problem.workload), 0)

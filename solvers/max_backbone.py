@@ -1,0 +1,50 @@
+"""Baseline: as much load on a GPU as the backbone serves without LoRA."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from solvers.base import Problem, Solution, Solver
+from solvers.packing import NoPlacementError, check_gpu_limit, describe, sorted_plan
+from solvers.published_figures import backbone_tokens_per_s
+from twin import GpuPlan, Placement
+
+
+class MaxBackbone(Solver):
+    """Fills GPUs in the order given while the offered tokens stay within the backbone's best throughput.
+
+    It knows nothing of what adapters cost; `max_loras` is the adapter count (baseline of arXiv 2602.24044).
+    """
+
+    name: ClassVar[str] = "max_backbone"
+
+    def slots(self, n_adapters: int) -> int:
+        """`max_loras` of a GPU with so many adapters."""
+        return n_adapters
+
+    def solve(self, problem: Problem) -> Solution:
+        """Fill one GPU after the other."""
+        workload = problem.workload
+        capacity = backbone_tokens_per_s(problem.profile, workload.lengths)
+        tokens_per_s = workload.rates * workload.lengths.mean_total_tokens
+        plans: list[GpuPlan] = []
+        content: list[int] = []
+        load = 0.0
+        for adapter, tokens in enumerate(tokens_per_s.tolist()):
+            if tokens > capacity:
+                return Solution(
+                    "infeasible",
+                    message=f"{describe(workload, adapter)} asks for {tokens:.0f} tokens/s, the backbone serves {capacity:.0f}",
+                )
+            if load + tokens > capacity:
+                plans.append(sorted_plan(content, self.slots(len(content))))
+                content, load = [], 0.0
+            content.append(adapter)
+            load += tokens
+        if content:
+            plans.append(sorted_plan(content, self.slots(len(content))))
+        try:
+            check_gpu_limit(len(plans), problem)
+        except NoPlacementError as why:
+            return Solution("infeasible", message=str(why))
+        return Solution("unchecked", Placement(tuple(plans)))

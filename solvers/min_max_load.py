@@ -1,0 +1,120 @@
+"""Exact balance for small fleets: the least largest load of any GPU, with a bound."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from ortools.sat.python import cp_model
+
+from solvers.adapter_types import AdapterTypes, adapter_types
+from solvers.base import Problem, Solution, Tags
+from solvers.fill_model import FillModel
+from solvers.fleet import FleetSolver
+from solvers.latency_oracle import TwinLatency
+from solvers.patterns import cp_solver
+from solvers.spread import least_loaded
+from twin import GpuPlan, Placement, UserError
+
+#: Loads are whole multiples of this share of a GPU, rounded up.
+LOAD_SCALE = 10**5
+#: Count variables beyond which the model would be too large to be worth building.
+MOST_VARIABLES = 50_000
+
+
+class MinMaxLoad(FleetSolver):
+    """CP-SAT deals counted adapter types to the GPUs so that the largest predicted load is as small as can be.
+
+    An adapter's load is the share of a GPU that the starvation predictor says it takes, as for `balance`; latency
+    grows with it, the faster the nearer a GPU is to its limit, so the fullest GPU matters most. The least-loaded
+    placement is the hint and the first answer. `max_loras` is the adapter count, as far as the engine starts with it; the
+    twin says whether anyone starves.
+
+    Parameters
+    ----------
+    workers : int
+        Search threads of CP-SAT.
+    search : bool
+        As in `FleetSolver`.
+    """
+
+    name: ClassVar[str] = "min_max_load"
+    spread_tags: ClassVar[Tags] = Tags(needs_fleet=True, needs_predictor=True, replays_requests=True)
+
+    def __init__(self, workers: int = 2, *, search: bool = False) -> None:
+        super().__init__(search=search)
+        if workers < 1:
+            raise UserError(f"solver.workers={workers} of solver min_max_load: must be 1 or more")
+        self.workers = workers
+
+    def spread(self, problem: Problem) -> Solution:
+        """Deal, then ask the twin."""
+        assert problem.max_gpus is not None  # noqa: S101  # Solver.run and the search see to it
+        if not problem.workload.n_adapters:
+            return Solution("feasible", Placement(()))
+        model = FillModel(problem, distilled=False)
+        types = adapter_types(problem.workload)
+        loads = np.array([model.weights[members[0]] for members in types.members])
+        groups = least_loaded(model.weights, np.argsort(-model.weights, kind="stable"), problem.max_gpus)
+        counts = np.array([[len(np.intersect1d(group, members)) for members in types.members] for group in groups])
+        units = np.ceil(loads * LOAD_SCALE).astype(np.int64)
+        bound = 0
+        if counts.size <= MOST_VARIABLES:
+            counts, bound = _dealt(types, units, counts, problem.time_limit_s / 2, self.workers)
+        largest = int((counts @ units).max())
+        oracle = TwinLatency(problem)
+        plans, starved = [], 0
+        for content in _contents(counts, types):
+            plans.append(GpuPlan(content, oracle.slots(content)))
+            starved += oracle.ask(content, plans[-1].max_loras).starved
+        details = {
+            "largest_load": largest / LOAD_SCALE,
+            "largest_load_bound": bound / LOAD_SCALE,
+            "largest_load_proven": bound >= largest,
+        }
+        calls = model.calls + oracle.calls
+        if starved:
+            message = f"{starved} of {len(plans)} GPUs starve in the twin, at the least largest load found"
+            return Solution("infeasible", oracle_calls=calls, message=message, details=details)
+        return Solution("feasible", Placement(tuple(plans)), oracle_calls=calls, details=details)
+
+
+def _dealt(
+    types: AdapterTypes, units: NDArray[np.int64], hint: NDArray[np.int64], time_limit_s: float, workers: int
+) -> tuple[NDArray[np.int64], int]:
+    """Counts per GPU and type, shape (n_gpus, n_types), with the least largest load found, and a bound on it."""
+    n_gpus, n_types = hint.shape
+    start = int((hint @ units).max())
+    model = cp_model.CpModel()
+    counts = [[model.new_int_var(0, int(count), "") for count in types.counts] for _ in range(n_gpus)]
+    least = max(-(-int(types.counts @ units) // n_gpus), int(units.max()))
+    largest = model.new_int_var(least, start, "")
+    loads = [cp_model.LinearExpr.weighted_sum(row, units.tolist()) for row in counts]
+    for load in loads:
+        model.add(load <= largest)
+    for kind in range(n_types):
+        model.add(sum(row[kind] for row in counts) == int(types.counts[kind]))
+    # GPUs are alike: the order of their loads is free to choose.
+    for first, second in pairwise(loads):
+        model.add(first >= second)
+    order = np.argsort(-(hint @ units), kind="stable")
+    for row, given in zip(counts, hint[order], strict=True):
+        for variable, value in zip(row, given, strict=True):
+            model.add_hint(variable, int(value))
+    model.minimize(largest)
+    solver = cp_solver(time_limit_s, workers)
+    if solver.solve(model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        return hint, least
+    dealt = np.array([[solver.value(variable) for variable in row] for row in counts], dtype=np.int64)
+    return dealt, int(np.ceil(solver.best_objective_bound - 1e-6))
+
+
+def _contents(counts: NDArray[np.int64], types: AdapterTypes) -> list[tuple[int, ...]]:
+    contents: list[list[int]] = [[] for _ in counts]
+    for kind, members in enumerate(types.members):
+        ends = np.cumsum(counts[:, kind])
+        for gpu, part in enumerate(np.split(members, ends[:-1])):
+            contents[gpu].extend(part.tolist())
+    return [tuple(sorted(content)) for content in contents if content]

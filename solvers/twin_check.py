@@ -1,0 +1,271 @@
+"""What the twin makes of GPUs that a learned model has filled: checked, mended, and made fewer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.base import Problem
+from solvers.fill_model import Filling, FillModel
+from solvers.oracle import nearest_first
+from solvers.packing import Deadline, NoPlacementError, OutOfTimeError, why_alone
+from solvers.spread import Contents, spread_feasibly
+from solvers.twin_oracle import TwinOracle
+from twin import GpuPlan, Placement
+from twin.simulate import STARVATION_SHARE
+
+#: From so many GPUs on, GPUs are sampled and mended by themselves; below, all of them together.
+LARGE_FLEET = 64
+#: `max_loras` that are tried for a GPU of a large fleet, and the shortfall beyond which no other is.
+TRIES, HOPELESS = 4, 0.05
+#: GPUs of a large fleet that are asked about to see how full the twin lets them be, and how many of these it accepts.
+SAMPLE, ACCEPTED_SHARE = 16, 0.9
+#: Adapters that fill the GPUs to be sampled.
+MOST_SAMPLED = 5000
+#: Stretches of the contributions (`FillModel.filled`) that are tried.
+LEAST_STRETCH, MOST_STRETCH, STRETCH_STEPS = 0.85, 1.3, 4
+#: Share of its weight that a refused GPU of a large fleet gives away at a time.
+SHED = 0.04
+#: Spreads with weights a little off that are tried on one GPU less, and their spread.
+ATTEMPTS, NOISE = 12, 0.1
+
+
+class QuickTwin(TwinOracle):
+    """The twin, asked about a few `max_loras` only: a large fleet has thousands of contents."""
+
+    def find_max_loras(self, adapters: tuple[int, ...], hint: int | None = None) -> int | None:
+        """As `Oracle.find_max_loras`, for the values nearest to the hint."""
+        candidates = nearest_first(self.slots(adapters), hint or min(len(adapters), 64))
+        for value in candidates[:TRIES]:
+            share = self.share(adapters, value)
+            if share >= STARVATION_SHARE:
+                return value
+            if 0 <= share < STARVATION_SHARE - HOPELESS:
+                return None
+        return None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A placement after the twin has looked at it.
+
+    Attributes
+    ----------
+    placement : Placement
+    twin_calls : int
+    unchecked_gpus : int
+        GPUs that there was no time to simulate.
+    """
+
+    placement: Placement
+    twin_calls: int
+    unchecked_gpus: int = 0
+
+
+def checked(problem: Problem, model: FillModel, filling: Filling, deadline: Deadline) -> Checked:
+    """A placement that the twin accepts, as far as there is time.
+
+    Raises
+    ------
+    NoPlacementError
+        For an adapter that starves a GPU of its own.
+    """
+    if filling.n_gpus >= LARGE_FLEET:
+        return _LargeFleet(problem, model, deadline).checked()
+    oracle = TwinOracle(problem.workload, problem.profile)
+    weights = _weights_of_requests(model)
+    try:
+        placement = _repaired(problem, filling, weights, oracle, deadline)
+    except OutOfTimeError:
+        return Checked(filling.placement(problem.workload), oracle.calls, filling.n_gpus)
+    try:
+        placement = _fewer(placement, weights, oracle, deadline)
+        placement = _one_fewer(placement, model, weights, oracle, deadline)
+    except OutOfTimeError as out:
+        placement = out.args[0] if out.args else placement
+    return Checked(placement, oracle.calls)
+
+
+def _weights_of_requests(model: FillModel) -> NDArray[np.float64]:
+    """Weights by the load that adapters really send: with few requests chance matters."""
+    requests, count = model.workload.requests, model.workload.n_adapters
+    tokens = np.bincount(requests.adapter, requests.prompt_tokens + requests.requested_tokens, count)
+    rates = model.workload.rates
+    expected = rates / max(float(rates.sum()), 1e-300) * max(float(tokens.sum()), 1.0)
+    return model.weights * np.clip(tokens / np.maximum(expected, 1e-300), 0.5, 2.0)
+
+
+def _repaired(
+    problem: Problem, filling: Filling, weights: NDArray[np.float64], oracle: TwinOracle, deadline: Deadline
+) -> Placement:
+    """Move adapters from GPUs that starve to others, or to one GPU more."""
+    contents = Contents(filling.groups(), weights, oracle, deadline)
+    contents.ask(filling.slots.tolist())
+    for gpu in contents.refused:
+        content = contents.contents[gpu]
+        if len(content) == 1 and oracle.starves(content):
+            raise NoPlacementError(why_alone(problem, oracle, content[0]))
+    moves = 4 * filling.n_gpus
+    placement = contents.repaired(moves)
+    while placement is None:
+        deadline.check()
+        if all(len(contents.contents[gpu]) == 1 for gpu in contents.refused):
+            raise NoPlacementError(why_alone(problem, oracle, contents.contents[contents.refused[0]][0]))
+        contents.add_gpu()
+        placement = contents.repaired(moves)
+    return placement
+
+
+def _fewer(placement: Placement, weights: NDArray[np.float64], oracle: TwinOracle, deadline: Deadline) -> Placement:
+    """Even spreads over fewer GPUs, not far below what the weights ask for, as long as there is time."""
+    low = max(1, math.floor(0.8 * min(float(weights.sum()), placement.n_gpus)))
+    try:
+        while low < placement.n_gpus:
+            fleet = (low + placement.n_gpus) // 2
+            better = spread_feasibly(weights, fleet, oracle, deadline, most_refused=0.4)
+            if better is None:
+                low = fleet + 1
+            else:
+                placement = better
+    except OutOfTimeError:
+        raise OutOfTimeError(placement) from None
+    return placement
+
+
+def _one_fewer(
+    placement: Placement, model: FillModel, weights: NDArray[np.float64], oracle: TwinOracle, deadline: Deadline
+) -> Placement:
+    """Annealed and uneven starts on one GPU less, until none of them can be mended."""
+    generator = np.random.default_rng(model.seed)
+    # The rest of the time is for those who have more of it than this needs.
+    ours = Deadline.after(deadline.left_s / 2)
+    try:
+        while placement.n_gpus > 1:
+            better = _on(placement.n_gpus - 1, model, weights, oracle, ours, generator)
+            if better is None:
+                return placement
+            placement = better
+    except OutOfTimeError:
+        pass
+    return placement
+
+
+def _on(  # noqa: PLR0913  # one step of a search
+    fleet: int,
+    model: FillModel,
+    weights: NDArray[np.float64],
+    oracle: TwinOracle,
+    deadline: Deadline,
+    generator: np.random.Generator,
+) -> Placement | None:
+    if weights.sum() > 1.35 * fleet:
+        return None
+    filling, _ = model.annealed(fleet, Deadline.after(deadline.left_s / 4), proposals=4000)
+    contents = Contents(filling.groups(), weights, oracle, deadline)
+    if contents.ask(filling.slots.tolist(), most_refused=max(1, fleet // 2)):
+        placement = contents.repaired(4 * fleet)
+        if placement is not None:
+            return placement
+    for _ in range(ATTEMPTS):
+        noisy = weights * np.exp(NOISE * generator.standard_normal(len(weights)))
+        placement = spread_feasibly(noisy, fleet, oracle, deadline, most_refused=0.4)
+        if placement is not None:
+            return placement
+    return None
+
+
+class _LargeFleet:
+    """Too many GPUs to look at them together: sampled, then checked and mended one by one."""
+
+    def __init__(self, problem: Problem, model: FillModel, deadline: Deadline) -> None:
+        self.problem = problem
+        self.model = model
+        self.deadline = deadline
+        self.oracle = QuickTwin(problem.workload, problem.profile)
+
+    def checked(self) -> Checked:
+        """Fill as full as the twin lets GPUs be, and check them all."""
+        order, filling, stretch = self._filled()
+        groups, slots = filling.groups(), filling.slots.tolist()
+        plans: list[GpuPlan] = []
+        unchecked = 0
+        while groups:
+            pool: list[int] = []
+            for group, hint in zip(groups, slots, strict=True):
+                content, found, shed = self._mended(tuple(group), hint)
+                pool.extend(shed)
+                unchecked += found is None
+                plans.append(GpuPlan(content, found or hint))
+            if not pool:
+                break
+            chosen = np.sort(np.array(pool))
+            place = np.empty(self.problem.workload.n_adapters, dtype=np.int64)
+            place[order] = np.arange(len(order))
+            refill = self.model.filled(chosen[np.argsort(place[chosen])], stretch)
+            groups = [[int(chosen[a]) for a in group] for group in refill.groups()]
+            slots = refill.slots.tolist()
+        return Checked(Placement(tuple(plans)), self.oracle.calls, unchecked)
+
+    def _filled(self) -> tuple[NDArray[np.int64], Filling, float]:
+        """All GPUs, as full as the twin lets nearly all of those be that a part of the adapters fills."""
+        order = min(self.model.orders(), key=lambda each: self.model.filled(each).n_gpus)
+        generator = np.random.default_rng(self.problem.seed)
+        part = order[np.sort(generator.permutation(len(order))[:MOST_SAMPLED])]
+        low, stretch, high = LEAST_STRETCH, 1.0, MOST_STRETCH
+        for _ in range(STRETCH_STEPS):
+            if self._sample_accepted(part, stretch, generator):
+                high = stretch
+            else:
+                low = stretch
+            stretch = math.sqrt(low * high)
+        return order, self.model.filled(order, high), high
+
+    def _sample_accepted(self, part: NDArray[np.int64], stretch: float, generator: np.random.Generator) -> bool:
+        filling = self.model.filled(part, stretch)
+        ascending = np.sort(part)
+        groups = [tuple(ascending[group].tolist()) for group in filling.groups()]
+        # The last GPUs hold what was left over.
+        candidates = max(1, len(groups) - 2)
+        chosen = generator.choice(candidates, min(SAMPLE, candidates), replace=False)
+        refused = 0
+        for gpu in chosen.tolist():
+            # Sampling must leave the time to check all.
+            if self.deadline.left_s < 0.6 * self.deadline.total_s:
+                return False
+            refused += self.oracle.find_max_loras(groups[gpu], int(filling.slots[gpu])) is None
+            if refused > (1 - ACCEPTED_SHARE) * len(chosen):
+                return False
+        return True
+
+    def _mended(self, content: tuple[int, ...], hint: int) -> tuple[tuple[int, ...], int | None, Sequence[int]]:
+        """What stays on a GPU, the `max_loras` that the twin accepts (None: no time to ask), and what has to leave."""
+        shed: list[int] = []
+        while self.deadline.left_s:
+            found = self.oracle.find_max_loras(content, hint)
+            if found is not None:
+                return content, found, shed
+            if len(content) == 1:
+                # Few values were tried; before giving up all of them are.
+                found = TwinOracle.find_max_loras(self.oracle, content)
+                if found is None:
+                    raise NoPlacementError(why_alone(self.problem, self.oracle, content[0]))
+                return content, found, shed
+            leaving = self._lightened(content)
+            shed.extend(leaving)
+            content = tuple(a for a in content if a not in leaving)
+        return content, None, shed
+
+    def _lightened(self, content: tuple[int, ...]) -> set[int]:
+        """Adapters of about `SHED` of a GPU's weight, the heaviest that fit in first."""
+        weights = self.model.weights[list(content)]
+        budget = SHED * float(weights.sum())
+        leaving: set[int] = set()
+        for place in np.argsort(-weights, kind="stable").tolist():
+            if weights[place] <= budget:
+                leaving.add(content[place])
+                budget -= float(weights[place])
+        return leaving or {content[int(np.argmin(weights))]}
