@@ -1,4 +1,4 @@
-"""`python -m bench.calibrate runs=DIR`: fit serving profiles to published vLLM runs (with `metrics=FILE`: see bench/telemetry.py).
+"""`python -m bench.calibrate runs=DIR`: fit serving profiles to published vLLM runs (other sources: bench/telemetry.py, bench/vllm/fit.py).
 
 KV capacity and adapter load times are looked up in the measured tables, scheduler time and step time are fitted
 (`twin.calibration`). Whole scenarios are left out of the fit, and the step-time error on their runs is printed and kept
@@ -32,6 +32,7 @@ from bench.published import (
 )
 from bench.telemetry import FLAGS as FLAGS_OF_A_SERVER
 from bench.telemetry import profile_from_metrics
+from bench.vllm.fit import profile_from_campaign
 from twin import GpuResult, Lengths, UserError
 from twin.calibration import (
     OperatingPoint,
@@ -81,12 +82,13 @@ class CalibrateConfig:
 
     runs: str | None = None
     metrics: list[str] | None = None
+    campaign: str | None = None
     max_loras: int | None = None
     max_lora_rank: int | None = None
     kv_cache_tokens: int | None = None
     n_adapters: int | None = None
     prior: str = "llama-3.1-8b"
-    name: str = "my-model/my-gpu"
+    name: str | None = None
     scrape_window_s: float = 60.0
     models: list[str] = field(default_factory=lambda: sorted(PROFILE_OF_MODEL))
     left_out: dict[str, list[str]] = field(default_factory=dict)
@@ -114,8 +116,11 @@ class CalibrationReport:
 def main(config: CalibrateConfig) -> None:
     """Fit the profiles asked for and write them."""
     console = Console(width=None if Console().is_terminal else 120)
-    if (config.runs is None) == (config.metrics is None):
-        raise UserError("give either runs=DIR (published runs) or metrics=[FILE,...] (scrapes of a running server)")
+    if [config.runs, config.metrics, config.campaign].count(None) != 2:
+        raise UserError(
+            "give either runs=DIR (published runs), metrics=[FILE,...] (scrapes of a running server) or "
+            "campaign=DIR (what python -m bench.campaign measured)"
+        )
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     if config.metrics is not None:
@@ -123,11 +128,14 @@ def main(config: CalibrateConfig) -> None:
             config.metrics,
             {flag: getattr(config, flag) for flag in FLAGS_OF_A_SERVER},
             config.prior,
-            config.name,
+            config.name or "my-model/my-gpu",
             config.scrape_window_s,
             console,
         )
         save(profile, out, console)
+        return
+    if config.campaign is not None:
+        save(profile_from_campaign(config.campaign, config.name, console), out, console)
         return
     console.print(f"calibrating {', '.join(config.models)} on {config.runs}, seed {config.seed}")
     table = Table(title="Mean absolute step-time error")

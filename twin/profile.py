@@ -381,6 +381,16 @@ def shipped_profiles() -> list[str]:
     )
 
 
+def _full_name(name: str, names: list[str]) -> str | None:
+    """The shipped profile that is meant: model/GPU, GPU/model, or a model that has one profile only."""
+    swapped = "/".join(reversed(name.split("/")))
+    of_model = [known for known in names if known.split("/")[0] == name]
+    for meant in (name, swapped, f"{name}/h100-64gb", *(of_model if len(of_model) == 1 else [])):
+        if meant in names:
+            return meant
+    return None
+
+
 def load_profile(name_or_path: str) -> ServingProfile:
     """A shipped profile by name, or one from a JSON file.
 
@@ -396,8 +406,8 @@ def load_profile(name_or_path: str) -> ServingProfile:
             raise UserError(msg)
         return parse_profile(path.read_text(), name_or_path)
     names = shipped_profiles()
-    full = name_or_path if name_or_path in names else f"{name_or_path}/h100-64gb"
-    if full not in names:
+    full = _full_name(name_or_path, names)
+    if full is None:
         msg = f"profile={name_or_path}: no such serving profile; shipped are {names}, or give the path of a .json file"
         raise UserError(msg)
     file_name = full.replace("/", "__") + ".json"

@@ -40,8 +40,9 @@ def test_shipped_profiles_load(name: str) -> None:
     assert (np.diff(table, axis=1) <= 0).all()
 
 
-def test_a_profile_is_found_by_its_model_too() -> None:
-    assert load_profile("llama-3.1-8b") == load_profile("llama-3.1-8b/h100-64gb")
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "h100-64gb/llama-3.1-8b"])
+def test_a_profile_is_found_by_its_model_and_in_either_order(name: str) -> None:
+    assert load_profile(name) == load_profile("llama-3.1-8b/h100-64gb")
 
 
 # --- look-ups

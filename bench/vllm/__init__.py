@@ -1,0 +1,1 @@
+"""Real vLLM servers: started, driven with a trace of requests, measured, and stopped."""

@@ -1,0 +1,133 @@
+"""What is validated: a placement with its workload and profile, from a file of rows or from JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bench.cell import Cell
+from bench.rows import Row, read_rows
+from bench.run import build_workload
+from twin import Placement, ServingProfile, UserError, Workload, load_profile
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A placement, the workload that it counts the adapters of, and the profile that it was made for."""
+
+    placement: Placement
+    workload: Workload
+    profile: ServingProfile
+    label: str
+
+
+def read_placed(  # noqa: PLR0913  # what may stand in place of the file's own
+    path: str,
+    *,
+    solver: str | None = None,
+    seed: int | None = None,
+    workload: Mapping[str, Any] | None = None,
+    profile: str | None = None,
+    duration_s: float | None = None,
+) -> Placed:
+    """A placement from a file.
+
+    Parameters
+    ----------
+    path : str
+        `rows.parquet` of `python -m bench`, or JSON: a list of {max_loras, adapters}, or an object with such a list as
+        `placement` and, if they are not given here, `workload` (a builder with its options) and `profile`.
+    solver, seed : optional
+        Which row of a Parquet file; the best ranked one by default.
+    workload : mapping, optional
+        Builder and options, for a JSON list.
+    profile : str, optional
+        In place of the one in the file.
+    duration_s : float, optional
+        A shorter window.
+
+    Raises
+    ------
+    UserError
+        Naming the file and what is missing or wrong.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"placement={path}: no such file")
+    if path.endswith(".parquet"):
+        row = choose_row(read_rows(Path(path)), path, solver, seed)
+        if not row.cell:
+            raise UserError(f"{path}: its rows were written by an older version and do not hold their workload")
+        cell = Cell.from_json(row.cell)
+        text, label = row.placement or "[]", f"{row.workload_label} seed {row.seed}, {row.solver_label}"
+        workload, profile = cell.workload, profile or cell.profile
+    elif path.endswith(".json"):
+        text, workload, profile = _from_json(path, workload, profile)
+        label = Path(path).stem
+    else:
+        raise UserError(f"placement={path} must be a .parquet file of rows or a .json file")
+    serving = load_profile(profile)
+    built = build_workload(workload, serving)
+    if duration_s is not None:
+        built = shortened(built, duration_s)
+    placement = Placement.from_json(text, path)
+    try:
+        placement.check(built)
+    except ValueError as error:
+        raise UserError(f"{path}: the placement does not fit its workload: {error}") from None
+    return Placed(placement, built, serving, label)
+
+
+def choose_row(rows: list[Row], path: str, solver: str | None, seed: int | None) -> Row:
+    """The row of a solver (and seed), or the best ranked row that has a placement."""
+    chosen = [
+        row
+        for row in rows
+        if row.placement not in (None, "[]")
+        and solver in (None, row.solver, row.solver_label)
+        and seed in (None, row.seed)
+    ]
+    if not chosen:
+        there = sorted({f"solver={row.solver} seed={row.seed}" for row in rows if row.placement not in (None, "[]")})
+        raise UserError(f"{path}: no placement of solver={solver} seed={seed}; there are {', '.join(there) or 'none'}")
+    if len({(row.workload_label, row.profile) for row in chosen}) > 1:
+        raise UserError(f"{path}: rows of several workloads; a file with the rows of one is needed")
+    return min(chosen, key=lambda row: row.rank_key)
+
+
+def shortened(workload: Workload, duration_s: float) -> Workload:
+    """The workload's first seconds: the requests that arrive in them are the same.
+
+    Raises
+    ------
+    UserError
+        If the workload is not as long.
+    """
+    if not 0 < duration_s <= workload.duration_s:
+        raise UserError(
+            f"duration_s={duration_s:g} must be above 0 and at most the workload's {workload.duration_s:g} seconds"
+        )
+    if workload.trace is None:
+        return replace(workload, duration_s=duration_s)
+    rows = (workload.trace.arrival_s < duration_s).nonzero()[0]
+    return replace(workload, duration_s=duration_s, trace=workload.trace.take(rows))
+
+
+def _from_json(
+    path: str, workload: Mapping[str, Any] | None, profile: str | None
+) -> tuple[str, Mapping[str, Any], str]:
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not valid JSON (line {error.lineno}: {error.msg})") from None
+    content = data if isinstance(data, dict) and "placement" in data else {"placement": data}
+    workload = workload or content.get("workload")
+    profile = profile or content.get("profile")
+    for key, value in (("workload", workload), ("profile", profile)):
+        if value is None:
+            raise UserError(f"{path}: it has no {key}; add one to the file or give {key}=NAME")
+    if not isinstance(workload, Mapping) or "_target_" not in workload:
+        raise UserError(f"{path}: workload must be an object with the _target_ of its builder and options")
+    return json.dumps(content["placement"]), workload, str(profile)
