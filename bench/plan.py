@@ -1,0 +1,253 @@
+"""`python -m bench.plan adapters=FILE.csv`: how few GPUs serve these adapters, and how to start vLLM on each.
+
+Several solvers look for a placement; the twin decides which are feasible, the objective which is best.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import MISSING
+from rich.console import Console
+from rich.text import Text
+
+from bench.cli import command, explain_instantiation
+from bench.compare import Comparison, compare
+from bench.planning.adapters import Adapter, Traffic, changed, read_adapters, workload_of
+from bench.planning.answer import answer
+from bench.planning.counters import Measured, read_counters
+from bench.planning.kubernetes import Cluster
+from bench.planning.report import command_lines, failure_lines, plan_report, write_plan
+from bench.planning.vllm_commands import Serving
+from bench.plugins import register_solvers
+from bench.rows import ERROR, Row
+from bench.table import console
+from solvers.base import Solver
+from twin import UserError, load_profile
+
+#: Exit code when no placement is feasible; 2 is a user's mistake.
+INFEASIBLE_EXIT = 1
+
+
+@dataclass
+class WhatIf:
+    """Changes of single adapters: `what_if.rate.NAME=2`."""
+
+    rate: dict[str, float] = field(default_factory=dict)
+    rank: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Kubernetes:
+    """What the pods of the Helm values have in common."""
+
+    name: str = "lora"
+    repository: str = "vllm/vllm-openai"
+    tag: str = "v0.32.0"
+    cpus: int = 8
+    memory: str = "32Gi"
+    adapters: str = "modules"
+    secret: str = ""
+
+
+@dataclass
+class PlanConfig:
+    """Options of `python -m bench.plan`; `conf/plan.yaml` says what each is for."""
+
+    adapters: str = MISSING
+    counters: Any = None
+    counters_interval_s: float | None = None
+    counters_metric: str | None = None
+    counters_label: str | None = None
+    profile: str = "llama-3.1-8b"
+    gpus: int | None = None
+    reserve: float = 0.0
+    scale: float = 1.0
+    what_if: WhatIf = field(default_factory=WhatIf)
+    solver: dict[str, Any] = field(default_factory=dict)
+    objective: dict[str, Any] = field(default_factory=dict)
+    lengths: dict[str, Any] = field(default_factory=dict)
+    arrivals: dict[str, Any] = field(default_factory=dict)
+    duration_s: float = 600.0
+    seed: int = 0
+    time_limit_s: float = 60.0
+    threads: int = 2
+    model: str | None = None
+    adapter_path: str = "/adapters/{name}"
+    port: int = 8000
+    gpus_per_host: int = 8
+    vllm_args: list[str] = field(default_factory=list)
+    kubernetes: Kubernetes = field(default_factory=Kubernetes)
+    out: str | None = None
+
+
+@command("plan", PlanConfig)
+def _run(config: PlanConfig) -> None:
+    """Find a placement, print it and write the files that serve it."""
+    terminal = Console(stderr=True)
+    profile = load_profile(config.profile)
+    serving = Serving(
+        config.model or profile.model, profile, config.adapter_path, config.port, config.gpus_per_host,
+        tuple(config.vllm_args),
+    )  # fmt: skip
+    if not (math.isfinite(config.reserve) and config.reserve >= 0):
+        raise UserError(f"reserve={config.reserve} must be a share of the load, 0 or more")
+    cluster = Cluster(**vars(config.kubernetes))
+    adapters, notes = adapters_of(config)
+    traffic = Traffic.of(
+        profile,
+        lengths=_made(config.lengths, "lengths"),
+        arrivals=_made(config.arrivals, "arrivals"),
+        duration_s=config.duration_s,
+        seed=config.seed,
+    )
+    comparison = Comparison(
+        workload=workload_of(adapters, traffic, profile, factor=1 + config.reserve, name=Path(config.adapters).name),
+        profile=profile,
+        objective=_made(config.objective, "objective"),
+        gpus=config.gpus,
+        time_limit_s=config.time_limit_s,
+        seed=config.seed,
+        threads=config.threads,
+    )
+    rows = candidates(comparison, config.solver, terminal)
+    with terminal.status("head-room of each GPU"):
+        found = answer(rows, adapters, traffic, profile, threads=config.threads)
+    if found is None:
+        names = [adapter.name for adapter in adapters]
+        sys.stderr.write("".join(f"{line}\n" for line in failure_lines(rows, names, config.gpus)))
+        raise SystemExit(INFEASIBLE_EXIT)
+    total_rate = sum(adapter.rate for adapter in adapters)
+    reserve = f", {config.reserve:.0%} in reserve" if config.reserve else ""
+    heading = [
+        f"{len(adapters)} adapter{'s' * (len(adapters) != 1)}, {total_rate:.4g} requests/s{reserve} ({config.adapters})",
+        f"profile {profile.name} · seed {config.seed} · objective {comparison.objective.name} · {config.duration_s:g} s simulated",
+        *notes,
+    ]
+    asked = {
+        "adapters": config.adapters,
+        "profile": config.profile,
+        "engine": f"{profile.engine} {profile.engine_version}",
+        "objective": comparison.objective.name,
+        "gpus": config.gpus,
+        "reserve": config.reserve,
+        "overrides": list(HydraConfig.get().overrides.task),
+        "seed": config.seed,
+        "duration_s": config.duration_s,
+        "version": found.row.version,
+    }
+    folder = Path(config.out or HydraConfig.get().runtime.output_dir)
+    workload = {
+        "_target_": "bench.planning.adapters.planned",
+        "name": comparison.workload.name,
+        "adapters": [asdict(adapter) for adapter in adapters],
+        "duration_s": config.duration_s,
+        "lengths": config.lengths,
+        "arrivals": config.arrivals,
+        "seed": config.seed,
+    }
+    paths = write_plan(found, serving, cluster, asked, workload, folder)
+    out = console()
+    out.print(plan_report(found, serving, heading))
+    for line in ("", "commands", *command_lines(found, serving)):
+        out.print(Text(line), soft_wrap=True)
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    out.print(f"\nwritten to {shown}: {', '.join(path.name for path in paths)}", soft_wrap=True)
+
+
+def adapters_of(config: PlanConfig) -> tuple[list[Adapter], list[str]]:
+    """The adapters of the list, with the rates of the counters and the changes asked for, and notes for people."""
+    measured, notes = None, []
+    if config.counters is not None:
+        files = [config.counters] if isinstance(config.counters, str) else [str(file) for file in config.counters]
+        measured = read_counters(
+            files,
+            interval_s=config.counters_interval_s,
+            metric=config.counters_metric,
+            label=config.counters_label,
+        )
+    adapters = read_adapters(Path(config.adapters), measured.rates if measured else None)
+    if measured:
+        adapters = [_with_lengths(adapter, measured) for adapter in adapters]
+        strangers = sorted(set(measured.rates) - {adapter.name for adapter in adapters})
+        if strangers:
+            shown = ", ".join(strangers[:5]) + (", ..." if len(strangers) > 5 else "")
+            notes.append(
+                f"counted but not in {config.adapters}, and left out: {shown} "
+                f"({sum(measured.rates[name] for name in strangers):.4g} requests/s)"
+            )
+    return changed(adapters, scale=config.scale, rates=config.what_if.rate, ranks=config.what_if.rank), notes
+
+
+def candidates(comparison: Comparison, solvers: dict[str, Any], terminal: Console) -> list[Row]:
+    """Each solver's placement, scored.
+
+    Raises
+    ------
+    UserError
+        If there is no solver, or none could be run.
+    """
+    if not solvers:
+        raise UserError("solver: name at least one, for instance solver=exact")
+    makers: dict[str, Callable[[], Solver]] = {
+        name: partial(instantiate, options, _convert_="all") for name, options in solvers.items()
+    }
+    names, rows = list(makers), list[Row]()
+    with terminal.status("") as status:
+        status.update(f"{names[0]}, up to {comparison.time_limit_s:g} s")
+        for row in compare(comparison, makers):
+            rows.append(row)
+            if len(rows) < len(names):
+                status.update(f"{names[len(rows)]}, up to {comparison.time_limit_s:g} s")
+    if all(row.status == ERROR for row in rows):
+        raise UserError(f"{rows[0].solver}: {rows[0].message}")
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; `what_if.rate.NAME=2` works for any name of an adapter."""
+    _run([with_name_quoted(text) for text in (sys.argv[1:] if arguments is None else arguments)])
+
+
+def with_name_quoted(argument: str) -> str:
+    """An override of `what_if` as Hydra takes it: names of adapters have characters that no key of an option may have."""
+    match = re.fullmatch(r"\+{0,2}what_if\.(rate|rank)\.(.+)=([^=]*)", argument)
+    if match is None:
+        return argument
+    option, name, values = match.groups()
+    escaped = re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", name)
+    return f"++what_if.{option}=" + ",".join(f"{{{escaped}: {value}}}" for value in values.split(","))
+
+
+def _with_lengths(adapter: Adapter, measured: Measured) -> Adapter:
+    """The adapter with the lengths that were counted, where the list has none."""
+    prompt, output = measured.prompt_tokens.get(adapter.name), measured.output_tokens.get(adapter.name)
+    return replace(
+        adapter,
+        prompt_tokens=adapter.prompt_tokens or prompt,
+        output_tokens=adapter.output_tokens or output,
+    )
+
+
+def _made(options: dict[str, Any], name: str) -> Any:  # noqa: ANN401  # whatever the option's _target_ makes
+    try:
+        return instantiate(options, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise UserError(f"{name}: {explain_instantiation(error)}") from None
+
+
+if __name__ == "__main__":
+    register_solvers()
+    main()

@@ -1,0 +1,380 @@
+"""Adapters as an operator lists them, and the workload that they make."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from twin import Lengths, Requests, ServingProfile, UserError, Workload
+from twin.arrivals import Arrivals, PoissonArrivals
+
+#: Columns that are read, and what each holds; `rate` may be left to request counters.
+COLUMNS = {
+    "name": "the name that requests give as their model",
+    "rank": "LoRA rank",
+    "rate": "requests per second",
+    "prompt_tokens": "mean prompt length in tokens",
+    "output_tokens": "mean output length in tokens",
+    "path": "where vLLM finds the adapter: a folder or a Hugging Face repository",
+}
+REQUIRED = ("name", "rank")
+
+# Lengths of an adapter with a mean of its own lie within this factor of it, if they do not by the workload's lengths.
+_LENGTH_RANGE = 4.0
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One adapter of an operator's list.
+
+    Attributes
+    ----------
+    name : str
+        What requests give as their model.
+    rank : int
+    rate : float
+        Requests per second.
+    prompt_tokens, output_tokens : float, optional
+        Means of its requests; those of the workload's lengths where absent.
+    path : str
+        Folder or repository of the weights; empty where the list does not say.
+    """
+
+    name: str
+    rank: int
+    rate: float
+    prompt_tokens: float | None = None
+    output_tokens: float | None = None
+    path: str = ""
+
+
+def read_adapters(path: Path, rates: Mapping[str, float] | None = None) -> list[Adapter]:
+    """Read a CSV file with a header; `COLUMNS` are its columns, in any order, others are passed over.
+
+    Parameters
+    ----------
+    path : Path
+    rates : mapping of str to float, optional
+        Requests per second by name, where request counters give them; the column `rate` is not needed then, and
+        an adapter that no counter names has rate 0.
+
+    Raises
+    ------
+    UserError
+        Naming file, row (as a text editor counts lines), column, and what would be right.
+    """
+    if not path.is_file():
+        raise UserError(f"adapters={path}: no such file; it must be a CSV file with the columns name, rank and rate")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"adapters={path}: not a text file in UTF-8") from None
+    reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
+    header = [name.strip() for name in reader.fieldnames or []]
+    _check_header(path, header, REQUIRED if rates is not None else (*REQUIRED, "rate"))
+    reader.fieldnames = header
+    adapters: list[Adapter] = []
+    seen: dict[str, int] = {}
+    for row in reader:
+        where = f"{path}: row {reader.line_num}"
+        adapter = _adapter(where, row, rates)
+        if adapter.name in seen:
+            raise UserError(
+                f"{where}, column name: {adapter.name!r} is in row {seen[adapter.name]} already; names must differ"
+            )
+        seen[adapter.name] = reader.line_num
+        adapters.append(adapter)
+    if not adapters:
+        raise UserError(f"{path}: no adapter in it; a row for each is needed below the header")
+    return adapters
+
+
+def changed(
+    adapters: Sequence[Adapter], *, scale: float, rates: Mapping[str, float], ranks: Mapping[str, int]
+) -> list[Adapter]:
+    """The adapters of a question "what if".
+
+    Parameters
+    ----------
+    adapters : sequence of Adapter
+    scale : float
+        Factor of all rates.
+    rates, ranks : mapping by name
+        Rates (not scaled) and ranks that replace those of single adapters.
+
+    Raises
+    ------
+    UserError
+        For a name that is not in the list, or a value out of range.
+    """
+    if not (math.isfinite(scale) and scale > 0):
+        raise UserError(f"scale={scale} must be a number above 0")
+    known = {adapter.name for adapter in adapters}
+    for option, values in (("rate", rates), ("rank", ranks)):
+        for name, value in values.items():
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f" (did you mean {close[0]}?)" if close else ""
+                raise UserError(f"what_if.{option}.{name}: no adapter of this name{hint}")
+            if not math.isfinite(value) or value < (1 if option == "rank" else 0):
+                raise UserError(f"what_if.{option}.{name}={value} must be {'1' if option == 'rank' else '0'} or more")
+    return [
+        replace(
+            adapter,
+            rate=rates.get(adapter.name, adapter.rate * scale),
+            rank=ranks.get(adapter.name, adapter.rank),
+        )
+        for adapter in adapters
+    ]
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """How the requests of all adapters come and how long they are.
+
+    Attributes
+    ----------
+    lengths : Lengths
+        Of the adapters that do not say their own; the spread holds for all.
+    arrivals : Arrivals
+    duration_s : float
+    seed : int
+    """
+
+    lengths: Lengths
+    arrivals: Arrivals
+    duration_s: float
+    seed: int
+
+    @staticmethod
+    def of(
+        profile: ServingProfile,
+        *,
+        lengths: Lengths | None = None,
+        arrivals: Arrivals | None = None,
+        duration_s: float = 600.0,
+        seed: int = 0,
+    ) -> Traffic:
+        """Traffic to a server of this profile: its model stops by itself as early as the profile says.
+
+        Raises
+        ------
+        UserError
+            If the lengths exceed what the server takes.
+        """
+        given = replace(lengths or Lengths(), generated_fraction=profile.generated_fraction)
+        if given.max_total_tokens > profile.max_model_len:
+            raise UserError(
+                f"lengths.max_total_tokens={given.max_total_tokens} exceeds max_model_len={profile.max_model_len} "
+                f"of profile {profile.name}"
+            )
+        return Traffic(given, arrivals or PoissonArrivals(), duration_s, seed)
+
+
+def workload_of(  # noqa: PLR0913  # what a part of the adapters at another load takes
+    adapters: Sequence[Adapter],
+    traffic: Traffic,
+    profile: ServingProfile,
+    *,
+    ids: Sequence[int] | None = None,
+    factor: float = 1.0,
+    name: str = "adapters",
+) -> Workload:
+    """The workload that some adapters make.
+
+    Parameters
+    ----------
+    adapters : sequence of Adapter
+    traffic : Traffic
+    profile : ServingProfile
+        Limits the lengths.
+    ids : sequence of int, optional
+        Identity of each adapter's random streams; its position by default. The requests of an adapter are the same
+        whoever is beside it.
+    factor : float
+        Of all rates.
+    name : str
+
+    Raises
+    ------
+    UserError
+        For a rank that the profile does not know, or lengths that do not fit the server.
+    """
+    identities = np.arange(len(adapters)) if ids is None else np.asarray(ids)
+    ranks = np.array([adapter.rank for adapter in adapters], dtype=np.int64)
+    profile.check_ranks(ranks)
+    rates = np.array([adapter.rate * factor for adapter in adapters])
+    groups: dict[tuple[float | None, float | None], list[int]] = {}
+    for place, adapter in enumerate(adapters):
+        groups.setdefault((adapter.prompt_tokens, adapter.output_tokens), []).append(place)
+
+    def drawn(members: Sequence[int], lengths: Lengths) -> Workload:
+        chosen = np.array(members, dtype=np.int64)
+        return Workload(
+            ranks[chosen], rates[chosen], lengths, traffic.duration_s, traffic.seed, identities[chosen],
+            name=name, arrivals=traffic.arrivals,
+        )  # fmt: skip
+
+    lengths_of = {
+        own: _lengths_like(traffic.lengths, own, profile, adapters[members[0]].name) for own, members in groups.items()
+    }
+    if len(groups) <= 1:
+        return drawn(range(len(adapters)), next(iter(lengths_of.values()), traffic.lengths))
+    parts = {own: drawn(members, lengths_of[own]).requests for own, members in groups.items()}
+    # Solvers count adapters of equal rank and rate as one type. Those of other lengths are another type, which a rate
+    # that differs in the tenth digit says without a trace in any figure.
+    for number, members in enumerate(groups.values()):
+        rates[members] *= 1 + number * 1e-10
+    return Workload(
+        ranks,
+        rates,
+        _mean_lengths([lengths_of[own] for own in groups], [rates[members].sum() for members in groups.values()]),
+        traffic.duration_s,
+        traffic.seed,
+        identities,
+        trace=_joined([(parts[own], np.array(members)) for own, members in groups.items()], identities),
+        name=name,
+        arrivals=traffic.arrivals,
+    )
+
+
+def planned(  # noqa: PLR0913  # the options of one description, all by keyword
+    profile: ServingProfile,
+    *,
+    adapters: Sequence[Mapping[str, Any]],
+    duration_s: float,
+    lengths: Lengths | None = None,
+    arrivals: Arrivals | None = None,
+    seed: int = 0,
+    name: str = "plan",
+) -> Workload:
+    """The workload of a plan as a builder, which is how `placement.json` tells other commands of it.
+
+    Parameters
+    ----------
+    profile : ServingProfile
+    adapters : sequence of mapping
+        The fields of `Adapter`.
+    duration_s, lengths, arrivals, seed : optional
+        As in `Traffic`.
+    name : str
+    """
+    traffic = Traffic.of(profile, lengths=lengths, arrivals=arrivals, duration_s=duration_s, seed=seed)
+    return workload_of([Adapter(**fields) for fields in adapters], traffic, profile, name=name)
+
+
+def _check_header(path: Path, header: Sequence[str], required: Iterable[str]) -> None:
+    for name in required:
+        if name not in header:
+            close = difflib.get_close_matches(name, header, n=1)
+            hint = f"; {close[0]!r} looks like it" if close else ""
+            raise UserError(
+                f"{path}: row 1: no column {name!r} ({COLUMNS[name]}) among {', '.join(header) or 'nothing'}{hint}"
+            )
+    for name in header:
+        if name in COLUMNS and header.count(name) > 1:
+            raise UserError(f"{path}: row 1: column {name!r} is there twice")
+
+
+def _adapter(where: str, row: Mapping[str, str | None], rates: Mapping[str, float] | None) -> Adapter:
+    if None in row:
+        raise UserError(f"{where}: more values than the header has columns; a value with a comma needs quotes")
+    name = (row["name"] or "").strip()
+    if not name:
+        raise UserError(f"{where}, column name: empty; {COLUMNS['name']} is needed")
+    rank = _number(where, "rank", row["rank"], at_least=1)
+    if rank is None or rank != int(rank):
+        raise UserError(f"{where}, column rank: {row['rank']!r} must be a whole number, 1 or more")
+    if rates is None:
+        rate = _number(where, "rate", row["rate"], at_least=0)
+        if rate is None:
+            raise UserError(f"{where}, column rate: empty; requests per second are needed, 0 or more")
+    else:
+        rate = rates.get(name, 0.0)
+    return Adapter(
+        name=name,
+        rank=int(rank),
+        rate=rate,
+        prompt_tokens=_number(where, "prompt_tokens", row.get("prompt_tokens"), at_least=1),
+        output_tokens=_number(where, "output_tokens", row.get("output_tokens"), at_least=1),
+        path=(row.get("path") or "").strip(),
+    )
+
+
+def _number(where: str, column: str, text: str | None, *, at_least: float) -> float | None:
+    """A cell's number, None for an empty cell."""
+    stripped = (text or "").strip()
+    if not stripped:
+        return None
+    try:
+        value = float(stripped)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < at_least:
+        raise UserError(f"{where}, column {column}: {stripped!r} must be a number, {at_least:g} or more")
+    return value
+
+
+def _lengths_like(
+    lengths: Lengths, own: tuple[float | None, float | None], profile: ServingProfile, name: str
+) -> Lengths:
+    """Lengths of the same spread with an adapter's own means."""
+    prompt, output = lengths.prompt, lengths.output
+    means = (own[0] or prompt.mean_tokens, own[1] or output.mean_tokens)
+    if own == (None, None):
+        return lengths
+    if sum(means) >= profile.max_model_len:
+        raise UserError(
+            f"adapter {name}: prompt_tokens={means[0]:g} and output_tokens={means[1]:g} together must be below "
+            f"max_model_len={profile.max_model_len} of profile {profile.name}"
+        )
+    ranges = []
+    for given, mean in zip((prompt, output), means, strict=True):
+        # Each side has its share of what the server takes, so that no request is cut and the means hold.
+        share = int(profile.max_model_len * mean / sum(means))
+        most = max(math.ceil(mean), min(max(given.max_tokens, math.ceil(_LENGTH_RANGE * mean)), share))
+        fewest = min(given.min_tokens, max(1, math.floor(mean / _LENGTH_RANGE)))
+        # Where the range leaves no room for the spread, the lengths draw together.
+        room = min(most / mean, mean / fewest)
+        sigma = given.sigma if room >= _LENGTH_RANGE / 2 else min(given.sigma, 0.3 * math.log(max(room, 1.0)))
+        ranges.append(replace(given, mean_tokens=mean, min_tokens=fewest, max_tokens=most, sigma=sigma))
+    limit = min(max(lengths.max_total_tokens, ranges[0].max_tokens + ranges[1].max_tokens), profile.max_model_len)
+    return replace(lengths, prompt=ranges[0], output=ranges[1], max_total_tokens=limit)
+
+
+def _mean_lengths(lengths: Sequence[Lengths], weights: Sequence[float]) -> Lengths:
+    """Lengths with the mean of all requests: what predictors and tables see of several groups."""
+    share = np.asarray(weights, dtype=float) + 1e-12
+    share /= share.sum()
+    widest = max(lengths, key=lambda each: each.max_total_tokens)
+
+    def mean(part: str) -> float:
+        return float(sum(w * getattr(each, part).mean_tokens for w, each in zip(share, lengths, strict=True)))
+
+    return replace(
+        widest,
+        prompt=replace(widest.prompt, mean_tokens=mean("prompt"), min_tokens=1, max_tokens=widest.max_total_tokens),
+        output=replace(widest.output, mean_tokens=mean("output"), min_tokens=1, max_tokens=widest.max_total_tokens),
+    )
+
+
+def _joined(parts: Sequence[tuple[Requests, np.ndarray]], identities: np.ndarray) -> Requests:
+    """The requests of several groups of adapters in order of arrival, adapters counted over all of them."""
+    arrival = np.concatenate([requests.arrival_s for requests, _ in parts])
+    adapter = np.concatenate([members[requests.adapter] for requests, members in parts])
+    order = np.lexsort((identities[adapter], arrival))
+    return Requests(
+        arrival[order],
+        adapter[order],
+        *(
+            np.concatenate([getattr(requests, name) for requests, _ in parts])[order]
+            for name in ("prompt_tokens", "output_tokens", "requested_tokens")
+        ),
+    )

@@ -1,0 +1,254 @@
+"""The answer to an operator: the best placement that the twin calls feasible, GPU by GPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench.planning.adapters import Adapter, Traffic, workload_of
+from bench.rows import Row
+from twin import GpuPlan, Placement, Score, ServingProfile, UserError, score_results, simulate_gpu
+from twin.simulate import GpuResult, _routing_intervals
+
+#: `--max-lora-rank` takes these values only (vLLM 0.32, `MaxLoRARanks` in `vllm/config/lora.py`).
+VLLM_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+#: Growth beyond this factor is not looked for: the lengths and the mix would be others by then.
+MOST_GROWTH = 8.0
+_GROWTH_STEP = 0.02
+
+
+@dataclass(frozen=True)
+class GpuAnswer:
+    """What one GPU serves and what to expect of it.
+
+    Attributes
+    ----------
+    gpu : int
+        Counted from 0.
+    adapters : tuple of Adapter
+    shares : tuple of float, optional
+        Share of each adapter's requests that comes here, where adapters have replicas.
+    max_loras, max_lora_rank, max_cpu_loras : int
+        vLLM's flags.
+    rate : float
+        Requests per second.
+    throughput, offered_throughput : float
+        Tokens per second.
+    ttft_ms, ttft_p99_ms, itl_ms, e2e_ms : float, optional
+        Means, and the 99th percentile; None where no request finishes.
+    kv_usage : float
+        Mean share of the KV cache in use while the GPU works.
+    growth : float
+        By this factor could all rates on this GPU grow before it starves, 1 or more; `MOST_GROWTH` stands for
+        that and above.
+    starved_adapters : tuple of str
+        Adapters that get less than 90 % of what they ask for, though the GPU as a whole does not starve.
+    """
+
+    gpu: int
+    adapters: tuple[Adapter, ...]
+    shares: tuple[float, ...] | None
+    max_loras: int
+    max_lora_rank: int
+    max_cpu_loras: int
+    rate: float
+    throughput: float
+    offered_throughput: float
+    ttft_ms: float | None
+    ttft_p99_ms: float | None
+    itl_ms: float | None
+    e2e_ms: float | None
+    kv_usage: float
+    growth: float
+    starved_adapters: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-serialisable; absent shares are left out."""
+        data = asdict(self)
+        data["adapters"] = [
+            {key: value for key, value in asdict(adapter).items() if value not in (None, "")}
+            for adapter in self.adapters
+        ]
+        data["starved_adapters"] = list(self.starved_adapters)
+        if self.shares is None:
+            del data["shares"]
+        return data
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The placement chosen, and where it comes from.
+
+    Attributes
+    ----------
+    gpus : tuple of GpuAnswer
+    score : Score
+        Figures over all GPUs at the load asked about, without the reserve.
+    row : Row
+        Of the candidate chosen.
+    rows : tuple of Row
+        Of all candidates.
+    lower_bound : int, optional
+        The largest that a solver proved.
+    bound_by : str
+        Which solver did.
+    """
+
+    gpus: tuple[GpuAnswer, ...]
+    score: Score
+    row: Row
+    rows: tuple[Row, ...]
+    lower_bound: int | None
+    bound_by: str
+
+
+def feasible_rows(rows: Sequence[Row]) -> list[Row]:
+    """The candidates that the twin calls feasible, as the objective ranks them."""
+    return sorted((row for row in rows if row.feasible and row.placement is not None), key=lambda row: row.rank_key)
+
+
+def proven_bound(rows: Sequence[Row]) -> tuple[int | None, str]:
+    """The largest lower bound among the candidates, and whose it is."""
+    proven = [(row.lower_bound, row.solver) for row in rows if row.lower_bound is not None]
+    return max(proven, key=lambda pair: pair[0]) if proven else (None, "")
+
+
+def answer(
+    rows: Sequence[Row],
+    adapters: Sequence[Adapter],
+    traffic: Traffic,
+    profile: ServingProfile,
+    *,
+    threads: int = 2,
+) -> Answer | None:
+    """The best candidate: figures and flags of each GPU, and how much its load could grow.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        All candidates. They may have been scored at a higher load (a reserve); the figures here are at that of `adapters`.
+    adapters : sequence of Adapter
+        Those that the placements count.
+    traffic : Traffic
+    profile : ServingProfile
+    threads : int
+        GPUs that are simulated at the same time.
+
+    Returns
+    -------
+    Answer or None
+        None if no candidate is feasible.
+
+    Raises
+    ------
+    UserError
+        For a rank above all that vLLM knows.
+    """
+    workload = workload_of(adapters, traffic, profile)
+    for row in feasible_rows(rows):
+        placement = Placement.from_json(row.placement or "[]")
+        intervals = _routing_intervals(workload, placement)
+
+        def one(number: int) -> tuple[GpuAnswer, GpuResult]:
+            plan, mine = placement.gpus[number], [adapters[index] for index in placement.gpus[number].adapters]  # noqa: B023  # run before the next candidate
+
+            def simulate(factor: float) -> GpuResult:
+                part = workload_of(mine, traffic, profile, ids=plan.adapters, factor=factor)
+                return simulate_gpu(
+                    part,
+                    tuple(range(len(mine))),
+                    profile,
+                    plan.max_loras,
+                    intervals=intervals[number],  # noqa: B023
+                    max_cpu_loras=plan.max_cpu_loras,
+                )
+
+            result = simulate(1.0)
+            grown = 1.0 if result.starved else growth(lambda factor: simulate(factor).starved)
+            return _gpu_answer(number, plan, mine, profile, result, grown), result
+
+        with ThreadPoolExecutor(max_workers=threads) as pool:
+            found = list(pool.map(one, range(placement.n_gpus)))
+        score = score_results([result for _, result in found])
+        # What takes a reserve takes the load itself, but for the chance of single requests near the window's end.
+        if score.feasible:
+            bound, by = proven_bound(rows)
+            return Answer(tuple(gpu for gpu, _ in found), score, row, tuple(rows), bound, by)
+    return None
+
+
+def growth(starves: Callable[[float], bool]) -> float:
+    """By how much a load could grow, found by doubling the step and halving the interval.
+
+    Parameters
+    ----------
+    starves : callable
+        Whether the GPU starves at a factor of its load; it does not at 1.
+
+    Returns
+    -------
+    float
+        A factor at which it does not starve, within 2 % of one at which it does; `MOST_GROWTH` if it does not up to there.
+    """
+    low, step = 1.0, _GROWTH_STEP
+    while not starves(min(low + step, MOST_GROWTH)):
+        low, step = min(low + step, MOST_GROWTH), 2 * step
+        if low == MOST_GROWTH:
+            return low
+    high = min(low + step, MOST_GROWTH)
+    while high - low > _GROWTH_STEP:
+        middle = (low + high) / 2
+        low, high = (low, middle) if starves(middle) else (middle, high)
+    return low
+
+
+def vllm_lora_rank(rank: int) -> int:
+    """The smallest `--max-lora-rank` of vLLM that takes adapters of `rank`.
+
+    Raises
+    ------
+    UserError
+        If there is none.
+    """
+    for allowed in VLLM_LORA_RANKS:
+        if allowed >= rank:
+            return allowed
+    raise UserError(f"rank={rank}: vLLM takes LoRA ranks up to {VLLM_LORA_RANKS[-1]}")
+
+
+def _gpu_answer(  # noqa: PLR0913  # one GPU from all sides
+    number: int,
+    plan: GpuPlan,
+    mine: Sequence[Adapter],
+    profile: ServingProfile,
+    result: GpuResult,
+    grown: float,
+) -> GpuAnswer:
+    shares = plan.shares or (1.0,) * len(mine)
+    return GpuAnswer(
+        gpu=number,
+        adapters=tuple(mine),
+        shares=plan.shares,
+        max_loras=plan.max_loras,
+        # The rank that the profile was measured at, where that is above the adapters' own.
+        max_lora_rank=vllm_lora_rank(profile.server_rank(max(adapter.rank for adapter in mine))),
+        # vLLM refuses less host slots than GPU slots.
+        max_cpu_loras=max(plan.max_cpu_loras or len(mine), plan.max_loras),
+        rate=float(sum(adapter.rate * share for adapter, share in zip(mine, shares, strict=True))),
+        throughput=result.throughput,
+        offered_throughput=result.offered_throughput,
+        ttft_ms=_finite(result.ttft.mean_ms),
+        ttft_p99_ms=_finite(result.ttft.p99_ms),
+        itl_ms=_finite(result.itl.mean_ms),
+        e2e_ms=_finite(result.e2e.mean_ms),
+        kv_usage=result.mean_kv_tokens / result.kv_capacity_tokens if result.kv_capacity_tokens else 0.0,
+        growth=grown,
+        starved_adapters=tuple(mine[index].name for index in result.starved_adapters),
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,272 @@
+"""Request rates (and mean lengths) of adapters from request counters, in the formats that Prometheus has.
+
+vLLM itself counts the requests of all its adapters together: the label `model_name` of `vllm:request_success_total` is
+the served base model, and `vllm:lora_requests_info` names the adapters at work without counting (vLLM 0.32,
+`vllm/v1/metrics/loggers.py`). What stands before vLLM sees which adapter a request asks for, and counts:
+
+- the router of the vLLM production-stack, `vllm:num_incoming_requests_total{model}`, with the tokens in
+  `vllm:input_tokens_total` and `vllm:output_tokens_total` (`src/vllm_router/services/metrics_service`, commit 0c740a2);
+- the endpoint picker of the Gateway API Inference Extension, `inference_objective_request_total{target_model_name}`
+  (`inference_model_request_total` in its first releases), with the tokens in the histograms `inference_objective_input_tokens`
+  and `inference_objective_output_tokens` (`pkg/epp/metrics/metrics.go`, commit 04a97e6).
+
+Any other counter with a label for the adapter's name is read as well, if it is named.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from twin import UserError
+
+
+@dataclass(frozen=True)
+class Series:
+    """Names of the counters of one kind of router.
+
+    Attributes
+    ----------
+    requests, label : str
+        The counter of requests, and its label that names the adapter.
+    prompt, output : tuple of str
+        Sum and number of prompt and of output tokens; empty where nobody counts them.
+    """
+
+    requests: str
+    label: str
+    prompt: tuple[str, ...] = ()
+    output: tuple[str, ...] = ()
+
+
+KNOWN = (
+    Series(
+        "vllm:num_incoming_requests_total",
+        "model",
+        ("vllm:input_tokens_total", "vllm:num_incoming_requests_total"),
+        ("vllm:output_tokens_total", "vllm:num_incoming_requests_total"),
+    ),
+    *(
+        Series(
+            f"inference_{what}_request_total",
+            "target_model_name",
+            (f"inference_{what}_input_tokens_sum", f"inference_{what}_input_tokens_count"),
+            (f"inference_{what}_output_tokens_sum", f"inference_{what}_output_tokens_count"),
+        )
+        for what in ("objective", "model")
+    ),
+)
+#: Labels that name an adapter in the result of a query, which may have no name of a metric.
+LABELS = ("target_model_name", "model", "lora_name", "adapter", "adapter_name", "requested_model", "model_name")
+#: What counts the requests of all adapters together, under the name of the base model.
+_OF_THE_SERVER = "vllm:request_success_total"
+
+_SAMPLE = re.compile(
+    r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|Inf|NaN))(?:\s+(?P<time>-?\d+))?\s*$",
+    re.ASCII,
+)
+_LABEL = re.compile(r'\s*([a-zA-Z_]\w*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(?:,|$)', re.ASCII)
+_ESCAPES = {r"\\": "\\", r"\"": '"', r"\n": "\n"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What counters say.
+
+    Attributes
+    ----------
+    rates : dict of str to float
+        Requests per second by adapter.
+    prompt_tokens, output_tokens : dict of str to float
+        Mean lengths by adapter, where tokens are counted too.
+    """
+
+    rates: dict[str, float]
+    prompt_tokens: dict[str, float] = field(default_factory=dict)
+    output_tokens: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    name: str
+    labels: Mapping[str, str]
+    value: float
+    time_s: float | None = None
+
+
+def read_counters(
+    files: Sequence[str], *, interval_s: float | None = None, metric: str | None = None, label: str | None = None
+) -> Measured:
+    """Rates of adapters from saved metrics pages or query results.
+
+    Parameters
+    ----------
+    files : sequence of str
+        One or two files. A metrics page (text format) holds totals: two pages are subtracted, a single one is the
+        total since the server's start. A JSON answer of `/api/v1/query` holds rates if its series have no name (what
+        `rate()` gives), otherwise totals with a time.
+    interval_s : float, optional
+        Seconds between the two files (or since the start); not needed where the files have times.
+    metric, label : str, optional
+        Counter and label, where they are none of `KNOWN`.
+
+    Raises
+    ------
+    UserError
+        Naming the file and what is wrong in it.
+    """
+    if not 1 <= len(files) <= 2:
+        raise UserError(f"counters={list(files)}: give one file, or two of which the second is the later one")
+    if interval_s is not None and not (math.isfinite(interval_s) and interval_s > 0):
+        raise UserError(f"counters_interval_s={interval_s} must be a number of seconds above 0")
+    *earlier, (last, are_rates) = [_read(path) for path in files]
+    if any(rates != are_rates or rates for _, rates in earlier):
+        raise UserError(f"counters={list(files)}: of two files both must hold totals; one with rates is given alone")
+    if are_rates:
+        return Measured(_sum(last, "", label or _label_of(last, files[-1]), files[-1]))
+    first = earlier[0][0] if earlier else []
+    series = _series(last, files[-1], metric, label)
+    elapsed_s = interval_s or _elapsed(first, last, series, files)
+
+    def grown(name: str) -> dict[str, float]:
+        after, before = (_sum(samples, name, series.label, "") for samples in (last, first))
+        # A total that fell belongs to a server that started anew: all of it is since then.
+        return {
+            adapter: total - before.get(adapter, 0.0) if total >= before.get(adapter, 0.0) else total
+            for adapter, total in after.items()
+        }
+
+    requests = grown(series.requests)
+    if not requests:
+        raise UserError(f"counters: {files[-1]}: no series of {series.requests} has a label {series.label}")
+
+    def mean(names: tuple[str, ...]) -> dict[str, float]:
+        if not names:
+            return {}
+        tokens, number = grown(names[0]), grown(names[1])
+        return {name: total / number[name] for name, total in tokens.items() if number.get(name) and total > 0}
+
+    return Measured(
+        {name: count / elapsed_s for name, count in requests.items()}, mean(series.prompt), mean(series.output)
+    )
+
+
+def _read(path: str) -> tuple[list[_Sample], bool]:
+    """Samples of a file, and whether they are rates already."""
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"counters={path}: no such file")
+    text = file.read_text(encoding="utf-8", errors="replace")
+    if not text.lstrip().startswith(("{", "[")):
+        return list(_page(text, path)), False
+    try:
+        answer = json.loads(text)
+        samples = list(_answer(answer))
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise UserError(
+            f"counters={path}: not the JSON of Prometheus' /api/v1/query with a vector in it ({type(error).__name__}: {error})"
+        ) from None
+    if not samples:
+        raise UserError(f"counters={path}: the query found no series")
+    return samples, not any(sample.name for sample in samples)
+
+
+def _page(text: str, path: str) -> Iterator[_Sample]:
+    """Samples of a metrics page in the text format, https://prometheus.io/docs/instrumenting/exposition_formats/."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        match = _SAMPLE.match(line.strip())
+        if match is None:
+            raise UserError(
+                f"counters={path}: line {number} is no sample of Prometheus' text format: {line.strip()[:60]!r}"
+            )
+        labels = {
+            key: re.sub(r"\\[\\\"n]", lambda found: _ESCAPES[found[0]], text)
+            for key, text in _LABEL.findall(match["labels"] or "")
+        }
+        yield _Sample(
+            match["name"], labels, float(match["value"]), int(match["time"]) / 1000 if match["time"] else None
+        )
+
+
+def _answer(answer: Any) -> Iterator[_Sample]:  # noqa: ANN401  # whatever JSON holds
+    """Samples of the answer of `/api/v1/query`, https://prometheus.io/docs/prometheus/latest/querying/api/."""
+    if answer.get("status") != "success":
+        raise ValueError(answer.get("error", f"status {answer.get('status')!r}"))
+    data = answer["data"]
+    if data["resultType"] != "vector":
+        raise ValueError(f"resultType {data['resultType']!r} is not vector: ask /api/v1/query for one moment")
+    for series in data["result"]:
+        time_s, value = series["value"]
+        yield _Sample(str(series["metric"].get("__name__", "")), series["metric"], float(value), float(time_s))
+
+
+def _series(samples: Sequence[_Sample], path: str, metric: str | None, label: str | None) -> Series:
+    names = {sample.name for sample in samples}
+    if metric is not None:
+        if metric not in names:
+            raise UserError(f"counters_metric={metric}: {path} has no such series")
+        known = next((series for series in KNOWN if series.requests == metric), None)
+        if label is not None or known is None:
+            own = label or _label_of([sample for sample in samples if sample.name == metric], path)
+            return Series(metric, own)
+        return known
+    for series in KNOWN:
+        if series.requests in names:
+            return Series(series.requests, label or series.label, series.prompt, series.output)
+    known_names = ", ".join(series.requests for series in KNOWN)
+    reason = f"none of {known_names} is in it; name another counter: counters_metric=NAME counters_label=LABEL"
+    if _OF_THE_SERVER in names:
+        reason = (
+            "a vLLM server counts the requests of all its adapters together; save the metrics of the router before it "
+            f"({known_names})"
+        )
+    raise UserError(f"counters={path}: {reason}")
+
+
+def _label_of(samples: Sequence[_Sample], path: str) -> str:
+    for label in LABELS:
+        if any(label in sample.labels for sample in samples):
+            return label
+    found = sorted({key for sample in samples for key in sample.labels} - {"__name__"})
+    raise UserError(
+        f"counters={path}: which label names the adapter? counters_label=LABEL; the series have {', '.join(found) or 'none'}"
+    )
+
+
+def _sum(samples: Sequence[_Sample], name: str, label: str, path: str) -> dict[str, float]:
+    """Values by adapter, summed over the other labels (servers, status codes)."""
+    total: dict[str, float] = defaultdict(float)
+    for sample in samples:
+        adapter = sample.labels.get(label)
+        # NaN is what a query gives for a quotient of nothing.
+        if sample.name == name and adapter and math.isfinite(sample.value):
+            total[adapter] += sample.value
+    if path and not total:
+        raise UserError(f"counters={path}: no series has a label {label} with a number")
+    return dict(total)
+
+
+def _elapsed(first: Sequence[_Sample], last: Sequence[_Sample], series: Series, files: Sequence[str]) -> float:
+    """Seconds that the totals grew, from the times of the samples."""
+
+    def time_of(samples: Sequence[_Sample]) -> float | None:
+        return max(
+            (sample.time_s for sample in samples if sample.name == series.requests and sample.time_s is not None),
+            default=None,
+        )
+
+    before, after = time_of(first), time_of(last)
+    if before is None or after is None:
+        what = "between the two" if len(files) == 2 else "since the server started; or give two files"
+        raise UserError(f"counters: {files[-1]} holds totals: add counters_interval_s=SECONDS, the time {what}")
+    if after <= before:
+        raise UserError(f"counters: {files[1]} is not later than {files[0]}; the later one comes second")
+    return after - before
