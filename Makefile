@@ -19,10 +19,10 @@ READY_VLLM := $(VENV_VLLM)/.ready
 RUN := $(VENV)/bin/python -m
 PIP_INSTALL := -m pip --disable-pip-version-check --no-input --quiet install
 
-.PHONY: help setup bench test lint format lock profiles models benchmarks conformance clean distclean
+.PHONY: help setup bench test lint format lock profiles models docs benchmarks conformance vllm vllm-test clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make the environment (every other target does it when it is needed)
 
@@ -48,6 +48,9 @@ profiles: $(READY) ## fit the serving profiles to measured runs: make profiles R
 models: $(READY) ## train the predictors in predictors/models on the twin
 	$(RUN) bench.train $(ARGS)
 
+docs: $(READY) ## build the documentation into build/site/, warnings being errors
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet $(ARGS)
+
 benchmarks: $(READY) ## measure the speed of kernels and solvers
 	@mkdir -p results/runs
 	$(RUN) pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-json=results/runs/benchmarks.json $(ARGS)
@@ -55,6 +58,11 @@ benchmarks: $(READY) ## measure the speed of kernels and solvers
 conformance: $(READY_VLLM) ## compare the twin with real vLLM (CPU build, its own environment)
 	@# vLLM and torch warn about themselves, which is no error of ours.
 	$(VENV_VLLM)/bin/python -m pytest tests/conformance -m 'conformance or vllm' -W default $(ARGS)
+
+vllm: $(READY_VLLM) ## make the environment with vLLM (CPU build): .venv-vllm
+
+vllm-test: $(READY_VLLM) ## validate a placement on real vLLM servers (CPU build, about six minutes)
+	$(VENV_VLLM)/bin/python -m pytest tests/vllm -m vllm -W default $(ARGS)
 
 # uv reads no index from this file and writes none into the locks: any index that serves PyPI's files will do.
 UV_COMPILE = $(VENV)/bin/uv pip compile --quiet --upgrade --generate-hashes --custom-compile-command 'make lock'

@@ -3,42 +3,54 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from rich.console import Console
 
+from bench.cells import cells_of, execution_of, run_cells, solver_options
 from bench.cli import command
 from bench.compare import is_user_error
 from bench.config import BenchConfig
 from bench.plugins import register_solvers
 from bench.publish import check_targets, publish
 from bench.rows import FILE_NAME, Row, write_rows
-from bench.run import failed_rows, run, solver_options
+from bench.run import run, run_cell
+from bench.suites.run import run_suite
 from bench.table import comparison_report
 from twin import UserError
 
 
 @command("config", BenchConfig)
-def main(config: BenchConfig) -> None:
-    """Compare the solvers of a configuration, report, and write rows and picture."""
+def main(config: BenchConfig) -> list[Row] | None:
+    """Compare the solvers of a configuration, report, and write rows and picture; a job of a sweep hands its rows over."""
     check_targets(config.out, config.picture)
     job = HydraConfig.get()
     overrides = list(job.overrides.task)
     folder = Path(job.runtime.output_dir)
+    if config.suite:
+        if job.mode == RunMode.MULTIRUN:
+            raise UserError("suite: runs all its instances in one job, and cannot be swept with -m")
+        run_suite(config, overrides)
+        return None
     if job.mode == RunMode.MULTIRUN:
-        write_rows(_sweep_job(config, overrides, int(job.job.num)), folder / FILE_NAME)
-        return
-    rows = _progress(config, overrides)
+        rows = _sweep_job(config, overrides, folder.name)
+        write_rows(rows, folder / FILE_NAME)
+        return rows
+    rows = _rows(config, overrides)
     if all(is_user_error(row) for row in rows):
         raise UserError(rows[0].message)
     out = Path(config.out) if config.out else folder / FILE_NAME
     publish(rows, comparison_report(rows), out, Path(config.picture) if config.picture else None)
+    return None
 
 
-def _progress(config: BenchConfig, overrides: list[str]) -> list[Row]:
+def _rows(config: BenchConfig, overrides: list[str]) -> list[Row]:
     """Rows of a run, with the solver at work shown on a terminal."""
+    if config.cache or config.isolated:
+        return run_cells(cells_of(config, overrides), execution_of(config))
     names = list(solver_options(config))
     rows: list[Row] = []
     with Console(stderr=True).status("") as status:
@@ -50,17 +62,16 @@ def _progress(config: BenchConfig, overrides: list[str]) -> list[Row]:
     return rows
 
 
-def _sweep_job(config: BenchConfig, overrides: list[str], number: int) -> list[Row]:
+def _sweep_job(config: BenchConfig, overrides: list[str], name: str) -> list[Row]:
     """Rows of one job of a sweep: whatever goes wrong in it becomes rows, so that the other jobs go on."""
-    try:
-        rows = list(run(config, overrides))
-    except Exception as error:  # noqa: BLE001  # the row tells
-        rows = failed_rows(config, error, overrides)
+    cells = cells_of(config, overrides)
+    if config.isolated is False:
+        rows = [run_cell(cell) for cell in cells]
+    else:
+        rows = run_cells(cells, replace(execution_of(config, sweep=True), show=False))
     for row in rows:
         gpus = f"{row.gpus} GPUs" if row.gpus is not None else row.message
-        sys.stderr.write(
-            f"job {number}: {row.workload_label} seed {row.seed} {row.solver_label}: {row.status}, {gpus}\n"
-        )
+        sys.stderr.write(f"job {name}: {row.workload_label} seed {row.seed} {row.solver_label}: {row.status}, {gpus}\n")
     return rows
 
 

@@ -72,7 +72,9 @@ def raise_after_run(error: BaseException) -> None:
     _deferred.append(error)
 
 
-def command(config_name: str, schema: type[Schema]) -> Callable[[Callable[[Schema], None]], Callable[..., None]]:
+def command(
+    config_name: str, schema: type[Schema], *, positional: str | None = None
+) -> Callable[[Callable[[Schema], object]], Callable[..., None]]:
     """Make a command line of a function.
 
     Parameters
@@ -82,29 +84,32 @@ def command(config_name: str, schema: type[Schema]) -> Callable[[Callable[[Schem
     schema : type
         Data class of the options. It is registered as `<config_name>_schema`, and the function gets an instance of
         it with every interpolation resolved. An option that must be given is `MISSING` in it.
+    positional : str, optional
+        Option that may be given as the first argument by its value alone: `bench.report FILE` for `bench.report rows=FILE`.
 
     Returns
     -------
     callable
-        Decorator. The decorated function takes the arguments of the command line, by default those of the process, and
+        Decorator. What the function returns is what a job of a sweep (`-m`) hands back to its sweeper, wherever it ran.
+        The decorated function takes the arguments of the command line, by default those of the process, and
         exits with code 2 and one line on stderr after a user's mistake.
     """
     ConfigStore.instance().store(name=f"{config_name}_schema", node=schema)
 
-    def decorate(function: Callable[[Schema], None]) -> Callable[..., None]:
+    def decorate(function: Callable[[Schema], object]) -> Callable[..., None]:
         @functools.wraps(function)
-        def task(config: DictConfig) -> None:
+        def task(config: DictConfig) -> object:
             # SystemExit passes through Hydra in silence; any other exception is announced with a line of Hydra's.
             with mistakes_as_exit():
                 _check_given(config)
-                function(cast("Schema", OmegaConf.to_object(config)))
+                return function(cast("Schema", OmegaConf.to_object(config)))
 
         run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)
 
         @functools.wraps(function)
         def main(arguments: Sequence[str] | None = None) -> None:
             _deferred.clear()
-            with mistakes_as_exit(), _arguments(arguments), _raising_hydra():
+            with mistakes_as_exit(), _arguments(arguments, positional), _raising_hydra():
                 run()
                 if _deferred:
                     raise _deferred[0]
@@ -237,11 +242,14 @@ def _check_given(config: DictConfig) -> None:
 
 
 @contextlib.contextmanager
-def _arguments(arguments: Sequence[str] | None) -> Iterator[None]:
-    """Let Hydra, which reads `sys.argv`, see these arguments."""
+def _arguments(arguments: Sequence[str] | None, positional: str | None) -> Iterator[None]:
+    """Let Hydra, which reads `sys.argv`, see these arguments, the first one as the value of the option `positional`."""
     saved = sys.argv
-    if arguments is not None:
-        sys.argv = [saved[0], *arguments]
+    given = saved[1:] if arguments is None else list(arguments)
+    if positional is not None and given and "=" not in given[0] and not given[0].startswith(("-", "+", "~")):
+        quoted = given[0].replace("'", "\\'")
+        given = [f"{positional}='{quoted}'", *given[1:]]
+    sys.argv = [saved[0], *given]
     try:
         yield
     finally:

@@ -9,14 +9,16 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from hydra.errors import InstantiationException
+
 from bench.cli import explain
-from bench.fleet import fewest_gpus
 from bench.rows import ERROR, Row
 from solvers.base import Problem, Solution, Solver
+from solvers.fleet import fewest_gpus
 from twin import Lengths, Score, ServingProfile, UserError, Workload, score_placement, workload_from_groups
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ class Comparison:
         For solvers that draw.
     threads : int
         GPUs that are simulated at the same time.
+    repeats : int
+        How often each solver runs and each placement is scored; the least of the times counts.
     load_predictor : callable, optional
         Gives the predictor of the profile's name; by default the shipped one.
     """
@@ -53,6 +57,7 @@ class Comparison:
     time_limit_s: float = 60.0
     seed: int = 0
     threads: int = 2
+    repeats: int = 1
     load_predictor: Callable[[str], Predictor] | None = None
 
     def __post_init__(self) -> None:
@@ -64,6 +69,8 @@ class Comparison:
             raise UserError(f"time_limit_s={self.time_limit_s} must be a positive number of seconds")
         if self.threads < 1:
             raise UserError(f"threads={self.threads} must be 1 or more")
+        if self.repeats < 1:
+            raise UserError(f"repeats={self.repeats} must be 1 or more")
 
     def problem(self, solver: Solver) -> Problem:
         """The problem as this solver gets it."""
@@ -94,7 +101,11 @@ class _Attempt:
         return self.score is not None and self.score.feasible
 
 
-def compare(comparison: Comparison, solvers: Mapping[str, Callable[[], Solver]]) -> Iterator[Row]:
+def compare(
+    comparison: Comparison,
+    solvers: Mapping[str, Callable[[], Solver]],
+    on_attempt: Callable[[Row], None] | None = None,
+) -> Iterator[Row]:
     """Yield one row for each solver, in the order given, as soon as it is there.
 
     A solver that raises an exception gets a row with status "error"; the others go on.
@@ -104,12 +115,15 @@ def compare(comparison: Comparison, solvers: Mapping[str, Callable[[], Solver]])
     comparison : Comparison
     solvers : mapping of str to callable
         For each solver's name what makes it.
+    on_attempt : callable, optional
+        Gets the row as far as it is known, each time before a solver is called.
     """
     for name, make in solvers.items():
+        row = base_row(comparison, name)
         try:
-            yield _candidate(comparison, name, make())
+            yield _candidate(comparison, make(), row, partial(on_attempt, row) if on_attempt else lambda: None)
         except Exception as error:  # noqa: BLE001  # whatever a solver does wrong must not end the comparison
-            yield error_row(error, base_row(comparison, name))
+            yield error_row(error, row)
 
 
 def base_row(comparison: Comparison, solver: str) -> Row:
@@ -139,8 +153,11 @@ def error_row(error: Exception, row: Row) -> Row:
     if isinstance(error, UserError):
         return replace(row, message=str(error), details=json.dumps({"user_error": True}))
     message = explain(error) or f"{type(error).__name__}: {error}"
-    trace = "".join(traceback.format_exception(error))
-    return replace(row, message=message, details=json.dumps({"traceback": trace}))
+    details: dict[str, Any] = {"traceback": "".join(traceback.format_exception(error))}
+    if isinstance(error, InstantiationException):
+        # What the cache asks: a package that is missing today may be installed tomorrow.
+        details["not_made"] = True
+    return replace(row, message=message, details=json.dumps(details))
 
 
 def is_user_error(row: Row) -> bool:
@@ -148,19 +165,22 @@ def is_user_error(row: Row) -> bool:
     return row.status == ERROR and bool(json.loads(row.details).get("user_error"))
 
 
-def _candidate(comparison: Comparison, name: str, solver: Solver) -> Row:
+def _candidate(comparison: Comparison, solver: Solver, row: Row, on_attempt: Callable[[], None]) -> Row:
     problem = comparison.problem(solver)
     _warm_up(solver, problem)
 
     def attempt(gpus: int | None) -> _Attempt:
-        solution = solver.run(replace(problem, max_gpus=gpus))
-        if solution.placement is None:
-            return _Attempt(solution)
-        start = time.perf_counter()
-        score = score_placement(comparison.workload, solution.placement, comparison.profile, threads=comparison.threads)
-        return _Attempt(solution, score, time.perf_counter() - start)
+        attempts = []
+        for _ in range(comparison.repeats):
+            on_attempt()
+            attempts.append(_attempt(comparison, solver, replace(problem, max_gpus=gpus)))
+        solve_time_s = min(outcome.solution.solve_time_s for outcome in attempts)
+        return replace(
+            attempts[0],
+            solution=replace(attempts[0].solution, solve_time_s=solve_time_s),
+            score_time_s=min(outcome.score_time_s for outcome in attempts),
+        )
 
-    row = base_row(comparison, name)
     if not solver.tags.needs_fleet or comparison.gpus is not None:
         return _filled(row, comparison, attempt(comparison.gpus))
     attempts: list[_Attempt] = []
@@ -179,6 +199,15 @@ def _candidate(comparison: Comparison, name: str, solver: Solver) -> Row:
         score_time_s=sum(outcome.score_time_s for outcome in attempts),
         oracle_calls=sum(outcome.solution.oracle_calls for outcome in attempts),
     )
+
+
+def _attempt(comparison: Comparison, solver: Solver, problem: Problem) -> _Attempt:
+    solution = solver.run(problem)
+    if solution.placement is None:
+        return _Attempt(solution)
+    start = time.perf_counter()
+    score = score_placement(comparison.workload, solution.placement, comparison.profile, threads=comparison.threads)
+    return _Attempt(solution, score, time.perf_counter() - start)
 
 
 def _warm_up(solver: Solver, problem: Problem) -> None:

@@ -18,6 +18,8 @@ class BenchConfig:
         For each solver's name the `_target_` that makes it and its options.
     objective : dict
         `_target_` makes a `solvers.objectives.base.Objective`.
+    suite : dict, optional
+        Run a tier of the workload suite instead of one workload: `tier`, `tags`, `ids`, `results`, `folder` (`bench.suites`).
     profile : str
         Name of a shipped serving profile, or a JSON file.
     seed : int
@@ -28,6 +30,20 @@ class BenchConfig:
         For each solver.
     threads : int
         GPUs that are simulated at the same time.
+    repeats : int
+        How often each solver runs; the least of its times counts.
+    cache : bool, optional
+        Take rows that have been computed from the cache, and keep new ones there; by default in a sweep only.
+    cache_dir : str
+        Folder of the cache.
+    retry_failed : bool
+        Run candidates again whose row in the cache tells of a crash, a time-out or an error.
+    isolated : bool, optional
+        Run each solver in a process of its own that is killed when it goes on after its time; by default in a sweep only.
+    margin_s : float
+        How long after its time limit.
+    processes : int
+        Such processes at the same time.
     out : str, optional
         Parquet file for the rows.
     picture : str, optional
@@ -37,10 +53,18 @@ class BenchConfig:
     workload: dict[str, Any] = field(default_factory=dict)
     solver: dict[str, Any] = field(default_factory=dict)
     objective: dict[str, Any] = field(default_factory=dict)
+    suite: dict[str, Any] | None = None
     profile: str = "llama-3.1-8b"
     seed: int = 0
     gpus: int | None = None
     time_limit_s: float = 60.0
     threads: int = 2
+    repeats: int = 1
+    cache: bool | None = None
+    cache_dir: str = "results/runs/cache"
+    retry_failed: bool = False
+    isolated: bool | None = None
+    margin_s: float = 60.0
+    processes: int = 1
     out: str | None = None
     picture: str | None = None

@@ -19,6 +19,12 @@ FILE_NAME = "comparison.parquet"
 class GatherRows(Callback):
     """Hydra callback that reports on a sweep as a whole, wherever its jobs ran."""
 
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401, ARG002  # Hydra's signature
+        """Make the sweeper and the launcher known that `conf/hydra` names, before Hydra looks for them."""
+        from bench.sweep import register_plugins
+
+        register_plugins()
+
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401  # Hydra's signature
         """Gather what the jobs wrote under the folder of the sweep."""
         folder = Path(config.hydra.sweep.dir)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bench.rows import Row
-from bench.table import by_instance, heading, ranked
+from bench.statistics.instances import by_instance, ranked
+from bench.table import heading
 from twin import UserError
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ FEWEST_GPUS_ACROSS = 6
 MOST_ADAPTERS_DRAWN = 3000
 # Above so many GPUs the labels below the bars would run into each other.
 MOST_GPUS_LABELLED = 24
+# Above so many workloads there is no panel for each.
+MOST_WORKLOADS_DRAWN = 12
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
@@ -40,13 +44,39 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     UserError
         If the file cannot be written.
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     groups = list(by_instance(rows).values())
     workloads: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         workloads.setdefault((row.workload_label, row.profile, row.objective), []).append(row)
+    with _figure(path) as figure:
+        if len(workloads) == 1:
+            _one_workload(figure, rows, groups[0])
+        elif len(workloads) <= MOST_WORKLOADS_DRAWN:
+            _many_workloads(figure, list(workloads.values()))
+        else:
+            _all_instances(figure, rows)
+
+
+def draw_placements(rows: Sequence[Row], path: Path) -> None:
+    """Draw placements of the same workload below each other to a PNG file, written atomically.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be written.
+    """
+    with _figure(path) as figure:
+        most_gpus = max(row.gpus or 0 for row in rows)
+        figure.set_size_inches(min(2.2 + 0.42 * max(most_gpus, FEWEST_GPUS_ACROSS), 13), 0.6 + 1.75 * len(rows))
+        _placements(figure, rows)
+
+
+@contextlib.contextmanager
+def _figure(path: Path) -> Iterator[Figure]:
+    """An empty figure that is written to a file once it is drawn."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     style: Any = {
         "font.size": 9,
         "text.color": INK,
@@ -59,10 +89,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     }
     with mpl.rc_context(style):
         figure = Figure(layout="constrained", facecolor="white")
-        if len(workloads) == 1:
-            _one_workload(figure, rows, groups[0])
-        else:
-            _many_workloads(figure, list(workloads.values()))
+        yield figure
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,17 +112,22 @@ def _one_workload(figure: Figure, rows: Sequence[Row], first: Sequence[Row]) -> 
     halves: Any = figure.subfigures(1, 2, width_ratios=[0.30, 0.70], wspace=0.02)
     left, right = halves
     _gpus_per_solver(left.subplots(), rows)
-    panels = np.atleast_1d(right.subplots(n_panels, 1, sharey=True))
     if not drawn:
-        panels[0].set_axis_off()
-        panels[0].text(0.5, 0.5, "no placement", ha="center", va="center", color=PALE, fontsize=12)
+        panel = right.subplots()
+        panel.set_axis_off()
+        panel.text(0.5, 0.5, "no placement", ha="center", va="center", color=PALE, fontsize=12)
         return
+    _placements(right, drawn)
+
+
+def _placements(figure: Any, drawn: Sequence[Row]) -> None:  # noqa: ANN401  # a Figure or a SubFigure
+    panels = np.atleast_1d(figure.subplots(len(drawn), 1, sharey=True))
     known_ranks = sorted({rank for row in drawn for rank in row.adapter_ranks or []})
     colours = _rank_colours(known_ranks)
     most_gpus = max(row.gpus or 0 for row in drawn)
     for panel, row in zip(panels, drawn, strict=True):
         _placement(panel, row, colours, most_gpus)
-    _legend(right, colours, [gpu for row in drawn for gpu in row.gpu_figures])
+    _legend(figure, colours, [gpu for row in drawn for gpu in row.gpu_figures])
 
 
 def _many_workloads(figure: Figure, workloads: Sequence[Sequence[Row]]) -> None:
@@ -109,6 +141,28 @@ def _many_workloads(figure: Figure, workloads: Sequence[Sequence[Row]]) -> None:
         panel.set_title(f"{rows[0].workload_label} · {rows[0].profile}", loc="left", fontsize=10, fontweight="bold")
     for panel in axes[len(workloads) :]:
         panel.set_axis_off()
+
+
+def _all_instances(figure: Figure, rows: Sequence[Row]) -> None:
+    """Too many workloads for a panel each: the charts over all instances, as in the report."""
+    from bench.report_parts.drawing import PAPER, legend_handles
+    from bench.report_parts.quality import charts
+    from bench.report_parts.study import Study
+    from bench.statistics.summary import SAMPLES, SEED
+
+    drawn = [
+        chart for chart in charts(Study(rows, samples=SAMPLES, seed=SEED)) if not chart.name.startswith("quality-time")
+    ]
+    figure.set_size_inches(5.6, sum(chart.size_in[1] + 0.5 for chart in drawn))
+    parts: Any = figure.subfigures(
+        len(drawn), 1, height_ratios=[chart.size_in[1] + 0.5 for chart in drawn], squeeze=False
+    )
+    for part, chart in zip(parts[:, 0], drawn, strict=True):
+        chart.paint(part, PAPER)
+        part.suptitle(chart.title, x=0.012, ha="left", fontsize=10.5, fontweight="bold")
+        if chart.legend:
+            handles = legend_handles(chart)
+            part.legend(handles=handles, loc="outside right upper", fontsize=7, handlelength=2.6)
 
 
 def _gpus_per_solver(axes: Axes, rows: Sequence[Row]) -> None:

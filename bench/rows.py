@@ -12,8 +12,9 @@ from typing import Any
 
 from twin.errors import UserError
 
-#: Status of a candidate whose solver raised an exception; the others are `solvers.base.Status`.
-ERROR = "error"
+#: Status of a candidate whose solver raised an exception, whose process died, and whose process was killed because it went
+#: on long after its time limit; the others are `solvers.base.Status`.
+ERROR, CRASH, TIMEOUT = "error", "crash", "timeout"
 
 #: What a run calls its file of rows; `gather` looks for it.
 FILE_NAME = "rows.parquet"
@@ -32,7 +33,8 @@ class Row:
     workload_options, solver_options : str
         What the command line changed in the workload and in the solver, such as "n_adapters=200".
     status : str
-        What the solver says ("optimal", "feasible", "infeasible", "time_limit"), or "error".
+        What the solver says ("optimal", "feasible", "infeasible", "time_limit"), or how it failed: "error" (it raised an
+        exception), "crash" (its process died), "timeout" (it was killed long after its time limit).
     message : str
         One line for people: why there is no placement, or what went wrong.
     feasible : bool
@@ -68,6 +70,21 @@ class Row:
         The adapters that `placement` counts, from 0.
     version : str
         Of this package.
+    instance : str
+        Id of the instance, where the workload is one of a suite.
+    best_bound : int
+        The best lower bound known for the instance, whoever proved it.
+    gap : float
+        (GPUs - best bound) / best bound, of a feasible placement.
+    calibration_s : float
+        Time of a fixed loop of arithmetic (`bench.machine`), measured beside the solver: the ratio of two times compares
+        machines of one kind.
+    processor : str
+        What the times were measured on.
+    versions : str
+        JSON object: versions of Python and of the libraries that the figures rest on.
+    cell : str
+        JSON object from which the row can be made again: `bench.cell.Cell`.
     """
 
     workload: str
@@ -112,6 +129,18 @@ class Row:
     adapter_ranks: list[int] | None = None
     adapter_rates: list[float] | None = None
     version: str = ""
+    instance: str = ""
+    best_bound: int | None = None
+    gap: float | None = None
+    calibration_s: float | None = None
+    processor: str = ""
+    versions: str = "{}"
+    cell: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """The solver gave no answer at all."""
+        return self.status in (ERROR, CRASH, TIMEOUT)
 
     @property
     def workload_label(self) -> str:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from bench.cache import canonical
+from bench.cell import Cell
+from bench.cells import cells_of, described
 from bench.compare import Comparison, compare, error_row, version
 from bench.config import BenchConfig
+from bench.machine import calibration_s, processor, versions
 from bench.rows import ERROR, Row
 from solvers.base import Solver
 from twin import ServingProfile, UserError, Workload, load_profile
 
 
 def run(config: BenchConfig, overrides: Sequence[str] = ()) -> Iterator[Row]:
-    """Yield the rows of a configuration's candidates, each as soon as it is there.
+    """Yield the rows of a configuration's candidates, each as soon as it is there; all are computed in this process.
 
     Parameters
     ----------
@@ -31,22 +36,74 @@ def run(config: BenchConfig, overrides: Sequence[str] = ()) -> Iterator[Row]:
     UserError
         For what is wrong with the workload, the profile, the objective or the options of a solver.
     """
-    solvers = {name: _maker(name, options) for name, options in solver_options(config).items()}
-    profile = load_profile(config.profile)
-    comparison = Comparison(
-        workload=build_workload(config.workload, profile),
-        profile=profile,
-        objective=instantiate(config.objective, _convert_="all"),
-        gpus=config.gpus,
-        time_limit_s=config.time_limit_s,
-        seed=config.seed,
-        threads=config.threads,
+    cells = cells_of(config, overrides)
+    solvers = {cell.solver: _maker(cell.solver, cell.solver_options) for cell in cells}
+    comparison = _comparison(cells[0])
+    for cell, row in zip(cells, compare(comparison, solvers), strict=True):
+        yield described(_measured(row), cell)
+
+
+def run_cell(cell: Cell, on_attempt: Callable[[Row], None] | None = None) -> Row:
+    """The row of one cell, computed in this process; an exception becomes a row as well.
+
+    Parameters
+    ----------
+    cell : Cell
+    on_attempt : callable, optional
+        Gets the row as far as it is known, each time before the solver is called.
+    """
+    try:
+        solvers = {cell.solver: _maker(cell.solver, cell.solver_options)}
+        (row,) = compare(_comparison(cell), solvers, on_attempt)
+    except Exception as error:  # noqa: BLE001  # the row tells
+        row = error_row(error, bare_row(cell))
+    return described(replace(_measured(row), calibration_s=calibration_s()), cell)
+
+
+def bare_row(cell: Cell) -> Row:
+    """Row of a cell of which nothing is known but what was asked."""
+    return Row(
+        workload=str(cell.workload.get("name", "")),
+        seed=cell.seed,
+        solver=cell.solver,
+        objective=_name(lambda: instantiate(cell.objective).name, str(cell.objective.get("_target_"))),
+        profile=_name(lambda: load_profile(cell.profile).name, cell.profile),
+        status=ERROR,
+        time_limit_s=cell.time_limit_s,
+        gpu_limit=cell.gpus,
+        version=version(),
     )
-    for row in compare(comparison, solvers):
-        yield labelled(row, overrides)
 
 
-def build_workload(options: dict[str, Any], profile: ServingProfile) -> Workload:
+def _measured(row: Row) -> Row:
+    return replace(row, processor=processor(), versions=versions())
+
+
+def _comparison(cell: Cell) -> Comparison:
+    profile = load_profile(cell.profile)
+    return Comparison(
+        workload=_workload(json.dumps([canonical(cell.workload), profile.name]), cell, profile),
+        profile=profile,
+        objective=instantiate(cell.objective, _convert_="all"),
+        gpus=cell.gpus,
+        time_limit_s=cell.time_limit_s,
+        seed=cell.seed,
+        threads=cell.threads,
+        repeats=cell.repeats,
+    )
+
+
+# The workload of the last cell: the next one is often of the same, and its requests need not be drawn again.
+_last_workload: list[tuple[str, Workload]] = []
+
+
+def _workload(key: str, cell: Cell, profile: ServingProfile) -> Workload:
+    if not _last_workload or _last_workload[0][0] != key:
+        _last_workload[:] = [(key, build_workload(cell.workload, profile))]
+    return _last_workload[0][1]
+
+
+def build_workload(options: Mapping[str, Any], profile: ServingProfile) -> Workload:
     """The workload that a configuration describes, for a serving profile.
 
     Raises
@@ -66,53 +123,6 @@ def build_workload(options: dict[str, Any], profile: ServingProfile) -> Workload
     return workload
 
 
-def solver_options(config: BenchConfig) -> dict[str, dict[str, Any]]:
-    """Options of each solver by its name.
-
-    Raises
-    ------
-    UserError
-        If a YAML puts its options in the wrong place, or there is no solver.
-    """
-    if not config.solver:
-        raise UserError("solver: name at least one, for instance solver=ffd")
-    for name, options in config.solver.items():
-        if not isinstance(options, dict) or "_target_" not in options:
-            raise UserError(
-                f"solver.{name} must be the options of one solver with its _target_; "
-                "a YAML in conf/solver starts with the line `# @package solver.NAME`"
-            )
-    return config.solver
-
-
-def labelled(row: Row, overrides: Sequence[str]) -> Row:
-    """The row with what the command line changed in its workload and its solver."""
-    workload, solver = [], []
-    for override in overrides:
-        text = override.lstrip("+~")
-        if text.startswith(("workload.", "workload/")):
-            workload.append(text[len("workload.") :])
-        elif text.startswith(f"solver.{row.solver}.") and not text.startswith(f"solver.{row.solver}._target_="):
-            solver.append(text.removeprefix(f"solver.{row.solver}."))
-    return replace(row, workload_options=" ".join(workload), solver_options=" ".join(solver))
-
-
-def failed_rows(config: BenchConfig, error: Exception, overrides: Sequence[str] = ()) -> list[Row]:
-    """Rows of a run that ended before there was a workload to solve, one for each solver."""
-    row = Row(
-        workload=str(config.workload.get("name", "")),
-        seed=config.seed,
-        solver="",
-        objective=_name(lambda: instantiate(config.objective).name, str(config.objective.get("_target_"))),
-        profile=_name(lambda: load_profile(config.profile).name, config.profile),
-        status=ERROR,
-        time_limit_s=config.time_limit_s,
-        gpu_limit=config.gpus,
-        version=version(),
-    )
-    return [labelled(error_row(error, replace(row, solver=name)), overrides) for name in config.solver]
-
-
 def _name(find: Callable[[], str], otherwise: str) -> str:
     """A name as the rows of a good run have it, if what it names can be made at all."""
     try:
@@ -121,7 +131,7 @@ def _name(find: Callable[[], str], otherwise: str) -> str:
         return otherwise
 
 
-def _maker(name: str, options: dict[str, Any]) -> Callable[[], Solver]:
+def _maker(name: str, options: Mapping[str, Any]) -> Callable[[], Solver]:
     """What makes a solver; a mistake in its options is told at once, a solver that cannot be imported when it is asked for."""
     try:
         solver = instantiate(options, _convert_="all")

@@ -12,6 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.rows import ERROR, Row
+from bench.statistics.bootstrap import Estimate
+from bench.statistics.instances import by_instance, cases, instance, mean_ranks, ranked
+from bench.statistics.summary import Statistics, by_objective, statistics_of
 
 # Beyond so many candidates a sweep prints its summary only; the rows are in the file.
 MOST_ROWS_PRINTED = 60
@@ -19,31 +22,10 @@ MOST_ROWS_PRINTED = 60
 # Where there is no terminal to ask (a file, a pipe, a CI log).
 WIDTH_WITHOUT_TERMINAL = 120
 
-Instance = tuple[str, str, str, float | None, int | None, int]
-
 
 def console() -> Console:
     """A console on stdout, wide enough for the tables."""
     return Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL, highlight=False)
-
-
-def ranked(rows: Sequence[Row]) -> list[Row]:
-    """Candidates in the order of the objective, feasible ones first; ties keep their order."""
-    return sorted(rows, key=lambda row: row.rank_key)
-
-
-def instance(row: Row) -> Instance:
-    """What candidates must share to be compared: workload, profile, objective, time limit, GPU limit, seed."""
-    gpus = None if row.fleet_searched else row.gpu_limit
-    return (row.workload_label, row.profile, row.objective, row.time_limit_s, gpus, row.seed)
-
-
-def by_instance(rows: Sequence[Row]) -> dict[Instance, list[Row]]:
-    """Candidates that were compared with each other, ranked."""
-    groups: dict[Instance, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[instance(row)].append(row)
-    return {key: ranked(group) for key, group in groups.items()}
 
 
 def comparison_report(rows: Sequence[Row]) -> RenderableType:
@@ -85,7 +67,42 @@ def sweep_report(rows: Sequence[Row]) -> RenderableType:
     if len(rows) <= MOST_ROWS_PRINTED:
         for group in by_instance(rows).values():
             parts += [comparison_report(group), Text()]
-    return Group(*parts, Text(f"summary of {len(rows)} candidates", style="bold"), summary_table(rows))
+    parts += [Text(f"summary of {len(rows)} candidates", style="bold"), summary_table(rows)]
+    for objective, compared in by_objective(cases(rows)).items():
+        if len(compared) > 1 and len({row.solver_label for case in compared for row in case.rows}) > 1:
+            title = f"all {len(compared)} instances, objective {objective}"
+            parts += [Text(), Text(title, style="bold"), overall_table(statistics_of(compared))]
+    return Group(*parts)
+
+
+def overall_table(statistics: Statistics) -> Table:
+    """One line for each solver over all instances, the best mean rank first; intervals are 95 % bootstrap intervals."""
+    measure = statistics.measure
+    table = _table(
+        "solver", "mean\nrank", "feasible", f"{measure.label} over the\nleast (where feasible)", "gap to the\nbound, %",
+        "wins / ties / losses", "solve s\n(geom. mean)",
+    )  # fmt: skip
+    for line in statistics.summaries:
+        table.add_row(
+            line.solver,
+            _number(line.mean_rank, 2),
+            _share(line.feasible, line.instances),
+            interval(line.ratio, 3),
+            interval(line.gap, 1, 100),
+            f"{line.wins} / {line.ties} / {line.losses}",
+            _number(line.time_s, 2),
+        )
+    return table
+
+
+def interval(estimate: Estimate, digits: int, scale: float = 1.0) -> str:
+    """A mean and its interval, such as "1.042 [1.000, 1.083]"."""
+    if estimate.value is None:
+        return _NONE
+    mean = f"{scale * estimate.value:.{digits}f}"
+    if estimate.low is None or estimate.high is None:
+        return mean
+    return f"{mean} [{scale * estimate.low:.{digits}f}, {scale * estimate.high:.{digits}f}]"
 
 
 def summary_table(rows: Sequence[Row]) -> Table:
@@ -93,18 +110,22 @@ def summary_table(rows: Sequence[Row]) -> Table:
     table = _table(
         "workload", "solver", "mean\nrank", "feasible", "GPUs", "lower\nbound", "starved\nGPUs", *_SCORE_COLUMNS
     )
-    ranks = _mean_ranks(rows)
+    ranks = {
+        (key, solver): rank for key, group in by_instance(rows).items() for solver, rank in mean_ranks(group).items()
+    }
     workloads: dict[tuple[Any, ...], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         workloads[instance(row)[:-1]][row.solver_label].append(row)
     for (workload, *_), solvers in workloads.items():
         first = True
-        for solver, group in sorted(solvers.items(), key=lambda item: _mean([ranks[id(row)] for row in item[1]]) or 0):
+        for solver, group in sorted(
+            solvers.items(), key=lambda item: _mean([ranks[instance(row), item[0]] for row in item[1]]) or 0
+        ):
             placed = [row for row in group if row.gpus is not None]
             table.add_row(
                 str(workload) if first else "",
                 solver,
-                _number(_mean([ranks[id(row)] for row in group]), 2),
+                _number(_mean([ranks[instance(row), solver] for row in group]), 2),
                 _share(sum(row.feasible for row in group), len(group)),
                 _spread([row.gpus for row in placed]),
                 _spread([row.lower_bound for row in group]),
@@ -165,17 +186,6 @@ def _notes(rows: Sequence[Row]) -> list[RenderableType]:
     if starving:
         notes.append(Text("optimal is what the oracle says; the twin, which scores, does not agree", style="dim"))
     return notes
-
-
-def _mean_ranks(rows: Sequence[Row]) -> dict[int, float]:
-    """Rank of each candidate (by identity) among those of its instance; ties share the mean of their ranks."""
-    ranks: dict[int, float] = {}
-    for group in by_instance(rows).values():
-        keys = [row.rank_key for row in group]
-        for row in group:
-            before = sum(key < row.rank_key for key in keys)
-            ranks[id(row)] = before + (keys.count(row.rank_key) + 1) / 2
-    return ranks
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

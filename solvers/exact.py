@@ -24,7 +24,7 @@ class Exact(Solver):
     is monotone in what a content asks for (`solvers.demands`). The predictors are, by construction; the twin is up
     to the chance of single requests. With the twin, adapters of one type are also taken for interchangeable,
     although each has requests of its own; the placement itself is always verified on its actual adapters.
-    `details` says what the proof needed.
+    `details` says what the proof needed, and how often the oracle broke that order in a sample.
 
     Parameters
     ----------
@@ -60,4 +60,5 @@ class Exact(Solver):
             return Solution("infeasible", oracle_calls=oracle.calls, message=str(why), details=search.details())
         except OutOfTimeError:
             search.stopped = "the time limit was reached"
+        search.sample_monotonicity()
         return search.solution()

@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.adapter_types import adapter_types, single_types
+from solvers.assignment_loop import AssignmentLoop, worth_trying
 from solvers.base import Problem, Solution
 from solvers.cut_loop import CutLoop
+from solvers.fill_model import FillModel
 from solvers.frontier import Boxes, FrontierBound, frontier_bound
 from solvers.load_limits import GRAINS, LoadLimits
+from solvers.monotone_check import MonotoneSample, sample_monotonicity
 from solvers.oracle import Oracle
 from solvers.packing import Deadline, OutOfTimeError, decreasing_order, fill_gpus, zigzag_order
 from solvers.progress import Progress
@@ -26,6 +29,8 @@ from twin import GpuPlan, Placement
 MOST_SINGLE_ADAPTERS = 3000
 #: Offered load, in terms of what the backbone serves without LoRA, with which one GPU for all is not tried.
 FAR_TOO_MUCH = 3.0
+#: Moves and swaps that are proposed for one number of GPUs.
+ANNEALING_PROPOSALS = 100_000
 
 
 class ExactSearch:
@@ -49,7 +54,9 @@ class ExactSearch:
         self.types = adapter_types(problem.workload, by_requests=not oracle.interchangeable)
         self.demands = oracle.demands(self.types)
         self.loop: CutLoop | None = None
+        self.assignment: AssignmentLoop | None = None
         self.stopped = ""
+        self.monotone = MonotoneSample(0, 0)
         self._hint: int | None = None
         self._bound_needs: set[str] = set()
         self._fleets_tried: set[int] = set()
@@ -74,7 +81,13 @@ class ExactSearch:
         bound, boxes = self._frontier(limits)
         if self.progress.proven:
             return
+        self._annealed()
+        if self.progress.proven:
+            return
         self._spread_otherwise(bound)
+        if self.progress.proven:
+            return
+        self._assign(bound, boxes)
         if self.progress.proven:
             return
         self.loop = CutLoop(self.oracle, self.types, self.demands, self.progress, self.deadline, self.workers)
@@ -204,6 +217,41 @@ class ExactSearch:
                 if self.progress.proven:
                     return
 
+    def _annealed(self) -> None:
+        """Anneal all adapters onto one GPU less, where the oracle is a learned model and thousands of contents cost little."""
+        if self.oracle.name not in ("predictor", "distilled"):
+            return
+        model = FillModel(self.problem, distilled=self.oracle.name == "distilled")
+        deadline = Deadline.after(self.deadline.left_s / 4)
+        while not self.progress.proven and deadline.left_s:
+            filling, _ = model.annealed(self.progress.gpus - 1, deadline, proposals=ANNEALING_PROPOSALS)
+            plans = []
+            for group in filling.groups():
+                slots = self.oracle.find_max_loras(tuple(group), self._hint) if group else None
+                if group and slots is None:
+                    return
+                if slots is not None:
+                    plans.append(GpuPlan(tuple(group), slots))
+            self.progress.keep(Placement(tuple(plans)))
+
+    def _assign(self, bound: FrontierBound, boxes: Boxes) -> None:
+        """With few adapters, ask whether one GPU less will do, for half of the time that is left."""
+        workload = self.problem.workload
+        if not worth_trying(workload.n_adapters, self.progress.gpus, self.progress.fractional_bound):
+            return
+        singles = single_types(workload)
+        demands = self.oracle.demands(singles)
+        prices = [
+            frontier_bound(demands, singles.counts, singles.ranks, boxes, start=start, max_rounds=rounds).prices
+            for start, rounds in ((self._price_of_adapters(bound), 20), (demands.load / demands.load.sum(), 1))
+        ]
+        deadline = Deadline.after(self.deadline.left_s / 2)
+        self.assignment = AssignmentLoop(self.oracle, self.progress, deadline, self.workers, prices)
+        try:
+            self.assignment.run()
+        except OutOfTimeError:
+            self.stopped = "the time for assigning single adapters was used up"
+
     def _price_of_adapters(self, bound: FrontierBound) -> NDArray[np.float64]:
         weights = np.empty(self.problem.workload.n_adapters)
         for members, price in zip(self.types.members, bound.prices, strict=True):
@@ -212,17 +260,34 @@ class ExactSearch:
 
     # --- the answer
 
+    @property
+    def _needs(self) -> set[str]:
+        """What the bound rests on."""
+        loops = (self.loop, self.assignment)
+        return self._bound_needs.union(*(loop.needs for loop in loops if loop is not None))
+
+    def sample_monotonicity(self) -> None:
+        """Test what the bound rests on, on the oracle in use, if it rests on it; a second of extra time at most."""
+        needs = self._needs
+        if needs and self.progress.best is not None:
+            self.monotone = sample_monotonicity(
+                self.oracle, self.progress.best, self.problem.seed, Deadline.after(min(1.0, self.problem.time_limit_s))
+            )
+
     def details(self) -> dict[str, Any]:
         """What the result says about its proof."""
-        needs = self._bound_needs | (self.loop.needs if self.loop else set())
+        needs = self._needs
         loop = {"cuts": len(self.loop.cuts), "patterns": len(self.loop.patterns)} if self.loop else {}
+        if self.assignment:
+            loop |= {"assignments": self.assignment.rounds, "covers": len(self.assignment.covers)}
         return {
             "oracle": self.oracle.name,
             "types": len(self.types),
             **self.progress.details(),
             **loop,
             "monotonicity_needed": "monotonicity" in needs,
-            "monotone_by_construction": self.oracle.monotone,
+            "monotonicity_pairs": self.monotone.pairs,
+            "monotonicity_violations": self.monotone.violations,
             "interchangeability_needed": "interchangeability" in needs,
             "stopped": "the bounds met" if self.progress.proven else self.stopped,
         }

@@ -49,13 +49,14 @@ class FfdPlus(Solver):
         deadline = Deadline.after(problem.time_limit_s)
         model = FillModel(problem, distilled=self.oracle == "distilled")
         filling = min((model.filled(order) for order in model.orders()), key=lambda filled: filled.n_gpus)
+        searched = filling
         if self.local_search and not (self.twin_check and filling.n_gpus >= LARGE_FLEET):
-            filling = model.drained(filling, Deadline.after(problem.time_limit_s / 4))
+            searched = model.drained(filling, Deadline.after(problem.time_limit_s / 8))
             if filling.n_gpus < LARGE_FLEET:
-                filling = model.refilled(filling, Deadline.after(problem.time_limit_s / 4))
-        details: dict[str, Any] = {"predicted_gpus": filling.n_gpus}
+                searched = model.refilled(searched, Deadline.after(problem.time_limit_s / 8))
+        details: dict[str, Any] = {"predicted_gpus": searched.n_gpus}
         try:
-            answer = self._checked(problem, model, filling, deadline)
+            answer = self._checked(problem, model, filling, searched, deadline)
             check_gpu_limit(answer.placement.n_gpus, problem)
         except NoPlacementError as why:
             return Solution("infeasible", oracle_calls=model.calls, message=str(why), details=details)
@@ -73,7 +74,9 @@ class FfdPlus(Solver):
         calls = model.calls + answer.twin_calls
         return Solution(status, answer.placement, oracle_calls=calls, message=message, details=details)
 
-    def _checked(self, problem: Problem, model: FillModel, filling: Filling, deadline: Deadline) -> Checked:
+    def _checked(
+        self, problem: Problem, model: FillModel, filling: Filling, searched: Filling, deadline: Deadline
+    ) -> Checked:
         if self.twin_check:
-            return checked(problem, model, filling, deadline)
-        return Checked(filling.placement(problem.workload), 0)
+            return checked(problem, model, filling, deadline, searched)
+        return Checked(searched.placement(problem.workload), 0)

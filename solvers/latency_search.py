@@ -74,7 +74,14 @@ class LatencySearch(FleetSolver):
         state = min(states, key=_State.cost)
         first = state.cost()
         improved = 0
-        while deadline.left_s and oracle.calls < self.most_calls and _improved(state, oracle, problem, deadline):
+        # Moves do not help a fleet that is too small altogether.
+        hopeless = first[0] > len(state.contents) / 2
+        while (
+            not hopeless
+            and deadline.left_s
+            and oracle.calls < self.most_calls
+            and _improved(state, oracle, problem, deadline)
+        ):
             improved += 1
         starved, latency = state.cost()
         details = {"latency_ms": latency, "first_latency_ms": first[1], "improvements": improved}
@@ -138,7 +145,7 @@ def _exchanges(
     giver: tuple[int, ...], taker: tuple[int, ...], rates: NDArray[np.float64]
 ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """(leaving, coming) pairs whose rate is nearest to half the difference between the GPUs, moves and swaps."""
-    mine, theirs = np.array(giver), np.array(taker, dtype=np.int64)
+    mine, theirs = np.array(giver, dtype=np.int64), np.array(taker, dtype=np.int64)
     half = (rates[mine].sum() - rates[theirs].sum()) / 2
     moves = mine[np.argsort(np.abs(rates[mine] - half), kind="stable")[:GIVEN]]
     found: list[tuple[tuple[int, ...], tuple[int, ...]]] = [((int(a),), ()) for a in moves]

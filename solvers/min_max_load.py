@@ -20,6 +20,8 @@ from twin import GpuPlan, Placement, UserError
 
 #: Loads are whole multiples of this share of a GPU, rounded up.
 LOAD_SCALE = 10**5
+#: Share of the time limit that CP-SAT may take; the last thousandths of a load are not worth a minute.
+CP_SAT_SHARE = 1 / 6
 #: Count variables beyond which the model would be too large to be worth building.
 MOST_VARIABLES = 50_000
 
@@ -62,7 +64,7 @@ class MinMaxLoad(FleetSolver):
         units = np.ceil(loads * LOAD_SCALE).astype(np.int64)
         bound = 0
         if counts.size <= MOST_VARIABLES:
-            counts, bound = _dealt(types, units, counts, problem.time_limit_s / 2, self.workers)
+            counts, bound = _dealt(types, units, counts, problem.time_limit_s * CP_SAT_SHARE, self.workers)
         largest = int((counts @ units).max())
         oracle = TwinLatency(problem)
         plans, starved = [], 0

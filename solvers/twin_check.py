@@ -20,6 +20,8 @@ from twin.simulate import STARVATION_SHARE
 
 #: From so many GPUs on, GPUs are sampled and mended by themselves; below, all of them together.
 LARGE_FLEET = 64
+#: Up to so many adapters every `max_loras` is tried on the twin.
+MOST_ALL_SLOTS = 150
 #: `max_loras` that are tried for a GPU of a large fleet, and the shortfall beyond which no other is.
 TRIES, HOPELESS = 4, 0.05
 #: GPUs of a large fleet that are asked about to see how full the twin lets them be, and how many of these it accepts.
@@ -28,6 +30,8 @@ SAMPLE, ACCEPTED_SHARE = 16, 0.9
 MOST_SAMPLED = 5000
 #: Stretches of the contributions (`FillModel.filled`) that are tried.
 LEAST_STRETCH, MOST_STRETCH, STRETCH_STEPS = 0.85, 1.3, 4
+#: GPUs that an adapter is put on, one after the other, when it is refused on its own.
+JOINED = 64
 #: Share of its weight that a refused GPU of a large fleet gives away at a time.
 SHED = 0.04
 #: Spreads with weights a little off that are tried on one GPU less, and their spread.
@@ -66,23 +70,37 @@ class Checked:
     unchecked_gpus: int = 0
 
 
-def checked(problem: Problem, model: FillModel, filling: Filling, deadline: Deadline) -> Checked:
+def checked(
+    problem: Problem, model: FillModel, filling: Filling, deadline: Deadline, tighter: Filling | None = None
+) -> Checked:
     """A placement that the twin accepts, as far as there is time.
+
+    Parameters
+    ----------
+    problem : Problem
+    model : FillModel
+    filling : Filling
+        Mended GPU by GPU, which always ends; not used for a large fleet.
+    deadline : Deadline
+    tighter : Filling, optional
+        On fewer GPUs: taken instead if the twin accepts most of it, and moves mend the rest.
 
     Raises
     ------
     NoPlacementError
         For an adapter that starves a GPU of its own.
     """
+    one_by_one = _OneByOne(problem, model, deadline)
     if filling.n_gpus >= LARGE_FLEET:
-        return _LargeFleet(problem, model, deadline).checked()
-    oracle = TwinOracle(problem.workload, problem.profile)
+        return one_by_one.filled_and_checked()
+    answer = one_by_one.checked(filling, model.orders()[0])
+    placement, oracle = answer.placement, one_by_one.oracle
+    if answer.unchecked_gpus:
+        return answer
     weights = _weights_of_requests(model)
     try:
-        placement = _repaired(problem, filling, weights, oracle, deadline)
-    except OutOfTimeError:
-        return Checked(filling.placement(problem.workload), oracle.calls, filling.n_gpus)
-    try:
+        if tighter is not None and tighter.n_gpus < placement.n_gpus:
+            placement = _moved(tighter, weights, oracle, deadline) or placement
         placement = _fewer(placement, weights, oracle, deadline)
         placement = _one_fewer(placement, model, weights, oracle, deadline)
     except OutOfTimeError as out:
@@ -99,25 +117,12 @@ def _weights_of_requests(model: FillModel) -> NDArray[np.float64]:
     return model.weights * np.clip(tokens / np.maximum(expected, 1e-300), 0.5, 2.0)
 
 
-def _repaired(
-    problem: Problem, filling: Filling, weights: NDArray[np.float64], oracle: TwinOracle, deadline: Deadline
-) -> Placement:
-    """Move adapters from GPUs that starve to others, or to one GPU more."""
+def _moved(filling: Filling, weights: NDArray[np.float64], oracle: TwinOracle, deadline: Deadline) -> Placement | None:
+    """Move adapters from the GPUs that starve, if they are few, to others."""
     contents = Contents(filling.groups(), weights, oracle, deadline)
-    contents.ask(filling.slots.tolist())
-    for gpu in contents.refused:
-        content = contents.contents[gpu]
-        if len(content) == 1 and oracle.starves(content):
-            raise NoPlacementError(why_alone(problem, oracle, content[0]))
-    moves = 4 * filling.n_gpus
-    placement = contents.repaired(moves)
-    while placement is None:
-        deadline.check()
-        if all(len(contents.contents[gpu]) == 1 for gpu in contents.refused):
-            raise NoPlacementError(why_alone(problem, oracle, contents.contents[contents.refused[0]][0]))
-        contents.add_gpu()
-        placement = contents.repaired(moves)
-    return placement
+    if not contents.ask(filling.slots.tolist(), most_refused=max(1, filling.n_gpus // 2)):
+        return None
+    return contents.repaired(4 * filling.n_gpus)
 
 
 def _fewer(placement: Placement, weights: NDArray[np.float64], oracle: TwinOracle, deadline: Deadline) -> Placement:
@@ -165,11 +170,9 @@ def _on(  # noqa: PLR0913  # one step of a search
     if weights.sum() > 1.35 * fleet:
         return None
     filling, _ = model.annealed(fleet, Deadline.after(deadline.left_s / 4), proposals=4000)
-    contents = Contents(filling.groups(), weights, oracle, deadline)
-    if contents.ask(filling.slots.tolist(), most_refused=max(1, fleet // 2)):
-        placement = contents.repaired(4 * fleet)
-        if placement is not None:
-            return placement
+    placement = _moved(filling, weights, oracle, deadline)
+    if placement is not None:
+        return placement
     for _ in range(ATTEMPTS):
         noisy = weights * np.exp(NOISE * generator.standard_normal(len(weights)))
         placement = spread_feasibly(noisy, fleet, oracle, deadline, most_refused=0.4)
@@ -178,53 +181,69 @@ def _on(  # noqa: PLR0913  # one step of a search
     return None
 
 
-class _LargeFleet:
-    """Too many GPUs to look at them together: sampled, then checked and mended one by one."""
+class _OneByOne:
+    """GPUs looked at one by one: those that starve give adapters away, which get GPUs of their own."""
 
     def __init__(self, problem: Problem, model: FillModel, deadline: Deadline) -> None:
         self.problem = problem
         self.model = model
         self.deadline = deadline
-        self.oracle = QuickTwin(problem.workload, problem.profile)
+        quick = problem.workload.n_adapters > MOST_ALL_SLOTS
+        self.oracle = (QuickTwin if quick else TwinOracle)(problem.workload, problem.profile)
+        self.plans: list[GpuPlan] = []
 
-    def checked(self) -> Checked:
-        """Fill as full as the twin lets GPUs be, and check them all."""
+    def filled_and_checked(self) -> Checked:
+        """Fill a large fleet as full as the twin lets GPUs be, and check them all."""
         order, filling, stretch = self._filled()
+        return self.checked(filling, order, stretch)
+
+    def checked(self, filling: Filling, order: NDArray[np.int64], stretch: float = 1.0) -> Checked:
+        """Check a filling; what has to leave a GPU is filled in, in an order and with a stretch, and checked too."""
         groups, slots = filling.groups(), filling.slots.tolist()
-        plans: list[GpuPlan] = []
+        place = np.empty(len(order), dtype=np.int64)
+        place[order] = np.arange(len(order))
         unchecked = 0
         while groups:
             pool: list[int] = []
             for group, hint in zip(groups, slots, strict=True):
+                if not group:
+                    continue
                 content, found, shed = self._mended(tuple(group), hint)
                 pool.extend(shed)
                 unchecked += found is None
-                plans.append(GpuPlan(content, found or hint))
+                if content:
+                    self.plans.append(GpuPlan(content, found or hint))
+            chosen = np.sort(np.array(pool, dtype=np.int64))
             if not pool:
                 break
-            chosen = np.sort(np.array(pool))
-            place = np.empty(self.problem.workload.n_adapters, dtype=np.int64)
-            place[order] = np.arange(len(order))
             refill = self.model.filled(chosen[np.argsort(place[chosen])], stretch)
             groups = [[int(chosen[a]) for a in group] for group in refill.groups()]
             slots = refill.slots.tolist()
-        return Checked(Placement(tuple(plans)), self.oracle.calls, unchecked)
+        return Checked(Placement(tuple(self.plans)), self.oracle.calls, unchecked)
 
     def _filled(self) -> tuple[NDArray[np.int64], Filling, float]:
         """All GPUs, as full as the twin lets nearly all of those be that a part of the adapters fills."""
-        order = min(self.model.orders(), key=lambda each: self.model.filled(each).n_gpus)
         generator = np.random.default_rng(self.problem.seed)
-        part = order[np.sort(generator.permutation(len(order))[:MOST_SAMPLED])]
+        chosen = generator.permutation(self.problem.workload.n_adapters)[:MOST_SAMPLED]
+        parts = [order[np.isin(order, chosen)] for order in self.model.orders()]
+        better = int(np.argmin([self.model.filled(part).n_gpus for part in parts]))
         low, stretch, high = LEAST_STRETCH, 1.0, MOST_STRETCH
         for _ in range(STRETCH_STEPS):
-            if self._sample_accepted(part, stretch, generator):
+            accepted = self._sample_accepted(parts[better], stretch, generator)
+            if accepted is None:
+                break
+            if accepted:
                 high = stretch
             else:
                 low = stretch
             stretch = math.sqrt(low * high)
-        return order, self.model.filled(order, high), high
+        # What was accepted, or else, where the last answers were refusals, what lies half-way to a wide margin.
+        stretch = high if high < MOST_STRETCH else stretch
+        order = self.model.orders()[better]
+        return order, self.model.filled(order, stretch), stretch
 
-    def _sample_accepted(self, part: NDArray[np.int64], stretch: float, generator: np.random.Generator) -> bool:
+    def _sample_accepted(self, part: NDArray[np.int64], stretch: float, generator: np.random.Generator) -> bool | None:
+        """Whether the twin accepts nearly all GPUs of a sample; None when there is no time to ask."""
         filling = self.model.filled(part, stretch)
         ascending = np.sort(part)
         groups = [tuple(ascending[group].tolist()) for group in filling.groups()]
@@ -234,8 +253,8 @@ class _LargeFleet:
         refused = 0
         for gpu in chosen.tolist():
             # Sampling must leave the time to check all.
-            if self.deadline.left_s < 0.6 * self.deadline.total_s:
-                return False
+            if self.deadline.left_s < 0.7 * self.deadline.total_s:
+                return None
             refused += self.oracle.find_max_loras(groups[gpu], int(filling.slots[gpu])) is None
             if refused > (1 - ACCEPTED_SHARE) * len(chosen):
                 return False
@@ -250,14 +269,26 @@ class _LargeFleet:
                 return content, found, shed
             if len(content) == 1:
                 # Few values were tried; before giving up all of them are.
-                found = TwinOracle.find_max_loras(self.oracle, content)
+                found = TwinOracle.find_max_loras(self.oracle, content, hint)
                 if found is None:
-                    raise NoPlacementError(why_alone(self.problem, self.oracle, content[0]))
+                    self._join(content[0])
+                    return (), 1, shed
                 return content, found, shed
             leaving = self._lightened(content)
             shed.extend(leaving)
             content = tuple(a for a in content if a not in leaving)
         return content, None, shed
+
+    def _join(self, adapter: int) -> None:
+        """Put an adapter that is refused on a GPU of its own beside others, where the end of the window cuts off less of it."""
+        if self.oracle.is_cut_off((adapter,), 1):
+            for number, plan in list(enumerate(self.plans))[-JOINED:]:
+                content = tuple(sorted((*plan.adapters, adapter)))
+                slots = self.oracle.find_max_loras(content, plan.max_loras) if self.deadline.left_s else None
+                if slots is not None:
+                    self.plans[number] = GpuPlan(content, slots)
+                    return
+        raise NoPlacementError(why_alone(self.problem, self.oracle, adapter))
 
     def _lightened(self, content: tuple[int, ...]) -> set[int]:
         """Adapters of about `SHED` of a GPU's weight, the heaviest that fit in first."""

@@ -29,7 +29,7 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("argument", "parts"),
     [
-        ("solver=nosuch", ["solver=nosuch: no such solver; available are exact, ffd"]),
+        ("solver=nosuch", ["solver=nosuch: no such solver; available are ", " exact, ffd, "]),
         ("solver=exakt", ["did you mean exact?"]),
         ("workload=nosuch", ["workload=nosuch: no such workload; available are", "paper_4gpus"]),
         ("profile=nosuch", ["profile=nosuch: no such serving profile", "llama-3.1-8b"]),

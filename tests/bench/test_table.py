@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console, RenderableType
 
 from bench.rows import Row
-from bench.table import MOST_ROWS_PRINTED, by_instance, comparison_report, ranked, summary_table, sweep_report
+from bench.statistics.instances import by_instance, ranked
+from bench.table import MOST_ROWS_PRINTED, comparison_report, overall_table, summary_table, sweep_report
 
 ROW = Row(
     workload="w",

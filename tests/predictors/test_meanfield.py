@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from predictors import content_features
 from predictors.features import MAX_LORAS
 from predictors.meanfield import INPUT_NAMES, INPUTS, load_rate, model_inputs, profile_table
-from predictors.model import inputs_of
-from twin import Lengths, ServingProfile, Workload, load_profile, shipped_profiles, simulate_requests
+from predictors.model import inputs_of, shipped_predictors
+from twin import Lengths, ServingProfile, Workload, load_profile, simulate_requests
 
 LENGTHS = Lengths()
 
 
-@pytest.fixture(scope="module", params=shipped_profiles())
+@pytest.fixture(scope="module", params=shipped_predictors())
 def profile(request: pytest.FixtureRequest) -> ServingProfile:
     return load_profile(request.param)
 
@@ -33,7 +33,7 @@ def inputs(profile: ServingProfile, content: NDArray[np.float64]) -> dict[str, f
     rates=st.lists(st.floats(0.003, 6.4), min_size=40, max_size=40),
     max_loras=st.integers(1, 96),
     joins=st.tuples(st.sampled_from([8, 16, 32]), st.floats(0.0, 6.4)),
-    name=st.sampled_from(shipped_profiles()),
+    name=st.sampled_from(shipped_predictors()),
 )
 def test_inputs_move_as_they_promise_when_an_adapter_joins(
     ranks: list[int], rates: list[float], max_loras: int, joins: tuple[int, float], name: str

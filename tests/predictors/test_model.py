@@ -33,8 +33,9 @@ def contents(predictor: Predictor) -> NDArray[np.float64]:
     return np.stack([content.features() for content in drawn])
 
 
-def test_every_shipped_profile_has_a_predictor_that_was_trained_on_it() -> None:
-    assert shipped_predictors() == shipped_profiles()
+def test_every_shipped_profile_of_a_gpu_has_a_predictor_that_was_trained_on_it() -> None:
+    # The tiny model on a CPU is there to check placements on real servers, and the twin is fast enough for it.
+    assert shipped_predictors() == [name for name in shipped_profiles() if not name.endswith("/cpu")]
     for name in shipped_predictors():
         assert load_predictor(name).made_for(load_profile(name)), f"{name}: make models"
 

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from predictors import content_features, load_predictor
-from twin import Lengths, UserError, load_profile, shipped_profiles, simulate_requests, workload_from_groups
+from predictors.model import shipped_predictors
+from twin import Lengths, UserError, load_profile, simulate_requests, workload_from_groups
 
-PROFILES = shipped_profiles()
+PROFILES = shipped_predictors()
 
 
 @pytest.mark.parametrize("name", PROFILES)

@@ -5,13 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 
+import numpy as np
 import pytest
 
+from solvers.assignment_loop import AssignmentLoop
 from solvers.base import Problem
 from solvers.exact import Exact
+from solvers.ffd import Ffd
+from solvers.monotone_check import sample_monotonicity
 from solvers.oracle import MAX_LORAS_GRID
+from solvers.packing import Deadline
+from solvers.predictor_oracle import PredictorOracle
+from solvers.progress import Progress
 from solvers.twin_oracle import TwinOracle
-from twin import score_placement, workload_from_groups
+from twin import GpuPlan, Placement, Workload, score_placement, workload_from_groups
 
 
 def enumerated_optimum(problem: Problem) -> int:
@@ -62,3 +69,84 @@ def test_thousands_of_one_kind_get_an_honest_answer(problem: Problem) -> None:
     assert solution.status in ("optimal", "feasible", "time_limit")
     if solution.placement is not None and solution.lower_bound is not None:
         assert solution.lower_bound <= solution.placement.n_gpus
+
+
+def test_the_answer_says_how_its_bounds_moved_and_what_they_rest_on(problem: Problem) -> None:
+    solution = Exact(oracle="twin").run(problem)
+    details = solution.details
+    times = [second for second, _, _ in details["bounds_over_time_s"]]
+    bounds = [bound for _, bound, _ in details["bounds_over_time_s"]]
+    found = [gpus for _, _, gpus in details["bounds_over_time_s"] if gpus is not None]
+    assert times == sorted(times)
+    assert bounds == sorted(bounds)
+    assert found == sorted(found, reverse=True)
+    assert solution.placement is not None
+    assert (bounds[-1], found[-1]) == (solution.lower_bound, solution.placement.n_gpus)
+    assert details["gap"] == pytest.approx((found[-1] - bounds[-1]) / found[-1], abs=1e-4)
+    assert (details["monotonicity_pairs"] > 0) == (
+        details["monotonicity_needed"] or details["interchangeability_needed"]
+    )
+    assert details["monotonicity_violations"] == 0
+
+
+class Odd(PredictorOracle):
+    """Accepts odd numbers of adapters only."""
+
+    def find_max_loras(self, adapters: tuple[int, ...], hint: int | None = None) -> int | None:
+        """None for an even number."""
+        return super().find_max_loras(adapters, hint) if len(adapters) % 2 else None
+
+
+@pytest.mark.parametrize(("kind", "broken"), [(PredictorOracle, False), (Odd, True)])
+def test_a_breach_of_the_order_is_seen(
+    problem: Problem, kind: type[PredictorOracle], broken: bool
+) -> None:  # a parameter of the test
+    assert problem.predictor is not None
+    oracle = kind(problem.workload, problem.profile, problem.predictor)
+    placement = Placement((GpuPlan(tuple(range(11)), 8), GpuPlan((11, 30, 41), 4)))
+    assert all(oracle.find_max_loras(plan.adapters) for plan in placement.gpus)
+    sample = sample_monotonicity(oracle, placement, seed=0, deadline=Deadline.after(20))
+    assert sample.pairs > 10
+    assert (sample.violations > 0) == broken
+
+
+def optimum_on(n_gpus: int, oracle: TwinOracle) -> bool:
+    """Whether any way to deal the adapters to so many GPUs is accepted everywhere."""
+    n = oracle.workload.n_adapters
+    groups = [tuple(a for a in range(n) if mask >> a & 1) for mask in range(1, 2**n)]
+    good = {group for group in groups if oracle.find_max_loras(group) is not None}
+    reachable = {frozenset[int]()}
+    for _ in range(n_gpus):
+        reachable |= {have | set(group) for have in reachable for group in good if not have & set(group)}
+    return frozenset(range(n)) in reachable
+
+
+def test_assigning_single_adapters_ends_with_the_optimum(problem: Problem) -> None:
+    """Prices so low that they prove nothing: everything is left to the cuts."""
+    workload = workload_from_groups([(1, 8, rate) for rate in (30.0, 25.0, 22.0, 18.0, 9.0, 6.0)], duration_s=600.0)
+    oracle = TwinOracle(workload, problem.profile)
+    progress = Progress(None, oracle.name)
+    progress.keep(Placement(tuple(GpuPlan((adapter,), 1) for adapter in range(6))))
+    loop = AssignmentLoop(oracle, progress, Deadline.after(60), 1, [workload.rates / 1000.0])
+    loop.run()
+    assert progress.proven
+    assert loop.covers
+    assert loop.needs == {"monotonicity"}
+    fresh = TwinOracle(workload, problem.profile)
+    assert optimum_on(progress.gpus, fresh)
+    assert not optimum_on(progress.gpus - 1, fresh)
+
+
+def test_many_types_of_a_learned_oracle_are_annealed_onto_few_gpus(problem: Problem) -> None:
+    generator = np.random.default_rng(0)
+    rates = generator.lognormal(0, 1.2, 100)
+    workload = Workload(generator.choice([8, 16, 32], 100), rates / rates.sum() * 100, duration_s=600.0)
+    different = replace(problem, workload=workload, max_gpus=None, time_limit_s=5.0)
+    solution = Exact(oracle="predictor").run(different)
+    assert solution.placement is not None
+    assert problem.predictor is not None
+    oracle = PredictorOracle(workload, problem.profile, problem.predictor)
+    assert all(oracle.find_max_loras(plan.adapters) is not None for plan in solution.placement.gpus)
+    greedy = Ffd().run(different).placement
+    assert greedy is not None
+    assert solution.placement.n_gpus <= greedy.n_gpus

@@ -1,0 +1,65 @@
+"""One cell of a comparison as plain data: sent to other processes, stored in rows, and run again from there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One solver on one workload: everything that its row depends on, JSON-serialisable.
+
+    Attributes
+    ----------
+    solver : str
+        Name in tables and rows.
+    solver_options, workload, objective : mapping
+        `_target_` (what makes it) and its options, as in `conf/solver`, `conf/workload` and `conf/objective` with every
+        interpolation resolved. The workload's seed is one of its options. A value that is the path of a file stands
+        for the content of the file.
+    profile : str
+        Name of a shipped serving profile, or a JSON file.
+    seed : int
+        For solvers that draw.
+    gpus : int, optional
+        GPU limit; without it, solvers that spread over a fleet get the smallest feasible one.
+    time_limit_s : float
+        For each call of the solver.
+    threads : int
+        GPUs that are simulated at the same time.
+    repeats : int
+        How often the solver runs; the least of its times counts.
+    instance : str
+        Id in a suite.
+    best_bound : int, optional
+        Best lower bound known for the instance.
+    overrides : tuple of str
+        Options of the command line, which tell variants of a workload or a solver apart in tables.
+    """
+
+    solver: str
+    solver_options: Mapping[str, Any]
+    workload: Mapping[str, Any]
+    objective: Mapping[str, Any] = field(default_factory=lambda: {"_target_": "solvers.objectives.min_gpus.MinGpus"})
+    profile: str = "llama-3.1-8b"
+    seed: int = 0
+    gpus: int | None = None
+    time_limit_s: float = 60.0
+    threads: int = 2
+    repeats: int = 1
+    instance: str = ""
+    best_bound: int | None = None
+    overrides: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """The cell as one line of JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Cell:
+        """The cell that `to_json` wrote."""
+        values = json.loads(text)
+        return cls(**{**values, "overrides": tuple(values["overrides"])})

@@ -1,0 +1,211 @@
+"""`python -m bench.regress`: runs the cells of a reference again and fails where something has become worse, or just different."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from bench.cell import Cell
+from bench.cells import Execution, run_cells
+from bench.cli import command
+from bench.differences import Difference, figure_differences, markdown, time_differences
+from bench.machine import processor
+from bench.publish import check_targets
+from bench.rows import Row, read_rows, write_rows
+from bench.table import console
+from twin import UserError
+
+#: Exit code where something has changed.
+REGRESSION = 1
+
+CHECKS = ("figures", "time")
+TIMES = ("auto", "always")
+
+
+@dataclass
+class RegressConfig:
+    """Options of `python -m bench.regress`.
+
+    Attributes
+    ----------
+    reference : str
+        Rows to compare with.
+    check : list of str
+        What is compared: figures (exactly), time (with a margin).
+    time : str
+        When times are compared: auto (the reference is of a processor of the same model) or always.
+    time_margin : float
+        0.25 lets a solver become a quarter slower.
+    time_floor_ms : float
+        Differences below it are noise.
+    retries : int
+        How often a candidate that seems slower is timed again.
+    margin_s : float
+        As in `python -m bench`.
+    out, summary : str, optional
+        Parquet file for the rows of this run, Markdown file for the differences.
+    update, yes : bool
+        Write the rows of this run as the new reference; without being asked.
+    """
+
+    reference: str = "results/reference/ci.parquet"
+    check: list[str] = field(default_factory=lambda: list(CHECKS))
+    time: str = "auto"
+    time_margin: float = 0.25
+    time_floor_ms: float = 10.0
+    retries: int = 2
+    margin_s: float = 60.0
+    out: str | None = None
+    summary: str | None = None
+    update: bool = False
+    yes: bool = False
+
+
+@command("regress", RegressConfig)
+def main(config: RegressConfig) -> None:
+    """Run, compare, tell, and exit with `REGRESSION` where the gate must not let it through."""
+    _check(config)
+    reference = read_rows(Path(config.reference))
+    cells = _cells(reference, config.reference)
+    execution = Execution(margin_s=config.margin_s)
+    rows = run_cells(cells, execution)
+    judged, note = _judges_time(reference, config)
+    if judged:
+        rows = _timed_again(cells, reference, rows, execution, config)
+    found = [
+        difference
+        for before, now in zip(reference, rows, strict=True)
+        for difference in _compared(before, now, config, judged)
+    ]
+    notes = [f"reference {config.reference}", *note]
+    _tell(found, len(rows), notes)
+    if config.out:
+        write_rows(rows, Path(config.out))
+    if config.summary:
+        _append(Path(config.summary), markdown(found, len(rows), notes))
+    if config.update:
+        _update(found, rows, config)
+    elif any(difference.fails for difference in found):
+        raise SystemExit(REGRESSION)
+
+
+def _check(config: RegressConfig) -> None:
+    check_targets(config.out, None)
+    if unknown := set(config.check) - set(CHECKS):
+        raise UserError(f"check={min(unknown)}: must be some of {', '.join(CHECKS)}")
+    if not config.check:
+        raise UserError("check=[]: nothing is left to compare")
+    if config.time not in TIMES:
+        raise UserError(f"time={config.time}: must be one of {', '.join(TIMES)}")
+    if config.time_margin < 0 or config.time_floor_ms < 0 or config.retries < 0:
+        raise UserError("time_margin, time_floor_ms and retries must be 0 or more")
+
+
+def _cells(reference: Sequence[Row], name: str) -> list[Cell]:
+    """What to run, so that row for row can be compared."""
+    if not reference:
+        raise UserError(f"reference={name}: holds no rows")
+    if any(not row.cell for row in reference):
+        raise UserError(
+            f"reference={name}: its rows do not say what they were made from; make it anew with python -m bench"
+        )
+    return [Cell.from_json(row.cell) for row in reference]
+
+
+def _judges_time(reference: Sequence[Row], config: RegressConfig) -> tuple[bool, list[str]]:
+    """Whether times are compared, and a note on why not."""
+    if "time" not in config.check:
+        return False, ["times are not compared (check)"]
+    if any(row.calibration_s is None for row in reference):
+        return False, ["times are not compared: the reference was made without the calibration loop"]
+    theirs = {row.processor for row in reference}
+    if config.time == "auto" and theirs != {processor()}:
+        return False, [
+            f"times are not compared: the reference is of {', '.join(sorted(theirs))}, this is {processor()}"
+        ]
+    return True, []
+
+
+def _compared(before: Row, now: Row, config: RegressConfig, judged: bool) -> list[Difference]:
+    found = figure_differences(before, now) if "figures" in config.check else []
+    return found + (_slower(before, now, config) if judged else [])
+
+
+def _slower(before: Row, now: Row, config: RegressConfig) -> list[Difference]:
+    return time_differences(before, now, config.time_margin, config.time_floor_ms / 1000)
+
+
+def _timed_again(
+    cells: Sequence[Cell], reference: Sequence[Row], rows: Sequence[Row], execution: Execution, config: RegressConfig
+) -> list[Row]:
+    """The rows, each with the best of its times; what seems slower may have been disturbed, so it is timed again."""
+    best = list(rows)
+    for _ in range(config.retries):
+        doubtful = [i for i, row in enumerate(best) if any(d.fails for d in _slower(reference[i], row, config))]
+        if not doubtful:
+            break
+        for index, row in zip(doubtful, run_cells([cells[i] for i in doubtful], execution), strict=True):
+            best[index] = _faster(best[index], row)
+    return best
+
+
+def _faster(first: Row, second: Row) -> Row:
+    """The first row with each time as the run has it that was faster by its own calibration."""
+    if first.failed or second.failed or not first.calibration_s or not second.calibration_s:
+        return first
+    scale = first.calibration_s / second.calibration_s
+
+    def least(value_of: Callable[[Row], float | None]) -> float | None:
+        one, other = value_of(first), value_of(second)
+        return one if one is None or other is None else min(one, other * scale)
+
+    return replace(
+        first, solve_time_s=least(lambda row: row.solve_time_s), score_time_s=least(lambda row: row.score_time_s)
+    )
+
+
+def _tell(found: Sequence[Difference], candidates: int, notes: Sequence[str]) -> None:
+    terminal = console()
+    if found:
+        table = Table("", "solver", "workload", "seed", "figure", "reference", "now", header_style="bold")
+        for d in found:
+            style = "red" if d.fails else "green"
+            table.add_row(Text(d.verdict, style=style), d.solver, d.workload, str(d.seed), d.figure, d.before, d.now)
+        terminal.print(table)
+    failing = sum(difference.fails for difference in found)
+    for note in notes:
+        terminal.print(note, style="dim", soft_wrap=True)
+    terminal.print(
+        f"{candidates} candidates: {failing} regressions" if failing else f"{candidates} candidates: no regression"
+    )
+
+
+def _append(path: Path, text: str) -> None:
+    """Add to a file, as a job summary wants it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise UserError(f"summary={path}: cannot be written ({error.strerror or error})") from None
+
+
+def _update(found: Sequence[Difference], rows: Sequence[Row], config: RegressConfig) -> None:
+    """Write the rows as the new reference, after the differences have been shown."""
+    if not config.yes:
+        if not sys.stdin.isatty():
+            raise UserError("update=true asks before it writes, and there is nobody to ask: add yes=true")
+        count = f"{len(found)} differences" if found else "no difference but in times"
+        if input(f"write {config.reference} ({count})? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise UserError(f"{config.reference} is left as it was")
+    write_rows(rows, Path(config.reference))
+    console().print(f"written  {config.reference}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

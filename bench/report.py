@@ -1,0 +1,126 @@
+"""`python -m bench.report RESULTS`: one self-contained HTML file of a comparison, with its figures and tables for a paper."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from omegaconf import MISSING
+from rich.console import Console
+
+from bench.cli import command
+from bench.report_parts import anytime, candidates, fidelity, latency, overview, pairwise, quality, reproduce, workloads
+from bench.report_parts.content import Part
+from bench.report_parts.page import render
+from bench.report_parts.paper import write_paper, write_text
+from bench.report_parts.rows_of import read_any
+from bench.report_parts.stability import stability
+from bench.report_parts.study import Study
+from bench.robustness import target_beside
+from bench.table import console
+from twin import UserError
+
+#: What the page is called beside a folder of rows.
+PAGE = "report.html"
+
+
+@dataclass
+class ReportConfig:
+    """Options of `python -m bench.report`; `conf/report.yaml` says what each is for.
+
+    Attributes
+    ----------
+    rows : str
+        Folder or Parquet file.
+    out : str, optional
+        HTML file.
+    paper : str, optional
+        Folder.
+    title : str
+    placements : int
+        Drawn for each workload.
+    samples, seed : int
+        Of the bootstrap.
+    fidelity : str, optional
+        CSV of `python -m bench.fidelity`.
+    robustness : str, optional
+        Parquet file of `python -m bench.robustness`.
+    """
+
+    rows: str = MISSING
+    out: str | None = None
+    paper: str | None = None
+    title: str = "LoRA placement: comparison of solvers"
+    placements: int = 4
+    samples: int = 2000
+    seed: int = 0
+    fidelity: str | None = None
+    robustness: str | None = None
+
+
+@command("report", ReportConfig, positional="rows")
+def main(config: ReportConfig) -> None:
+    """Read rows, write the page and the files for a paper, and say where they are."""
+    out = _target(config)
+    if config.samples < 1 or config.placements < 0:
+        raise UserError(f"samples={config.samples} must be 1 or more, placements={config.placements} must be 0 or more")
+    study = Study(read_any(Path(config.rows)), samples=config.samples, seed=config.seed)
+    terminal = console()
+    with Console(stderr=True).status("drawing"):
+        parts, pages = make_parts(study, config)
+        write_text(out, render(study, config.title, parts, pages))
+    terminal.print(f"report   {out} ({out.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
+    if config.paper is not None:
+        with Console(stderr=True).status("drawing for a paper"):
+            written = write_paper(Path(config.paper), [*parts, *pages])
+        terminal.print(f"paper    {len(written)} files in {config.paper}", soft_wrap=True)
+
+
+def make_parts(study: Study, config: ReportConfig) -> tuple[list[Part], list[Part]]:
+    """Parts of the first page, and the pages of the workloads."""
+    if config.fidelity is not None:
+        summary: Path | None = Path(config.fidelity)
+    else:
+        summary = fidelity.SUMMARY if fidelity.SUMMARY.is_file() else None
+    beside = target_beside(Path(config.rows))
+    scores = Path(config.robustness) if config.robustness is not None else (beside if beside.is_file() else None)
+    parts = [
+        overview.overview(study),
+        quality.quality(study),
+        pairwise.pairwise(study),
+        stability(scores),
+        anytime.anytime(study),
+        latency.latency(study),
+        workloads.index(study),
+        candidates.candidates(study),
+        fidelity.fidelity(study, summary),
+        reproduce.reproduce(study, _command(config)),
+    ]
+    pages = workloads.pages(study, workloads.Options(placements=config.placements))
+    return [part for part in parts if part is not None], pages
+
+
+def _command(config: ReportConfig) -> str:
+    """The command line of this run."""
+    options = [
+        f"{option.name}={getattr(config, option.name)}"
+        for option in fields(config)
+        if option.name != "rows" and getattr(config, option.name) != option.default
+    ]
+    return shlex.join(["python", "-m", "bench.report", config.rows, *options])
+
+
+def _target(config: ReportConfig) -> Path:
+    rows = Path(config.rows)
+    beside = rows / PAGE if rows.is_dir() else rows.with_suffix(".html")
+    out = Path(config.out) if config.out else beside
+    if out.suffix != ".html":
+        raise UserError(f"out={out} must be the name of a .html file")
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise UserError(f"out={out}: its folder must exist, and it must not be a folder itself")
+    return out
+
+
+if __name__ == "__main__":
+    main()

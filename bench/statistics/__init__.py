@@ -1,0 +1,1 @@
+"""Statistics of a comparison: paired by instance and seed, feasibility first."""

@@ -1,0 +1,183 @@
+"""One line for each solver over all instances: feasible, GPU ratio, gap, rank, time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.rows import Row
+from bench.statistics.bootstrap import Estimate, estimate, geometric, resampled
+from bench.statistics.instances import Case
+from bench.statistics.paired import Measure, Paired, measure_of, paired
+from bench.statistics.pairwise import Pair, pairs
+from bench.statistics.profiles import PerformanceProfile, performance_profile
+
+#: Bootstrap samples, and their seed.
+SAMPLES, SEED = 2000, 0
+
+#: Shift of the geometric mean of times, in seconds, so that milliseconds more or less do not decide.
+TIME_SHIFT_S = 1.0
+
+
+@dataclass(frozen=True)
+class SolverSummary:
+    """What a solver did over all instances.
+
+    Attributes
+    ----------
+    solver : str
+    instances, feasible, placed, proven, errors : int
+        Rows; of these, with a placement that the twin calls feasible; with any placement; with a proof of optimality
+        by the solver's oracle; with an exception, a crash or a kill.
+    best : int
+        Instances on which nobody is better by the measure.
+    mean_rank : float
+        By the objective, over the instances.
+    ratio : Estimate
+        Geometric mean of the cost over the least cost of any solver, where feasible.
+    gap : Estimate
+        Mean of GPUs over the lower bound less 1, where feasible and there is a bound.
+    time_s : float
+        Shifted geometric mean of the solve time; without a placement the time limit counts.
+    oracle_calls : float, optional
+        Mean.
+    wins, ties, losses : int
+        Against each other solver on each instance.
+    """
+
+    solver: str
+    instances: int
+    feasible: int
+    placed: int
+    proven: int
+    errors: int
+    best: int
+    mean_rank: float
+    ratio: Estimate
+    gap: Estimate
+    time_s: float | None
+    oracle_calls: float | None
+    wins: int
+    ties: int
+    losses: int
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Everything about one set of instances with the same objective.
+
+    Attributes
+    ----------
+    paired : Paired
+    summaries : tuple of SolverSummary
+        The best mean rank first.
+    profile : PerformanceProfile
+    pairs : tuple of Pair
+    samples, seed : int
+        Of the bootstrap.
+    """
+
+    paired: Paired
+    summaries: tuple[SolverSummary, ...]
+    profile: PerformanceProfile
+    pairs: tuple[Pair, ...]
+    samples: int
+    seed: int
+
+    @property
+    def measure(self) -> Measure:
+        """What is compared."""
+        return self.paired.measure
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """The instances."""
+        return self.paired.cases
+
+    @property
+    def refuted(self) -> list[Case]:
+        """Instances with a feasible placement below a claimed bound."""
+        return [case for case in self.cases if case.bound_refuted]
+
+
+def statistics_of(cases: Sequence[Case], *, samples: int = SAMPLES, seed: int = SEED) -> Statistics:
+    """Statistics over instances with the same objective, at least one.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    samples, seed : int
+        Of the bootstrap.
+    """
+    table = paired(cases, measure_of(cases[0].key[2]))
+    counts = resampled([case.cluster for case in cases], samples, seed)
+    met = tuple(pairs(table, counts))
+    return Statistics(
+        paired=table,
+        summaries=tuple(_summary(table, solver, counts, met) for solver in table.solvers),
+        profile=performance_profile(table),
+        pairs=met,
+        samples=samples,
+        seed=seed,
+    )
+
+
+def by_objective(cases: Sequence[Case]) -> dict[str, list[Case]]:
+    """The instances of each objective: placements are ranked by one thing at a time."""
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(case.key[2], []).append(case)
+    return groups
+
+
+def shifted_geometric_mean(values: Sequence[float], shift: float = TIME_SHIFT_S) -> float | None:
+    """exp(mean(log(value + shift))) - shift, None of nothing (Achterberg, 2007, appendix A.3)."""
+    if not len(values):
+        return None
+    return float(np.exp(np.log(np.asarray(values) + shift).mean()) - shift)
+
+
+def counted_time_s(row: Row) -> float | None:
+    """Solve time of a candidate; one without a placement counts as if it had taken all its time."""
+    if row.gpus is None and row.time_limit_s is not None:
+        return max(row.time_limit_s, row.solve_time_s or 0.0)
+    return row.solve_time_s
+
+
+def gap(row: Row, case: Case) -> float:
+    """GPUs above the bound over the bound, of a feasible candidate; NaN without a bound."""
+    if not row.feasible or not row.gpus or not case.lower_bound:
+        return float("nan")
+    return row.gpus / case.lower_bound - 1
+
+
+def _summary(table: Paired, solver: str, counts: NDArray[np.float64], met: Sequence[Pair]) -> SolverSummary:
+    place = table.solvers.index(solver)
+    rows = [(case, case.by_solver[solver]) for case in table.cases if solver in case.by_solver]
+    gaps = np.array(
+        [gap(case.by_solver[solver], case) if solver in case.by_solver else float("nan") for case in table.cases]
+    )
+    times = [time_s for _, row in rows if (time_s := counted_time_s(row)) is not None]
+    calls = [row.oracle_calls for _, row in rows if row.oracle_calls is not None]
+    won = [(pair.wins, pair.ties, pair.losses) for pair in met if pair.first == solver]
+    won += [(pair.losses, pair.ties, pair.wins) for pair in met if pair.second == solver]
+    return SolverSummary(
+        solver=solver,
+        instances=len(rows),
+        feasible=sum(row.feasible for _, row in rows),
+        placed=sum(row.gpus is not None for _, row in rows),
+        proven=sum(row.status == "optimal" for _, row in rows),
+        errors=sum(row.failed for _, row in rows),
+        best=int((table.ratio[:, place] == 1.0).sum()),
+        mean_rank=float(np.nanmean(table.rank[:, place])),
+        ratio=geometric(table.ratio[:, place], counts),
+        gap=estimate(gaps, counts),
+        time_s=shifted_geometric_mean(times),
+        oracle_calls=float(np.mean(calls)) if calls else None,
+        wins=sum(win for win, _, _ in won),
+        ties=sum(tie for _, tie, _ in won),
+        losses=sum(loss for *_, loss in won),
+    )

@@ -1,0 +1,143 @@
+"""Best known figures of instances, and whether the rows of a run contradict a bound."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+
+from bench.rows import Row, gather, read_rows
+from bench.sources import source_hash
+from bench.suites.instance import Instance
+from bench.suites.library import BestKnown
+from twin import UserError, load_profile
+
+#: Modules of the twin that the figures of a placement rest on.
+_DECIDING = ("arrivals", "builders", "engine", "lengths", "placement", "queues", "score", "simulate", "workload")
+
+#: What is known of an instance before anybody has solved it.
+TRIVIAL = "trivial: there are adapters"
+
+
+def read_results(names: Iterable[str]) -> list[Row]:
+    """Rows of files and of all runs in folders.
+
+    Raises
+    ------
+    UserError
+        If there is no such file or folder, or there are no rows.
+    """
+    rows: list[Row] = []
+    for name in names:
+        path = Path(name)
+        found = gather(path) if path.is_dir() else read_rows(path)
+        if not found:
+            raise UserError(f"{name}: holds no rows")
+        rows += found
+    return rows
+
+
+def proven_bound(row: Row) -> int | None:
+    """Lower bound of a row for the twin itself; a bound for a predictor says nothing about the twin."""
+    if row.lower_bound is None or json.loads(row.details).get("oracle") != "twin":
+        return None
+    return row.lower_bound
+
+
+def best_bounds(rows: Iterable[Row], known: Mapping[str, int]) -> dict[str, int]:
+    """Best lower bound of each instance: what the rows carry or prove, or what was known before."""
+    bounds = dict(known)
+    for row in rows:
+        for bound in (proven_bound(row), row.best_bound):
+            if bound is not None:
+                bounds[row.instance] = max(bound, bounds.get(row.instance, bound))
+    return bounds
+
+
+def violations(rows: Iterable[Row]) -> list[str]:
+    """One line for each placement that the twin calls feasible and that a proven bound rules out.
+
+    The bounds rest on the twin being monotone up to the chance of single requests (`solvers.exact`), so that this
+    cannot be taken for granted.
+    """
+    groups: dict[tuple[str, str, str, int], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.workload_label, row.profile, row.objective, row.seed].append(row)
+    lines = []
+    for (workload, *_), group in groups.items():
+        bounds = [(bound, row.solver_label) for row in group if (bound := proven_bound(row)) is not None]
+        bounds += [(row.best_bound, "an earlier run") for row in group if row.best_bound is not None]
+        if not bounds:
+            continue
+        bound, prover = max(bounds)
+        lines += [
+            f"{workload}: {row.solver_label} has a feasible placement on {row.gpus} GPUs, below the bound of {bound} by {prover}"
+            for row in group
+            if row.feasible and row.gpus is not None and row.gpus < bound
+        ]
+    return lines
+
+
+def improved(
+    instances: Sequence[Instance], known: Mapping[str, BestKnown], rows: Iterable[Row], command: str
+) -> dict[str, BestKnown]:
+    """What is known of each instance after a run: the larger bound and the fewer GPUs of before and now.
+
+    Figures of another twin or profile are dropped. Rows of other workloads, or of an instance with options changed,
+    are left out.
+
+    Parameters
+    ----------
+    instances : sequence of Instance
+    known : mapping of str to BestKnown
+    rows : iterable of Row
+    command : str
+        That made the rows.
+    """
+    by_id = {instance.id: instance for instance in instances}
+    best: dict[str, BestKnown] = {}
+    for instance in instances:
+        mark = fingerprint(instance.profile)
+        old = known.get(instance.id)
+        if old is None or old.twin != mark:
+            old = BestKnown(instance.id, 1, TRIVIAL, None, "", "", mark)
+        best[instance.id] = old
+    for row in rows:
+        owner = by_id.get(row.workload)
+        if (
+            owner is None
+            or row.workload_options
+            or (row.seed, row.profile, row.duration_s)
+            != (owner.seed, load_profile(owner.profile).name, owner.duration_s)
+        ):
+            continue
+        best[row.workload] = _better(best[row.workload], row, command)
+    return best
+
+
+def _better(old: BestKnown, row: Row, command: str) -> BestKnown:
+    who = f"{row.solver_label} ({row.time_limit_s:g} s)"
+    new = old
+    bound = proven_bound(row)
+    if bound is not None and bound > old.lower_bound:
+        new = replace(new, lower_bound=bound, lower_bound_solver=who, command=command)
+    if row.feasible and row.gpus is not None and (old.gpus is None or row.gpus < old.gpus):
+        new = replace(new, gpus=row.gpus, gpus_solver=who, command=command)
+    return new
+
+
+@cache
+def fingerprint(profile: str) -> str:
+    """Twelve hexadecimal digits of the twin's code and a serving profile: figures hold for these.
+
+    Only the modules that decide what is simulated count; comments, docstrings' layout and where a profile came from do not.
+    """
+    code = source_hash(tuple(f"twin.{name}" for name in _DECIDING), follow=False)
+    values = asdict(load_profile(profile))
+    values.pop("provenance")
+    text = code + json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

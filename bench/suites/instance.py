@@ -1,0 +1,281 @@
+"""One instance of the suite: its file, the schema of the file, and the workload that it describes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bench.cli import explain
+from twin import ServingProfile, UserError, Workload, load_profile
+
+#: Of the files; a change that older files do not satisfy raises it.
+SCHEMA_VERSION = 1
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+#: First line of each file.
+HEADER = "# Made by `python -m bench.suite action=generate`; docs/suite.md says what each key means.\n"
+
+
+# --- the schema: OmegaConf checks keys and types against these
+
+
+@dataclass
+class _Zipf:
+    family: str = "zipf"
+    n_adapters: int = MISSING
+    total_rate: float = MISSING
+    exponent: float = MISSING
+    ranks: list[int] = MISSING
+
+
+@dataclass
+class _Dirichlet:
+    family: str = "dirichlet"
+    n_adapters: int = MISSING
+    total_rate: float = MISSING
+    concentration: float = MISSING
+    ranks: list[int] = MISSING
+
+
+@dataclass
+class _Mixed:
+    family: str = "mixed"
+    n_adapters: int = MISSING
+    ranks: list[int] = MISSING
+    rates: list[float] = MISSING
+
+
+@dataclass
+class _Group:
+    count: int = MISSING
+    rank: int = MISSING
+    rate: float = MISSING
+
+
+@dataclass
+class _Groups:
+    family: str = "groups"
+    groups: list[_Group] = MISSING
+
+
+@dataclass
+class _Poisson:
+    process: str = "poisson"
+
+
+@dataclass
+class _Gamma:
+    process: str = "gamma"
+    cv: float = MISSING
+
+
+@dataclass
+class _Unpredictable:
+    process: str = "unpredictable"
+    period_s: float = MISSING
+    factor: float = MISSING
+    limit: float = MISSING
+
+
+@dataclass
+class _Tokens:
+    mean_tokens: float = MISSING
+    sigma: float = MISSING
+    min_tokens: int = MISSING
+    max_tokens: int = MISSING
+
+
+@dataclass
+class _Lengths:
+    prompt: _Tokens = field(default_factory=_Tokens)
+    output: _Tokens = field(default_factory=_Tokens)
+    max_total_tokens: int = MISSING
+    correlation: float = MISSING
+
+
+@dataclass
+class _File:
+    schema_version: int = MISSING
+    id: str = MISSING
+    profile: str = MISSING
+    seed: int = MISSING
+    duration_s: float = MISSING
+    adapters: dict[str, Any] = MISSING
+    lengths: _Lengths = field(default_factory=_Lengths)
+    arrivals: dict[str, Any] = MISSING
+    tags: list[str] = MISSING
+
+
+_FAMILIES: dict[str, tuple[type, str]] = {
+    "zipf": (_Zipf, "twin.builders.zipf"),
+    "dirichlet": (_Dirichlet, "bench.suite_popularity.dirichlet"),
+    "mixed": (_Mixed, "twin.builders.mixed"),
+    "groups": (_Groups, "twin.builders.groups"),
+}
+_PROCESSES: dict[str, tuple[type, str]] = {
+    "poisson": (_Poisson, "twin.arrivals.PoissonArrivals"),
+    "gamma": (_Gamma, "twin.arrivals.GammaArrivals"),
+    "unpredictable": (_Unpredictable, "twin.arrivals.UnpredictableArrivals"),
+}
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A placement problem with a name: everything that its requests follow from.
+
+    Attributes
+    ----------
+    id : str
+        Lower-case words with `-` or `_`; also the name of the file.
+    profile : str
+        Shipped serving profile.
+    seed : int
+        Of the workload's streams, and of solvers that draw.
+    duration_s : float
+        Window in seconds.
+    adapters : dict
+        `family` (zipf, dirichlet, mixed or groups) and the options of its builder.
+    lengths : dict
+        `prompt` and `output` as in `twin.LogNormalTokens`, `max_total_tokens`, `correlation`.
+    arrivals : dict
+        `process` (poisson, gamma or unpredictable) and its options.
+    tags : tuple of str
+        To choose instances by.
+    """
+
+    id: str
+    profile: str
+    seed: int
+    duration_s: float
+    adapters: dict[str, Any]
+    lengths: dict[str, Any]
+    arrivals: dict[str, Any]
+    tags: tuple[str, ...] = ()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The workload as the configuration of `python -m bench` has it: a `_target_` and its options."""
+        adapters, arrivals, lengths = dict(self.adapters), dict(self.arrivals), dict(self.lengths)
+        _, builder = _FAMILIES[adapters.pop("family")]
+        _, process = _PROCESSES[arrivals.pop("process")]
+        tokens = {"_target_": "twin.lengths.LogNormalTokens"}
+        return {
+            "_target_": builder,
+            "name": self.id,
+            **adapters,
+            "duration_s": self.duration_s,
+            "seed": self.seed,
+            "arrivals": {"_target_": process, **arrivals},
+            "lengths": {
+                "_target_": "twin.lengths.Lengths",
+                **lengths,
+                "prompt": tokens | lengths["prompt"],
+                "output": tokens | lengths["output"],
+            },
+        }
+
+    def workload(self, profile: ServingProfile | None = None) -> Workload:
+        """Build the workload, for another profile than the instance's own if one is given.
+
+        Raises
+        ------
+        UserError
+            For a value out of range, or a rank that the profile does not know.
+        """
+        from bench.run import build_workload
+
+        return build_workload(self.options, profile or load_profile(self.profile))
+
+    def to_yaml(self) -> str:
+        """The text of the instance's file."""
+        data = {"schema_version": SCHEMA_VERSION, **asdict(self), "tags": list(self.tags)}
+        return HEADER + yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=118)
+
+
+def read_instance(path: Path) -> Instance:
+    """Read and check an instance's file.
+
+    Raises
+    ------
+    UserError
+        One line with the file, the key and what is wrong with it.
+    """
+    try:
+        # The compiled reader is ten times faster, which matters with hundreds of files.
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  # safe, whichever it is
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must hold the keys of one instance")
+    given = OmegaConf.create({str(key): value for key, value in values.items()})
+    data = _checked(path, _File, given)
+    if data["schema_version"] != SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: schema_version: {data['schema_version']} is not known; this version reads {SCHEMA_VERSION}"
+        )
+    if data["id"] != path.stem or not re.fullmatch(r"[a-z0-9]+([-_.][a-z0-9]+)*", path.stem):
+        raise UserError(
+            f"{path}: id: {data['id']} must be the file's name without .yaml, lower-case words joined by - or _"
+        )
+    if data["seed"] < 0:
+        raise UserError(f"{path}: seed: {data['seed']} must not be negative")
+    adapters = _choice(path, "adapters", "family", given.adapters, _FAMILIES)
+    arrivals = _choice(path, "arrivals", "process", given.arrivals, _PROCESSES)
+    return Instance(
+        id=data["id"],
+        profile=data["profile"],
+        seed=data["seed"],
+        duration_s=data["duration_s"],
+        adapters=adapters,
+        lengths=data["lengths"],
+        arrivals=arrivals,
+        tags=tuple(data["tags"]),
+    )
+
+
+def check_instance(instance: Instance, path: Path) -> Workload:
+    """The workload of an instance; a value that its builder refuses is told with the file.
+
+    Raises
+    ------
+    UserError
+    """
+    try:
+        workload = instance.workload()
+    except Exception as error:
+        line = explain(error)
+        if line is None:
+            raise
+        raise UserError(f"{path}: {line}") from None
+    if not workload.n_adapters:
+        raise UserError(f"{path}: adapters: there must be one or more")
+    return workload
+
+
+def _choice(path: Path, key: str, kind: str, given: Any, choices: dict[str, tuple[type, str]]) -> dict[str, Any]:  # noqa: ANN401  # a node of the file
+    name = given.get(kind) if isinstance(given, DictConfig) else None
+    if name not in choices:
+        raise UserError(f"{path}: {key}.{kind}: {name} must be one of {', '.join(choices)}")
+    return _checked(path, choices[name][0], given, f"{key}.")
+
+
+def _checked(path: Path, schema: type, given: DictConfig, prefix: str = "") -> dict[str, Any]:
+    """The values of a node with the types of its schema; every key is needed and no other is known."""
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), given)
+        missing = sorted(OmegaConf.missing_keys(merged))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: {prefix}{explain(error)}") from None
+    if missing:
+        raise UserError(f"{path}: {prefix}{missing[0]}: is missing")
+    values: dict[str, Any] = OmegaConf.to_container(merged)  # type: ignore[assignment]  # the node is a mapping
+    return values

@@ -1,0 +1,183 @@
+"""The instances that there are, the tiers, and the table of best known GPU counts."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from bench.suites.instance import Instance, read_instance
+from twin import UserError
+
+#: Where the shipped suite lies.
+FOLDER = Path(__file__).resolve().parent
+
+TIERS = ("benchmark", "collection")
+
+_INSTANCES = "instances"
+_BENCHMARK = "benchmark.txt"
+_BEST_KNOWN = "best_known.csv"
+
+
+@dataclass(frozen=True)
+class BestKnown:
+    """What is known of an instance, with what gave it.
+
+    Attributes
+    ----------
+    id : str
+        The instance.
+    lower_bound : int
+        No placement that the twin accepts beyond doubt uses fewer GPUs.
+    lower_bound_solver : str
+        What proved it; "one GPU" where it is only that there are adapters.
+    gpus : int, optional
+        Fewest GPUs of a placement that the twin calls feasible.
+    gpus_solver : str
+    command : str
+        What the figures come from.
+    twin : str
+        Fingerprint of twin and profile that the figures hold for.
+    """
+
+    id: str
+    lower_bound: int
+    lower_bound_solver: str
+    gpus: int | None
+    gpus_solver: str
+    command: str
+    twin: str
+
+    @property
+    def gap(self) -> float | None:
+        """GPUs above the bound over the bound."""
+        return None if self.gpus is None else self.gpus / self.lower_bound - 1
+
+
+def load_suite(
+    tier: str, folder: Path = FOLDER, *, tags: Sequence[str] = (), ids: Sequence[str] = ()
+) -> list[Instance]:
+    """Instances of a tier, by id.
+
+    Parameters
+    ----------
+    tier : {"benchmark", "collection"}
+        The collection holds all instances.
+    folder : Path
+        By default the shipped suite.
+    tags : sequence of str
+        Only instances that have all of these.
+    ids : sequence of str
+        Only these.
+
+    Raises
+    ------
+    UserError
+        For a tier, tag or id that there is not, or a file with a mistake.
+    """
+    if tier not in TIERS:
+        raise UserError(f"tier={tier}: must be one of {', '.join(TIERS)}")
+    paths = {path.stem: path for path in sorted((folder / _INSTANCES).glob("*.yaml"), key=lambda path: path.stem)}
+    if not paths:
+        raise UserError(f"{folder / _INSTANCES}: holds no instances")
+    names = list(paths) if tier == "collection" else read_benchmark(folder)
+    for name in (*names, *ids):
+        if name not in paths:
+            raise UserError(f"no instance {name} in {folder / _INSTANCES}")
+    outside = [name for name in ids if name not in names]
+    if outside:
+        raise UserError(f"instance {outside[0]} is not in the {tier} tier")
+    instances = [read_instance(paths[name]) for name in names if not ids or name in ids]
+    known = {tag for instance in instances for tag in instance.tags}
+    for tag in tags:
+        if tag not in known:
+            raise UserError(f"tag {tag}: no instance has it; known are {', '.join(sorted(known))}")
+    return [instance for instance in instances if set(tags) <= set(instance.tags)]
+
+
+def instance_path(name: str, folder: Path = FOLDER) -> Path:
+    """Where the file of an instance lies."""
+    return folder / _INSTANCES / f"{name}.yaml"
+
+
+def write_instances(instances: Sequence[Instance], folder: Path = FOLDER) -> None:
+    """Write the files of a collection; those of instances that are no longer in it are removed."""
+    target = folder / _INSTANCES
+    target.mkdir(parents=True, exist_ok=True)
+    for instance in instances:
+        write_text(instance_path(instance.id, folder), instance.to_yaml())
+    names = {instance.id for instance in instances}
+    for path in target.glob("*.yaml"):
+        if path.stem not in names:
+            path.unlink()
+
+
+def read_benchmark(folder: Path = FOLDER) -> list[str]:
+    """Ids of the benchmark tier, sorted."""
+    path = folder / _BENCHMARK
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    return sorted(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+
+
+def write_benchmark(ids: Sequence[str], folder: Path = FOLDER) -> None:
+    """Write the list of the benchmark tier."""
+    header = "# The benchmark tier, chosen by `python -m bench.suite action=select`; docs/suite.md says how.\n"
+    write_text(folder / _BENCHMARK, header + "".join(f"{name}\n" for name in sorted(ids)))
+
+
+def read_best_known(folder: Path = FOLDER) -> dict[str, BestKnown]:
+    """What is known of each instance, by id; empty without the table.
+
+    Raises
+    ------
+    UserError
+        For a table with other columns or values.
+    """
+    path = folder / _BEST_KNOWN
+    if not path.exists():
+        return {}
+    names = [field.name for field in fields(BestKnown)]
+    found = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != names:
+            raise UserError(f"{path}: the columns must be {', '.join(names)}")
+        for number, line in enumerate(reader, start=2):
+            try:
+                found[line["id"]] = BestKnown(
+                    id=line["id"],
+                    lower_bound=int(line["lower_bound"]),
+                    lower_bound_solver=line["lower_bound_solver"],
+                    gpus=int(line["gpus"]) if line["gpus"] else None,
+                    gpus_solver=line["gpus_solver"],
+                    command=line["command"],
+                    twin=line["twin"],
+                )
+            except ValueError as error:
+                raise UserError(f"{path}: line {number}: {error}") from None
+    return found
+
+
+def write_best_known(known: Mapping[str, BestKnown], folder: Path = FOLDER) -> None:
+    """Write the table, by id."""
+    import io
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(BestKnown)], lineterminator="\n")
+    writer.writeheader()
+    for name in sorted(known):
+        writer.writerow(asdict(known[name]))
+    write_text(folder / _BEST_KNOWN, text.getvalue())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

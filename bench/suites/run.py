@@ -1,0 +1,125 @@
+"""`python -m bench suite=TIER`: every solver on every instance, with one summary and a check of the bounds."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench.cells import Cell, execution_of, run_cells, solver_options
+from bench.config import BenchConfig
+from bench.rows import FILE_NAME, Row, write_rows
+from bench.suites.bounds import best_bounds, fingerprint, violations
+from bench.suites.instance import Instance
+from bench.suites.library import FOLDER, load_suite, read_best_known, write_text
+from bench.suites.summary import results_csv, summary_markdown, summary_table
+from bench.table import console
+from twin import UserError
+
+#: Exit code of a run in which a placement contradicts a proven bound.
+CONTRADICTION = 3
+
+
+def run_suite(config: BenchConfig, overrides: Sequence[str] = ()) -> list[Row]:
+    """Run a tier, write rows and summary, and tell of contradicted bounds.
+
+    Parameters
+    ----------
+    config : BenchConfig
+        With `suite` set; its workload and its seed are those of the instances.
+    overrides : sequence of str
+        The command line.
+
+    Raises
+    ------
+    UserError
+        For a tier, tag, instance or solver that there is not.
+    SystemExit
+        If the twin calls a placement feasible that has fewer GPUs than a bound proven for the twin.
+    """
+    options = config.suite or {}
+    folder = Path(options.get("folder") or FOLDER)
+    instances = load_suite(str(options["tier"]), folder, tags=options.get("tags") or (), ids=options.get("ids") or ())
+    out = Path(options["results"])
+    if out.exists() and not out.is_dir():
+        raise UserError(f"suite.results={out} must be a folder")
+    known = {
+        instance.id: best.lower_bound
+        for instance in instances
+        if (best := read_best_known(folder).get(instance.id)) and best.twin == fingerprint(instance.profile)
+    }
+    rows = _run(suite_cells(config, instances, known, overrides), config)
+    rows = with_bounds(rows, known)
+    command = shlex.join(["python", "-m", "bench", *overrides])
+    write_rows(rows, out / FILE_NAME)
+    write_text(out / "results.csv", results_csv(rows))
+    write_text(out / "summary.md", summary_markdown(rows, command))
+    terminal = console()
+    terminal.print(summary_table(rows))
+    terminal.print(f"rows     {out / FILE_NAME}", soft_wrap=True)
+    terminal.print(f"summary  {out / 'summary.md'}", soft_wrap=True)
+    wrong = violations(rows)
+    for line in wrong:
+        sys.stderr.write(f"CONTRADICTION: {line}\n")
+    if wrong:
+        raise SystemExit(CONTRADICTION)
+    return rows
+
+
+def suite_cells(
+    config: BenchConfig, instances: Sequence[Instance], known: dict[str, int], overrides: Sequence[str] = ()
+) -> list[Cell]:
+    """One cell for each instance and solver, ordered by instance."""
+    solvers = solver_options(config)
+    # What is changed for all instances alike tells solvers apart, not workloads.
+    kept = tuple(override for override in overrides if override.lstrip("+~").startswith("solver."))
+    return [
+        Cell(
+            solver=name,
+            solver_options=solver,
+            workload=instance.options,
+            objective=config.objective,
+            profile=instance.profile,
+            seed=instance.seed,
+            gpus=config.gpus,
+            time_limit_s=config.time_limit_s,
+            threads=config.threads,
+            repeats=config.repeats,
+            instance=instance.id,
+            best_bound=known.get(instance.id),
+            overrides=kept,
+        )
+        for instance in instances
+        for name, solver in solvers.items()
+    ]
+
+
+def with_bounds(rows: Sequence[Row], known: dict[str, int]) -> list[Row]:
+    """The rows with the best bound of all, those that the run itself has proven included."""
+    bounds = best_bounds(rows, known)
+    done = []
+    for row in rows:
+        bound = bounds.get(row.instance)
+        gap = row.gpus / bound - 1 if bound and row.feasible and row.gpus is not None else None
+        done.append(replace(row, best_bound=bound, gap=gap))
+    return done
+
+
+def _run(cells: Sequence[Cell], config: BenchConfig) -> list[Row]:
+    """Rows of the cells. Solvers that search with threads of their own have the machine to themselves."""
+    execution = execution_of(config, sweep=True)
+    alone = [_has_workers(cell.solver_options) for cell in cells]
+    shared = [cell for cell, own in zip(cells, alone, strict=True) if not own]
+    single = [cell for cell, own in zip(cells, alone, strict=True) if own]
+    others = iter(run_cells(shared, execution))
+    exact = iter(run_cells(single, replace(execution, processes=1)))
+    return [next(exact if own else others) for own in alone]
+
+
+def _has_workers(options: Any) -> bool:  # noqa: ANN401  # options of a solver
+    """Whether a solver's option `workers` asks for several threads."""
+    workers = options.get("workers", 1)
+    return isinstance(workers, int) and workers > 1
