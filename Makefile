@@ -19,7 +19,7 @@ READY_VLLM := $(VENV_VLLM)/.ready
 RUN := $(VENV)/bin/python -m
 PIP_INSTALL := -m pip --disable-pip-version-check --no-input --quiet install
 
-.PHONY: help setup bench test lint format lock profiles models docs benchmarks conformance vllm vllm-test clean distclean
+.PHONY: help setup bench test lint format lock profiles models docs benchmarks conformance vllm vllm-test regress launcher-test clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,13 @@ docs: $(READY) ## build the documentation into build/site/, warnings being error
 benchmarks: $(READY) ## measure the speed of kernels and solvers
 	@mkdir -p results/runs
 	$(RUN) pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-json=results/runs/benchmarks.json $(ARGS)
+
+regress: $(READY) ## run the candidates of results/reference/ci.parquet again and compare
+	$(RUN) bench.regress $(ARGS)
+
+launcher-test: $(READY) ## the same sweep through joblib, submitit and Ray (a few minutes)
+	@# Ray and submitit leave sockets and processes to the garbage collector, which is no error of ours.
+	$(RUN) pytest tests/launchers -m launchers -W default $(ARGS)
 
 conformance: $(READY_VLLM) ## compare the twin with real vLLM (CPU build, its own environment)
 	@# vLLM and torch warn about themselves, which is no error of ours.

@@ -49,9 +49,7 @@ def draw(points: Sequence[Point], found: Sequence[MaxPack], path: Path, subtitle
                 if row == len(rates) - 1:
                     axes[row, column].set_xlabel("adapters on the GPU")
         _legend(figure, axes[0, 0])
-        bar = figure.colorbar(
-            mpl.cm.ScalarMappable(norm, "viridis"), ax=axes, label="max_loras", aspect=40, pad=0.02
-        )
+        bar = figure.colorbar(mpl.cm.ScalarMappable(norm, "viridis"), ax=axes, label="max_loras", aspect=40, pad=0.02)
         shown = [value for value in (1, 4, 16, 64, 128, 256, 384, 512) if slots[0] <= value <= slots[-1]]
         bar.set_ticks(shown, labels=[str(value) for value in shown])
         bar.minorticks_off()

@@ -37,6 +37,8 @@ class ReportConfig:
         HTML file.
     paper : str, optional
         Folder.
+    paper_workloads : bool
+        Whether the pages of the workloads go there as well.
     title : str
     placements : int
         Drawn for each workload.
@@ -51,6 +53,7 @@ class ReportConfig:
     rows: str = MISSING
     out: str | None = None
     paper: str | None = None
+    paper_workloads: bool = True
     title: str = "LoRA placement: comparison of solvers"
     placements: int = 4
     samples: int = 2000
@@ -73,7 +76,7 @@ def main(config: ReportConfig) -> None:
     terminal.print(f"report   {out} ({out.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
     if config.paper is not None:
         with Console(stderr=True).status("drawing for a paper"):
-            written = write_paper(Path(config.paper), [*parts, *pages])
+            written = write_paper(Path(config.paper), [*parts, *(pages if config.paper_workloads else [])])
         terminal.print(f"paper    {len(written)} files in {config.paper}", soft_wrap=True)
 
 

@@ -5,7 +5,7 @@
 
 A block that starts with ```console has one command, `$ python ...`; the rest of it is replaced (```console tail=9: by
 the last nine lines). The commands run in an
-empty folder with the Python files that README.md shows and, from FOLDER, links to the data that some need; a command
+empty folder with the files that README.md shows and, from FOLDER, links to the data that some need; a command
 whose data is not there keeps its old output. The picture of the first command becomes docs/comparison.png.
 """
 
@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 CONSOLE = re.compile(r"```console(?: tail=(?P<tail>\d+))?\n\$ (?P<command>[^\n]*)\n(?P<output>.*?)```\n", re.DOTALL)
-PYTHON_FILE = re.compile(r"```python\n# (?P<name>\w+\.py)\n(?P<code>.*?)```\n", re.DOTALL)
+SHOWN_FILE = re.compile(r"```(?:python|csv)\n# (?P<name>\w+\.(?:py|csv))\n(?P<content>.*?)```\n", re.DOTALL)
 
 
 def printed_by(command: str, folder: Path) -> str | None:
@@ -48,8 +48,8 @@ def main() -> None:
     text = README.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for match in PYTHON_FILE.finditer(text):
-            (folder / match["name"]).write_text(match["code"], encoding="utf-8")
+        for match in SHOWN_FILE.finditer(text):
+            (folder / match["name"]).write_text(match["content"], encoding="utf-8")
         for entry in options.data.resolve().rglob("*") if options.data else ():
             if not (folder / entry.name).exists():
                 (folder / entry.name).symlink_to(entry)

@@ -242,7 +242,9 @@ class ExactSearch:
         singles = single_types(workload)
         demands = self.oracle.demands(singles)
         prices = [
-            frontier_bound(demands, singles.counts, singles.ranks, boxes, start=start, max_rounds=rounds).prices
+            frontier_bound(
+                demands, singles.counts, singles.ranks, boxes, start=start, max_rounds=rounds, deadline=self.deadline
+            ).prices
             for start, rounds in ((self._price_of_adapters(bound), 20), (demands.load / demands.load.sum(), 1))
         ]
         deadline = Deadline.after(self.deadline.left_s / 2)

@@ -107,12 +107,18 @@ def _profile_in_words(statistics: Statistics) -> str:
 
 
 def _best_in_words(statistics: Statistics, what: str) -> str:
-    known = [(getattr(line, what).value, line.solver) for line in statistics.summaries if getattr(line, what).n]
+    known = [
+        (getattr(line, what).n, getattr(line, what).value, line.solver)
+        for line in statistics.summaries
+        if getattr(line, what).n
+    ]
     if not known:
         return "no solver is feasible."
-    value, solver = min(known)
+    # A mean over the easy instances only is no feat.
+    most = max(getattr(line, what).n for line in statistics.summaries)
+    value, solver = min((value, solver) for n, value, solver in known if n == most)
     shown = f"{value:.1%}" if what == "gap" else f"{value:.3f}"
-    return f"the least is that of {solver}, {shown}."
+    return f"the least of those that are feasible most often is that of {solver}, {shown}."
 
 
 def _paint_profile(statistics: Statistics, series: dict[str, Series], figure: Figure, palette: Palette) -> None:
@@ -164,6 +170,8 @@ def _paint_gap(statistics: Statistics, series: dict[str, Series], figure: Figure
     _finish_rows(axes, statistics, palette, "gap to the lower bound, %")
     if largest > 10 * _LINEAR_GAP_PCT:
         axes.set_xscale("symlog", linthresh=_LINEAR_GAP_PCT)
+        axes.set_xlim(-0.1 * _LINEAR_GAP_PCT, 1.3 * largest)
+        axes.set_xticks([0, _LINEAR_GAP_PCT, *10.0 ** np.arange(2, np.log10(largest))])
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.axvline(0, color=palette.ink, linewidth=0.8, linestyle=(0, (4, 2)))
 

@@ -85,3 +85,13 @@ def test_arrivals_are_a_choice_of_the_workload(name: str) -> None:
     workload = build_workload(composed("workload=small", f"workload/arrivals={name}").workload, PROFILE)
     assert type(workload.arrivals).__name__ == f"{name.capitalize()}Arrivals"
     assert len(workload.requests)
+
+
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_a_preset_is_a_sweep_over_options_that_there_are(name: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        preset = compose("config", [f"experiment={name}", "workload=small"], return_hydra_config=True)
+        swept = preset.hydra.sweeper.params
+        assert preset.hydra.mode.name == "MULTIRUN"
+        first = [f"{key}={str(values).split(',')[0]}" for key, values in swept.items() if str(values)[-1] != ")"]
+        assert compose("config", [f"experiment={name}", *first])

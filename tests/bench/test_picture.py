@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.compare import Comparison, compare
-from bench.picture import FEASIBLE, STARVED, draw
+from bench.picture import FEASIBLE, MOST_WORKLOADS_DRAWN, STARVED, draw, draw_placements
 from bench.rows import Row
 from solvers.base import Solver
 from twin import UserError
@@ -57,3 +57,19 @@ def test_a_place_that_cannot_be_written_is_named(rows: list[Row], tmp_path: Path
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/a\.png: cannot be written"):
         draw(rows[:1], tmp_path / "file" / "a.png")
+
+
+def test_many_workloads_are_drawn_over_all_instances(rows: list[Row], tmp_path: Path) -> None:
+    """A panel for each would make a picture that nothing can show."""
+    many = [replace(row, workload=f"w{number}") for number in range(MOST_WORKLOADS_DRAWN + 1) for row in rows]
+    draw(many, tmp_path / "many.png")
+    height, width, _ = mpimg.imread(tmp_path / "many.png").shape
+    assert height < 4 * width
+
+
+def test_placements_of_a_workload_in_one_picture(rows: list[Row], tmp_path: Path) -> None:
+    placed = [row for row in rows if row.placement is not None]
+    draw_placements(placed[:1], tmp_path / "one.png")
+    draw_placements(placed, tmp_path / "all.png")
+    one, several = (mpimg.imread(tmp_path / f"{name}.png").shape[0] for name in ("one", "all"))
+    assert several > 1.5 * one

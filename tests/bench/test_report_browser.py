@@ -157,7 +157,8 @@ def test_a_legend_entry_singles_out_its_solver(page: Page) -> None:
 def test_every_control_has_a_name(page: Page) -> None:
     nameless = page.evaluate(
         "[...document.querySelectorAll('button, a, input, select, [role=img], [role=region]')].filter(element => "
-        "!(element.textContent.trim() || element.getAttribute('aria-label') || element.labels?.length)).length"
+        "!(element.textContent.trim() || element.getAttribute('aria-label') || element.getAttribute('aria-labelledby') "
+        "|| element.labels?.length)).length"
     )
     assert nameless == 0
 

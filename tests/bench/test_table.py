@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console, RenderableType
 
 from bench.rows import Row
-from bench.statistics.instances import by_instance, ranked
+from bench.statistics.instances import by_instance, cases, ranked
+from bench.statistics.summary import by_objective, statistics_of
 from bench.table import MOST_ROWS_PRINTED, comparison_report, overall_table, summary_table, sweep_report
 
 ROW = Row(
@@ -100,3 +101,22 @@ def test_variants_of_a_solver_are_told_apart() -> None:
 def test_a_big_sweep_prints_its_summary_only(count: int, tables: int) -> None:
     report = text(sweep_report([row("a", 2, seed=seed) for seed in range(count)]))
     assert report.count("┏") == tables
+
+
+def test_over_all_instances_the_intervals_and_the_score_are_shown() -> None:
+    rows = [row("a", 2, seed=seed) for seed in range(3)] + [row("b", gpus, seed=gpus) for gpus in range(3)]
+    rows = [r for r in rows if r.gpus]
+    (statistics,) = (statistics_of(group) for group in by_objective(cases(rows)).values())
+    columns = [[str(cell) for cell in column.cells] for column in overall_table(statistics).columns]
+    lines = {solver: [column[i] for column in columns] for i, solver in enumerate(columns[0])}
+    assert lines["a"][2] == "3/3"
+    # One GPU against two on seed 1, two against two on seed 2.
+    assert lines["a"][3].startswith("1.260 [")
+    assert lines["a"][5] == "0 / 1 / 1"
+    assert lines["b"][5] == "1 / 1 / 0"
+
+
+def test_a_sweep_over_instances_ends_with_the_statistics() -> None:
+    rows = [row(solver, 2, seed=seed) for solver in "ab" for seed in (0, 1)]
+    assert "all 2 instances, objective min_gpus" in text(sweep_report(rows))
+    assert "all 2 instances" not in text(sweep_report(rows[:2]))

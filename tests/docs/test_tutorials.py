@@ -1,5 +1,6 @@
 """The tutorials' files and commands, run in the order in which a reader would."""
 
+import importlib
 import os
 import re
 import shlex
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from bench.plugins import register_solvers
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -40,26 +43,54 @@ def steps_of(page: str) -> Iterator[Step]:
             yield Step(match["language"], match["text"], attributes.get("title", ""), attributes.get("cwd", "."))
 
 
-def run(command: str, folder: Path, packages: Path) -> None:
-    """Run a command of a tutorial; what it installs goes to `packages`, not into the environment of the tests."""
-    program, *arguments = shlex.split(command)
-    assert program == "python"
-    if arguments[:3] == ["-m", "pip", "install"]:
-        assert arguments[3:] == ["--no-deps", "-e", "."]
-        arguments = ["-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", str(packages), "."]
-    path = os.pathsep.join([str(ROOT), str(packages)])
-    settings = {"PYTHONPATH": path, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
-    environment = {**os.environ, **settings}
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    if arguments[:2] == ["-m", "bench"]:
-        # A solver that fails is a row of the table, and no failure of the command.
-        assert "│ yes" in done.stdout, done.stdout
-        assert "error" not in done.stdout, done.stdout
-    if arguments[:2] == ["-m", "pytest"]:
-        assert " passed" in done.stdout
+class Reader:
+    """Somebody who types what a tutorial shows, in folders of their own.
+
+    Commands of this project are called in this process, which spares their start; what else there is gets one of its own.
+    """
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder = folder / "work"
+        self.packages = folder / "packages"
+        self.folder.mkdir()
+        self.monkeypatch = monkeypatch
+        self.capsys = capsys
+        monkeypatch.syspath_prepend(self.packages)
+
+    def run(self, command: str, cwd: str) -> None:
+        """Run a command; what it installs goes to a folder, not into the environment of the tests."""
+        program, *arguments = shlex.split(command)
+        assert program == "python"
+        module = arguments[1] if arguments[0] == "-m" else ""
+        with self.monkeypatch.context() as patch:
+            patch.chdir(self.folder / cwd)
+            patch.syspath_prepend(self.folder / cwd)
+            own = module.partition(".")[0] == "bench"
+            printed = self._called(module, arguments[2:]) if own else self._started(arguments)
+        if module == "bench":
+            # A solver that fails is a row of the table, and no failure of the command.
+            assert "│ yes" in printed, printed
+            assert "error" not in printed, printed
+        if module == "pytest":
+            assert " passed" in printed
+
+    def _called(self, module: str, arguments: list[str]) -> str:
+        register_solvers()
+        entry = importlib.import_module("bench.__main__" if module == "bench" else module)
+        entry.main(arguments)
+        printed: str = self.capsys.readouterr().out
+        return printed
+
+    def _started(self, arguments: list[str]) -> str:
+        if arguments[:3] == ["-m", "pip", "install"]:
+            assert arguments[3:] == ["--no-deps", "-e", "."]
+            offline = ["-q", "--disable-pip-version-check", "--root-user-action", "ignore", "--no-build-isolation"]
+            arguments = ["-m", "pip", "install", *offline, "--no-deps", "--target", str(self.packages), "."]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        call = [sys.executable, *arguments]
+        done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
 
 def test_every_tutorial_has_something_to_run() -> None:
@@ -71,12 +102,13 @@ def test_every_tutorial_has_something_to_run() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_tutorial_works(page: str, tmp_path: Path) -> None:
-    folder, packages = tmp_path / "work", tmp_path / "packages"
-    folder.mkdir()
+def test_a_tutorial_works(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = Reader(tmp_path, monkeypatch, capsys)
     for step in steps_of(page):
         if step.title:
-            (folder / step.title).parent.mkdir(parents=True, exist_ok=True)
-            (folder / step.title).write_text(step.text, encoding="utf-8")
+            (reader.folder / step.title).parent.mkdir(parents=True, exist_ok=True)
+            (reader.folder / step.title).write_text(step.text, encoding="utf-8")
         for command in step.commands:
-            run(command, folder / step.cwd, packages)
+            reader.run(command, step.cwd)

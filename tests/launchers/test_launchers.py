@@ -85,7 +85,7 @@ def test_a_ray_cluster_of_two_nodes_without_a_common_folder(tmp_path: Path, expe
         launcher = ["hydra/launcher=ray", f"hydra.launcher.init.address={cluster.address}"]
         rows, _ = sweep(tmp_path / "sweep", "solver=max_backbone,random", "seed=0,1", *CRASH, *launcher)
     finally:
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]  # Ray has no types
     assert figures(rows) == figures(expected)
 
 
