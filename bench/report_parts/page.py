@@ -38,7 +38,6 @@ def render(study: Study, title: str, parts: Sequence[Part], pages: Sequence[Part
         series=study.series,
         style=_read("style.css"),
         script=_read("script.js"),
-        kinds=_KINDS,
     )
 
 

@@ -92,7 +92,8 @@ ENGINE = "(EngineCore pid=1460) ERROR 11-21 04:39:36 [core.py:1100] "
             "Free memory on device (2.15/79.10 GiB)",
         ),
         (
-            ENGINE + "ValueError: Available memory on node 0 (13.97/23.54 GiB) on startup is less than desired CPU memory",
+            ENGINE
+            + "ValueError: Available memory on node 0 (13.97/23.54 GiB) on startup is less than desired CPU memory",
             Kind.OUT_OF_MEMORY,
             "Available memory on node 0 (13.97/23.54 GiB)",
         ),
