@@ -57,8 +57,8 @@ class RegressConfig:
     check: list[str] = field(default_factory=lambda: list(CHECKS))
     time: str = "auto"
     time_margin: float = 0.25
-    time_floor_ms: float = 10.0
-    retries: int = 2
+    time_floor_ms: float = 25.0
+    retries: int = 3
     margin_s: float = 60.0
     out: str | None = None
     summary: str | None = None

@@ -19,12 +19,13 @@ from rich.progress import track
 from bench.cell import Cell
 from bench.cli import command
 from bench.report_parts.rows_of import read_any
+from bench.rows import Row
 from bench.run import build_workload
 from bench.statistics.instances import Case, cases
 from bench.statistics.moved_profiles import fit_error_pct, moved_profiles
 from bench.statistics.rank_changes import rank_changes
 from bench.table import console
-from twin import Placement, ServingProfile, UserError, Workload, load_profile, score_placement
+from twin import Placement, Score, ServingProfile, UserError, Workload, load_profile, score_placement
 
 #: What the file is called beside a folder of rows.
 FILE_NAME = "robustness.parquet"
@@ -104,37 +105,45 @@ def _moved(name: str, chosen: Sequence[Case], config: RobustnessConfig) -> list[
 
 
 def _scores(case: Case, profiles: Sequence[ServingProfile], config: RobustnessConfig) -> Iterator[dict[str, object]]:
-    """One record for each candidate with a placement and each profile; number 0 is the profile itself."""
-    drawn = [row for row in case.rows if row.placement is not None]
-    if not drawn:
-        return
-    workload = build_workload(Cell.from_json(drawn[0].cell).workload, profiles[0])
-    _check(workload, case)
+    """One record for each candidate and each profile; number 0 is the profile itself.
+
+    No placement is not feasible under any profile.
+    """
+    texts = list(dict.fromkeys(row.placement for row in case.rows if row.placement is not None))
+    workload = None
+    if texts:
+        cell = next(row.cell for row in case.rows if row.placement is not None)
+        workload = build_workload(Cell.from_json(cell).workload, profiles[0])
+        _check(workload, case)
     for sample, profile in enumerate(profiles):
-        # Solvers often give the same placement.
-        scores = {
-            text: score_placement(workload, Placement.from_json(text), profile, threads=config.threads)
-            for text in dict.fromkeys(str(row.placement) for row in drawn)
-        }
-        for row in drawn:
-            score = scores[str(row.placement)]
-            latency = row.objective == "min_latency" and row.objective_key is not None
+        scores: dict[str, Score] = {}
+        if workload is not None:
+            # Solvers often give the same placement.
+            for text in texts:
+                placement = Placement.from_json(text)
+                scores[text] = score_placement(workload, placement, profile, threads=config.threads)
+        for row in case.rows:
+            score = None if row.placement is None else scores[row.placement]
             yield {
                 "instance": json.dumps(case.key),
                 "objective": row.objective,
                 "solver": row.solver_label,
                 "sample": sample,
-                "feasible": score.feasible,
-                "cost": _latency_ms(score, row.objective_key) if latency else float(score.gpus),
-                "headroom": score.headroom,
+                "feasible": score is not None and score.feasible,
+                "cost": np.inf if score is None else _cost(row, score),
+                "headroom": np.nan if score is None else score.headroom,
                 **_settings(config),
             }
 
 
-def _latency_ms(score: object, key: Sequence[float] | None) -> float:
-    """The latency that the objective compares: the one of the three that its key holds."""
-    values = [float(getattr(score, name)) for name in ("e2e_ms", "itl_ms", "ttft_ms")]
-    return values[0] if key is None else min(values, key=lambda value: abs(np.log(value / key[1])))
+def _cost(row: Row, score: Score) -> float:
+    """What the objective compares: GPUs, or the one of three latencies that its key holds."""
+    if row.objective != "min_latency" or row.objective_key is None:
+        return float(score.gpus)
+    key = row.objective_key[1]
+    values = {name: getattr(row, name) for name in ("e2e_ms", "itl_ms", "ttft_ms")}
+    metric = min(values, key=lambda name: abs((values[name] or np.inf) - key))
+    return float(getattr(score, metric))
 
 
 def _check(workload: Workload, case: Case) -> None:

@@ -15,7 +15,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from bench.cells import Cell, cells_of, execution_of, finished_rows
+from bench.cells import Cell, cells_of, described, execution_of, finished_rows
 from bench.config import BenchConfig
 from bench.publish import check_targets
 from bench.ray_launcher import RayLauncher
@@ -133,7 +133,7 @@ class _Job:
             from bench.run import bare_row
 
             message = reason or _failure(result)
-            found = [replace(bare_row(cell), status=CRASH, message=message) for cell in self.cells]
+            found = [described(replace(bare_row(cell), status=CRASH, message=message), cell) for cell in self.cells]
         elif self.execution.cache is not None:
             # The job had a cache of its own, if it ran on a machine that does not share this one's disk.
             for cell, row in zip(self.cells, found, strict=True):

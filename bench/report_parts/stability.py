@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -43,7 +44,7 @@ def stability(scores: Path | None) -> Part | None:
                 tuple(_line(solver) for solver in changes.solvers),
             )
         )
-    blocks.append(Code("These figures come from", ("python -m bench.robustness RESULTS",)))
+    blocks.append(Code("These figures come from", (_command(table),)))
     return Part(
         "robustness",
         "Robustness",
@@ -63,10 +64,21 @@ _COLUMNS = (
     Column("Mean rank", "under the profile itself; equal GPUs share a rank"),
     Column("Least", "of the mean ranks under the moved profiles"),
     Column("Largest", "the same"),
-    Column("Feasible, %", "under the profile itself, of the instances with a placement"),
+    Column("Feasible, %", "under the profile itself"),
     Column("Feasible, moved, %", "under the moved profiles"),
     Column("Verdicts kept, %", "feasible or not, as under the profile itself"),
 )
+
+
+def _command(table: pd.DataFrame) -> str:
+    """The command that made the scores, as far as they tell."""
+    options = [
+        f"{name}={table[name].iloc[0]:g}"
+        for name in ("samples", "seed", "error_pct")
+        if name in table and table[name].iloc[0] >= 0
+    ]
+    options.append(f"solvers=[{','.join(sorted(table.solver.unique()))}]")
+    return shlex.join(["python", "-m", "bench.robustness", "RESULTS", *options])
 
 
 def _line(solver: SolverStability) -> tuple[Cell, ...]:
