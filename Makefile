@@ -19,7 +19,7 @@ READY_VLLM := $(VENV_VLLM)/.ready
 RUN := $(VENV)/bin/python -m
 PIP_INSTALL := -m pip --disable-pip-version-check --no-input --quiet install
 
-.PHONY: help setup bench test lint format lock profiles models docs benchmarks conformance vllm vllm-test regress launcher-test clean distclean
+.PHONY: help setup bench test lint format lock profiles models docs report benchmarks conformance vllm vllm-test regress launcher-test clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ models: $(READY) ## train the predictors in predictors/models on the twin
 
 docs: $(READY) ## build the documentation into build/site/, warnings being errors
 	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet $(ARGS)
+
+report: $(READY) ## one HTML file of results: make report RESULTS=DIR
+	$(RUN) bench.report $(if $(RESULTS),$(abspath $(RESULTS)),results/reference) $(ARGS)
 
 benchmarks: $(READY) ## measure the speed of kernels and solvers
 	@mkdir -p results/runs
