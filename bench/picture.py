@@ -29,6 +29,8 @@ FEWEST_GPUS_ACROSS = 6
 MOST_ADAPTERS_DRAWN = 3000
 # Above so many GPUs the labels below the bars would run into each other.
 MOST_GPUS_LABELLED = 24
+# Of more different placements than this the best are drawn, and one that starves.
+MOST_PLACEMENTS_DRAWN = 6
 # Above so many workloads there is no panel for each.
 MOST_WORKLOADS_DRAWN = 12
 
@@ -37,7 +39,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     """Draw the candidates to a PNG file, written atomically.
 
     Candidates for one workload: GPUs per solver (over several seeds the mean, with a dot for each) and the placements of
-    the first seed. For several workloads: GPUs per solver, one panel each.
+    the first seed, of many the best. For several workloads: GPUs per solver, one panel each.
 
     Raises
     ------
@@ -100,9 +102,9 @@ def _figure(path: Path) -> Iterator[Figure]:
 
 
 def _one_workload(figure: Figure, rows: Sequence[Row], first: Sequence[Row]) -> None:
-    drawn = [row for row in first if row.placement not in (None, "[]")]
-    n_panels = max(len(drawn), 1)
-    figure.set_size_inches(13, max(3.8, 1.3 + 1.75 * n_panels))
+    drawn = _worth_drawing([row for row in first if row.placement not in (None, "[]")])
+    n_solvers = len({row.solver_label for row in rows})
+    figure.set_size_inches(13, max(3.8, 1.3 + 1.75 * len(drawn), 1.3 + 0.36 * n_solvers))
     seeds = sorted({row.seed for row in rows})
     title = heading(first[0])
     if len(seeds) > 1:
@@ -118,6 +120,21 @@ def _one_workload(figure: Figure, rows: Sequence[Row], first: Sequence[Row]) -> 
         panel.text(0.5, 0.5, "no placement", ha="center", va="center", color=PALE, fontsize=12)
         return
     _placements(right, drawn)
+
+
+def _worth_drawing(placed: Sequence[Row]) -> Sequence[Row]:
+    """All in the order given, if they are few; else the best different ones, and the best that starves at the end."""
+    if len(placed) <= MOST_PLACEMENTS_DRAWN:
+        return placed
+    different: dict[str | None, Row] = {}
+    for row in ranked(placed):
+        different.setdefault(row.placement, row)
+    best = list(different.values())
+    drawn = best[:MOST_PLACEMENTS_DRAWN]
+    starving = next((row for row in best if not row.feasible), None)
+    if starving is not None and starving not in drawn:
+        drawn[-1] = starving
+    return drawn
 
 
 def _placements(figure: Any, drawn: Sequence[Row]) -> None:  # noqa: ANN401  # a Figure or a SubFigure

@@ -174,14 +174,16 @@ def _notes(rows: Sequence[Row]) -> list[RenderableType]:
     notes += [
         Text(f"{row.solver_label}: {row.message}", style="dim") for row in rows if row.gpus is not None and row.message
     ]
-    notes += [
-        Text(
-            f"{row.solver_label}: no gpus=N is given; {row.gpu_limit} is the smallest fleet found at which the twin calls it feasible",
-            style="dim",
+    searched = [row for row in rows if row.fleet_searched and row.gpus is not None]
+    found = [f"{row.solver_label} {row.gpu_limit}" for row in searched if row.feasible]
+    if found:
+        line = "no gpus=N is given; the smallest fleet found at which the twin calls it feasible"
+        notes.append(Text(f"{line}: {', '.join(found)}", style="dim"))
+    missed = [f"{row.solver_label} up to {row.gpu_limit}" for row in searched if not row.feasible]
+    if missed:
+        notes.append(
+            Text(f"no gpus=N is given; no fleet found that the twin calls feasible: {', '.join(missed)}", style="dim")
         )
-        for row in rows
-        if row.fleet_searched and row.gpus is not None
-    ]
     starving = sum(row.status == "optimal" and not row.feasible for row in rows)
     if starving:
         notes.append(Text("optimal is what the oracle says; the twin, which scores, does not agree", style="dim"))

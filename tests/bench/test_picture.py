@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from bench.compare import Comparison, compare
-from bench.picture import FEASIBLE, MOST_WORKLOADS_DRAWN, STARVED, draw, draw_placements
+from bench.picture import (
+    FEASIBLE,
+    MOST_PLACEMENTS_DRAWN,
+    MOST_WORKLOADS_DRAWN,
+    STARVED,
+    _worth_drawing,
+    draw,
+    draw_placements,
+)
 from bench.rows import Row
 from solvers.base import Solver
 from twin import UserError
@@ -46,6 +54,19 @@ def test_several_seeds_and_several_workloads(rows: list[Row], tmp_path: Path) ->
     draw(seeds, tmp_path / "seeds.png")
     draw(seeds + [replace(row, workload="other") for row in rows], tmp_path / "workloads.png")
     assert share_of(FEASIBLE, tmp_path / "workloads.png") > 0.005
+
+
+def test_of_many_placements_the_best_and_one_that_starves_are_drawn(rows: list[Row]) -> None:
+    alone, crowded = (next(row for row in rows if row.solver == name) for name in ("alone", "crowded"))
+    good = [
+        replace(alone, solver=f"a{i}", gpus=9 - i, objective_key=[9.0 - i], placement=f"{alone.placement}{' ' * i}")
+        for i in range(8)
+    ]
+    same = replace(good[7], solver="same")
+    drawn = _worth_drawing([*good, same, crowded])
+    assert [row.solver for row in drawn] == ["a7", "a6", "a5", "a4", "a3", "crowded"]
+    assert len(drawn) == MOST_PLACEMENTS_DRAWN
+    assert _worth_drawing(good[:3]) == good[:3]
 
 
 def test_nothing_placed_is_still_a_picture(rows: list[Row], tmp_path: Path) -> None:

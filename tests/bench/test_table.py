@@ -71,8 +71,14 @@ def test_the_report_says_why_there_is_no_placement() -> None:
 
 
 def test_the_report_owns_up_to_a_searched_fleet() -> None:
-    report = text(comparison_report([row("spread", 6, gpu_limit=6, fleet_searched=True)]))
-    assert "spread: no gpus=N is given; 6 is the smallest fleet found" in report
+    rows = [
+        row("spread", 6, gpu_limit=6, fleet_searched=True),
+        row("even", 7, gpu_limit=7, fleet_searched=True),
+        row("dice", 8, gpu_limit=9, fleet_searched=True, feasible=False, starved_gpus=1),
+    ]
+    report = text(comparison_report(rows))
+    assert "the smallest fleet found at which the twin calls it feasible: spread 6, even 7\n" in report
+    assert "no fleet found that the twin calls feasible: dice up to 9" in report
 
 
 def test_the_report_shows_a_share_and_a_verdict() -> None:
