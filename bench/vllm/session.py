@@ -46,14 +46,14 @@ class Session:
     ) -> tuple[Replay, pd.DataFrame]:
         """Replay requests at their times; the window's answers and its metrics."""
         generator = LoadGenerator(self.server.url, self.vocabulary, self.seed)
-        return await self._measured(generator.open_loop(due_s, calls, duration_s))
+        return await self._measured(generator.open_loop(due_s, calls, duration_s), duration_s)
 
     async def closed_loop(
         self, concurrency: int, calls: Sequence[Call], duration_s: float
     ) -> tuple[Replay, pd.DataFrame]:
         """Keep so many requests open."""
         generator = LoadGenerator(self.server.url, self.vocabulary, self.seed)
-        return await self._measured(generator.closed_loop(concurrency, calls, duration_s))
+        return await self._measured(generator.closed_loop(concurrency, calls, duration_s), duration_s)
 
     async def warm_up(self, names: Sequence[str], longest: int) -> None:
         """Answer some requests of mixed lengths, alone and together."""
@@ -84,7 +84,7 @@ class Session:
                 await asyncio.sleep(SETTLE_POLL_S)
         raise ServerError(Kind.STALLED, f"the server still has requests {SETTLE_S:g} s after the last one was sent")
 
-    async def _measured(self, window: Awaitable[Replay]) -> tuple[Replay, pd.DataFrame]:
+    async def _measured(self, window: Awaitable[Replay], duration_s: float) -> tuple[Replay, pd.DataFrame]:
         sampler = MetricsSampler(self.server.url)
         sampling = asyncio.create_task(sampler.run())
         try:
@@ -92,7 +92,9 @@ class Session:
         finally:
             sampling.cancel()
             await asyncio.gather(sampling, return_exceptions=True)
-        return replay, sampler.table()
+        table = sampler.table()
+        # After its end the window's open requests are aborted, and the server seems idle.
+        return replay, table[table.time_s < duration_s].reset_index(drop=True)
 
 
 @contextlib.asynccontextmanager
