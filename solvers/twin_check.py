@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -148,14 +149,13 @@ def _one_fewer(
     generator = np.random.default_rng(model.seed)
     # The rest of the time is for those who have more of it than this needs.
     ours = Deadline.after(deadline.left_s / 2)
-    try:
+    # Out of time is how this search ends: what it has by then is the answer.
+    with contextlib.suppress(OutOfTimeError):
         while placement.n_gpus > 1:
             better = _on(placement.n_gpus - 1, model, weights, oracle, ours, generator)
             if better is None:
-                return placement
+                break
             placement = better
-    except OutOfTimeError:
-        pass
     return placement
 
 
