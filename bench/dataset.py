@@ -1,8 +1,9 @@
 """`python -m bench.dataset`: contents of a GPU, labelled by the twin, in one Parquet file.
 
 The sample is designed (`predictors.design`): a part covers the space, the rest crowds about the boundary of starvation as
-a model trained on the first part sees it. It is made in pieces that depend on nothing but the configuration, so an
-interrupted command goes on where it was, and several jobs can share the pieces.
+a model trained on the first contents sees it (`predictors.boundary`). It is made in pieces that depend on nothing but the
+configuration, so an interrupted command goes on where it was, and several jobs can share the pieces. Both parts grow
+together once there is a model of the boundary, so that the pieces at any time are a smaller sample of the same kind.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from threadpoolctl import threadpool_limits
 
 from bench.cli import command
-from predictors.design import Content, content_generator, draw_boundary_content, draw_content, draw_requests
+from predictors.boundary import LADDER, draw_boundary_content, feasible_load, next_factor, scaled_content
+from predictors.design import Content, content_generator, draw_content, draw_requests
 from predictors.errors import LabelledContents
 from predictors.features import FEATURE_NAMES
 from predictors.fit import fit_boundary_model
@@ -37,13 +39,13 @@ from twin.profile import parse_profile
 
 #: Where the configuration stands in the metadata of a file.
 METADATA_KEY = b"lora_placement_bench.dataset"
-FORMAT = 1
+FORMAT = 2
 DESIGNED, BOUNDARY = "designed", "boundary"
 # A stream of its own for each part; 2**40 contents of either are more than anybody draws.
 FIRST_BOUNDARY_INDEX = 1 << 40
 LABELS = (
     "throughput", "offered_throughput", "starved", "memory_error", "itl_ms", "ttft_ms", "e2e_ms",
-    "mean_running", "mean_adapters", "arrived", "finished", "preemptions", "loads", "busy_s",
+    "mean_running", "mean_adapters", "arrived", "finished", "preemptions", "loads", "busy_s", "feasible_load",
 )  # fmt: skip
 
 
@@ -55,6 +57,7 @@ class DatasetConfig:
     out: str = MISSING
     points: int = 50_000
     boundary: float = 0.5
+    guide: int = 4_000
     seed: int = 0
     workers: int = 2
     piece: int = 250
@@ -120,7 +123,8 @@ def make_dataset(config: DatasetConfig, profile: ServingProfile, terminal: Conso
     _claim(folder, settings)
     n_boundary = round(config.points * config.boundary)
     designed = _pieces(DESIGNED, config.points - n_boundary, config.piece)
-    boundary = _pieces(BOUNDARY, n_boundary, config.piece)
+    boundary = _pieces(BOUNDARY, n_boundary, max(LADDER, config.piece - config.piece % LADDER))
+    first = [piece for piece in designed if piece.first < config.guide] if boundary else designed
     label = partial(label_piece, profile.to_json(), config.seed, str(folder), None)
     with _progress(terminal) as progress:
         task = progress.add_task(f"{profile.name}: contents", total=config.points)
@@ -132,15 +136,22 @@ def make_dataset(config: DatasetConfig, profile: ServingProfile, terminal: Conso
             for done in _in_processes(work, [piece for piece in mine if piece not in there], config.workers):
                 progress.advance(task, done)
 
-        run(designed, label)
-        if not all((folder / piece.file_name).is_file() for piece in designed):
-            # Other jobs are still at it.
-            return None
+        run(first, label)
         if boundary:
+            # The model of the boundary wants all of these. Whoever is done with their own does not wait for the others: there
+            # are few, and a piece is the same whoever makes it.
+            for done in _in_processes(
+                label, [p for p in first if not (folder / p.file_name).is_file()], config.workers
+            ):
+                progress.advance(task, done)
             guide = folder / "guide.parquet"
             if not guide.is_file():
-                _write_atomically(_join(folder, designed), guide)
-            run(boundary, partial(label_piece, profile.to_json(), config.seed, str(folder), str(guide)))
+                _write_atomically(_join(folder, first), guide)
+            # In turn, in proportion to what is left of either part.
+            rest = designed[len(first) :]
+            places = [(n / max(1, len(part)), piece) for part in (rest, boundary) for n, piece in enumerate(part)]
+            mixed = [piece for _, piece in sorted(places, key=lambda place: place[0])]
+            run(mixed, partial(label_piece, profile.to_json(), config.seed, str(folder), str(guide)))
     pieces = designed + boundary
     if config.jobs > 1 or not all((folder / piece.file_name).is_file() for piece in pieces):
         return None
@@ -157,6 +168,7 @@ def dataset_settings(config: DatasetConfig, profile: ServingProfile) -> dict[str
         "features": list(FEATURE_NAMES),
         "points": config.points,
         "boundary": config.boundary,
+        "guide": config.guide,
         "piece": config.piece,
         "seed": config.seed,
         "profile": json.loads(profile.to_json()),
@@ -176,29 +188,58 @@ def read_settings(path: Path) -> dict[str, Any] | None:
 def read_dataset(path: Path) -> tuple[LabelledContents, ServingProfile, dict[str, Any]]:
     """A labelled sample, the profile that it was made with, and its configuration.
 
+    Parameters
+    ----------
+    path : Path
+        A file of `python -m bench.dataset`, or the folder with the pieces of one that is not finished; the `points` of
+        the configuration are then those that are there.
+
     Raises
     ------
     UserError
         If there is no such file, or it is not one of `python -m bench.dataset`.
     """
-    if not path.is_file():
+    if path.is_dir():
+        table, settings = _unfinished(path)
+    elif path.is_file():
+        settings = read_settings(path)
+        table = pq.read_table(path) if settings else None
+    else:
         raise UserError(f"data={path}: no such file; make it: python -m bench.dataset profile=NAME out={path}")
-    settings = read_settings(path)
-    if settings is None:
+    if settings is None or table is None:
         raise UserError(f"data={path}: not a Parquet file of python -m bench.dataset")
     if settings.get("format") != FORMAT or settings.get("features") != list(FEATURE_NAMES):
         raise UserError(f"data={path}: made by another release; make it again: python -m bench.dataset out={path}")
-    return labelled(pq.read_table(path)), parse_profile(json.dumps(settings["profile"]), str(path)), settings
+    return labelled(table), parse_profile(json.dumps(settings["profile"]), str(path)), settings
+
+
+def _unfinished(folder: Path) -> tuple[pa.Table | None, dict[str, Any] | None]:
+    """The pieces that are there, and their configuration."""
+    pieces = sorted([*folder.glob(f"{DESIGNED}-*.parquet"), *folder.glob(f"{BOUNDARY}-*.parquet")])
+    try:
+        settings: dict[str, Any] = json.loads((folder / "settings.json").read_text())
+    except (OSError, ValueError):
+        return None, None
+    if not pieces:
+        raise UserError(f"data={folder}: no piece is finished yet")
+    table = pa.concat_tables([pq.read_table(piece) for piece in pieces])
+    return table, {**settings, "points": table.num_rows, "wanted_points": settings["points"]}
 
 
 def labelled(table: pa.Table) -> LabelledContents:
     """Contents and labels of a table's rows."""
+    boundary = np.array(table["part"].to_pylist()) == BOUNDARY
+    index = table["index"].to_numpy()
     return LabelledContents(
         np.column_stack([table[name].to_numpy() for name in FEATURE_NAMES]),
         table["throughput"].to_numpy(),
         table["offered_throughput"].to_numpy(),
         table["starved"].to_numpy(),
-        np.array(table["part"].to_pylist()) == BOUNDARY,
+        boundary,
+        table["itl_ms"].to_numpy(),
+        table["ttft_ms"].to_numpy(),
+        table["feasible_load"].to_numpy(),
+        np.where(boundary, -1 - index // LADDER, index),
     )
 
 
@@ -218,20 +259,21 @@ def label_piece(profile_json: str, seed: int, folder: str, guide: str | None, pi
     """
     profile = parse_profile(profile_json, "profile")
     table = profile_table(profile)
-    draw: Callable[[np.random.Generator], Content]
-    if guide is None:
-        draw, first = partial(draw_content, profile=profile, table=table), 0
+    indices = range(piece.first, piece.last)
+    if piece.part == DESIGNED:
+        rows = [
+            _label(draw_content(content_generator(seed, i), profile, table), content_generator(seed, i, 1), profile)
+            for i in indices
+        ]
     else:
-        draw = partial(
-            draw_boundary_content, profile=profile, table=table, starvation=_boundary_model(guide, profile_json, seed)
-        )
-        first = FIRST_BOUNDARY_INDEX
-    rows = []
-    for index in range(first + piece.first, first + piece.last):
-        content = draw(content_generator(seed, index))
-        rows.append(_label(content, content_generator(seed, index, stream=1), profile))
+        model = _boundary_model(str(guide), profile_json, seed)
+        rows = []
+        for first in indices[::LADDER]:
+            generator = content_generator(seed, FIRST_BOUNDARY_INDEX + first)
+            content = draw_boundary_content(generator, profile, table, model)
+            rows += _ladder(content, FIRST_BOUNDARY_INDEX + first, min(LADDER, piece.last - first), seed, profile)
     columns = {name: [row[place] for row in rows] for place, name in enumerate((*FEATURE_NAMES, *LABELS))}
-    columns = {"part": [piece.part] * len(rows), "index": list(range(piece.first, piece.last)), **columns}
+    columns = {"part": [piece.part] * len(rows), "index": list(indices), **columns}
     _write_atomically(pa.table(columns), Path(folder) / piece.file_name)
     return len(rows)
 
@@ -257,8 +299,28 @@ def _label(content: Content, generator: np.random.Generator, profile: ServingPro
         *content.features(),
         result.throughput, result.offered_throughput, result.starved, result.memory_error,
         result.itl.mean_ms, result.ttft.mean_ms, result.e2e.mean_ms, result.mean_running, result.mean_adapters,
-        result.arrived, result.finished, result.preemptions, result.loads, result.busy_s,
+        result.arrived, result.finished, result.preemptions, result.loads, result.busy_s, np.nan,
     ]  # fmt: skip
+
+
+def _ladder(content: Content, index: int, steps: int, seed: int, profile: ServingProfile) -> list[list[Any]]:
+    """Rows of a content and of the same at rates closer to the boundary, each with its own draw of requests."""
+    rows: list[list[Any]] = []
+    factors: list[float] = []
+    shares: list[float] = []
+    factor = 1.0
+    for step in range(steps):
+        scaled = scaled_content(content, factor)
+        row = _label(scaled, content_generator(seed, index + step, 1), profile)
+        rows.append(row)
+        throughput, offered = row[len(FEATURE_NAMES)], row[len(FEATURE_NAMES) + 1]
+        # Where rates met their limits, the load did not grow by the factor.
+        factors.append(float(scaled.rates.sum() / content.rates.sum()))
+        shares.append(throughput / offered if offered > 0 else 1.0)
+        factor = next_factor(factors, shares)
+    for row, load in zip(rows, feasible_load(factors, shares), strict=True):
+        row[-1] = load
+    return rows
 
 
 def _check(config: DatasetConfig) -> None:

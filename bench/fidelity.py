@@ -20,6 +20,7 @@ from rich.table import Table
 from bench.calibrate import in_threads, progress_bar
 from bench.cli import command
 from bench.observation import SAMPLE_EVERY_S, ClientModel, observed_itl_ms, observed_ttft_ms, stalls_of
+from bench.predictor_fidelity import MODELS, left_out_twin_data, predict_runs, predictor_tables, predictors_of
 from bench.published import PROFILE_OF_MODEL, read_runs, replay, run_of_row
 from twin import ServingProfile, UserError, load_profile
 
@@ -37,9 +38,10 @@ class FidelityConfig:
 
     runs: str = MISSING
     profile: str | None = None
-    out: str = "results/runs/fidelity/runs.csv"
-    summary: str = "results/fidelity/summary.csv"
-    picture: str = "results/fidelity/fidelity.png"
+    predictor: str | None = None
+    out: str | None = None
+    summary: str | None = None
+    picture: str | None = None
     seed: int = 0
     noise_seeds: int = 1
     threads: int = 1
@@ -50,23 +52,25 @@ def main(config: FidelityConfig) -> None:
     """Replay the runs, print the errors and write them."""
     console = Console(width=None if Console().is_terminal else 160)
     runs = read_runs(config.runs)
+    if config.predictor:
+        check_predictors(runs, config, console)
+        return
     profiles = profiles_of(runs, config.profile)
     console.print(
         f"replaying {len(runs)} runs of {config.runs}, seed {config.seed}, profiles "
         f"{', '.join(f'{p.name} ({p.engine} {p.engine_version})' for p in profiles.values())}"
     )
     rows = replay_runs(runs, profiles, config, console)
-    out = Path(config.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = Path(config.out or "results/runs/fidelity/runs.csv")
     write_csv(rows, out)
     left_out = {name: profile.provenance.get("left_out_scenarios", []) for name, profile in profiles.items()}
     published = published_twin(config.runs)
     summary = summarise(rows, left_out, published)
-    summary_path = Path(config.summary)
+    summary_path = Path(config.summary or "results/fidelity/summary.csv")
     write_csv(summary.round(3), summary_path)
     for table in summary_tables(summary):
         console.print(table)
-    picture = Path(config.picture)
+    picture = Path(config.picture or "results/fidelity/fidelity.png")
     draw(rows, left_out, picture)
     errors = int((rows.measured_memory_error != rows.simulated_memory_error).sum())
     console.print(f"memory error: predicted as measured in {len(rows) - errors} of {len(rows)} runs")
@@ -77,6 +81,29 @@ def main(config: FidelityConfig) -> None:
         f"wall time per simulated run (one GPU hour): mean {hour_s.mean() * 1000:.0f} ms, largest "
         f"{hour_s.max() * 1000:.0f} ms; simulated over wall time {(3600 / hour_s).mean():,.0f} in the mean"
     )
+    console.print(f"wrote {out}, {summary_path} and {picture}")
+
+
+def check_predictors(runs: pd.DataFrame, config: FidelityConfig, console: Console) -> None:
+    """Ask predictors about the runs, print the errors and write them."""
+    predictors = predictors_of(runs, str(config.predictor))
+    rows = predict_runs(runs, predictors)
+    console.print(
+        f"predicting {len(rows) // len(MODELS)} runs of {config.runs}, {rows.in_range.mean():.1%} in the trained range"
+    )
+    out = Path(config.out or "results/runs/fidelity/predicted.csv")
+    write_csv(rows, out)
+    left_out = {name: p.profile.provenance.get("left_out_scenarios", []) for name, p in predictors.items()}
+    parts = [summarise(rows[rows.predictor == name], left_out, None).assign(predictor=name) for name in MODELS]
+    summary = pd.concat([*parts, left_out_twin_data(predictors)], ignore_index=True)
+    first = ["model", "predictor"]
+    summary = summary[[*first, *(name for name in summary.columns if name not in first)]]
+    summary_path = Path(config.summary or "results/predictors/real_runs.csv")
+    write_csv(summary.round(3), summary_path)
+    for table in predictor_tables(summary):
+        console.print(table)
+    picture = Path(config.picture or "results/predictors/real_runs.png")
+    draw(rows[rows.predictor == "full"], left_out, picture, "predicted")
     console.print(f"wrote {out}, {summary_path} and {picture}")
 
 
@@ -284,8 +311,8 @@ def summary_tables(summary: pd.DataFrame) -> list[Table]:
     return tables
 
 
-def draw(rows: pd.DataFrame, left_out: dict[str, list[str]], path: Path) -> None:
-    """Simulated over measured throughput, ITL and TTFT, one row of panels per model."""
+def draw(rows: pd.DataFrame, left_out: dict[str, list[str]], path: Path, what: str = "simulated") -> None:
+    """Simulated (or predicted) over measured throughput, ITL and TTFT, one row of panels per model."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import NullFormatter
 
@@ -315,7 +342,7 @@ def draw(rows: pd.DataFrame, left_out: dict[str, list[str]], path: Path) -> None
             low = min(axis.get_xlim()[0], axis.get_ylim()[0])
             ends = np.array([max(low, mine[f"measured_{metric}"].min() * 0.8), mine[f"measured_{metric}"].max() * 1.2])
             axis.plot(ends, ends, color="black", linewidth=0.8)
-            axis.set(xscale="log", yscale="log", xlabel="measured", ylabel="simulated", title=f"{title}, {model}")
+            axis.set(xscale="log", yscale="log", xlabel="measured", ylabel=what, title=f"{title}, {model}")
             for side in (axis.xaxis, axis.yaxis):
                 # Less than two decades would otherwise get labels at every tick, which overlap.
                 side.set_minor_formatter(NullFormatter())

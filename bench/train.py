@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from omegaconf import MISSING
 from rich.console import Console
@@ -20,8 +21,9 @@ from rich.table import Table
 from bench.cli import command
 from bench.dataset import DatasetConfig, make_dataset, read_dataset
 from bench.table import console
-from predictors import Predictor
-from predictors.fit import FAMILIES, TrainingOptions, fit_predictor
+from predictors import Predictor, save_predictor
+from predictors.fit import fit_predictor
+from predictors.options import FAMILIES, TrainingOptions
 from twin import ServingProfile, UserError, load_profile, shipped_profiles
 
 #: Where data are kept that were made for training only.
@@ -29,6 +31,9 @@ DATA_FOLDER = Path("results/runs/train")
 
 FIGURES = (
     ("throughput_smape", "throughput SMAPE %"),
+    ("itl_smape", "ITL"),
+    ("ttft_smape", "TTFT"),
+    ("feasible_load_smape", "feasible load"),
     ("starvation_macro_f1", "starvation macro-F1"),
     ("safe_macro_f1", "F1 at safe threshold"),
     ("missed_starvation", "missed starvation %"),
@@ -42,7 +47,7 @@ class TrainConfig:
 
     profile: str | None = None
     data: str | None = None
-    points: int = 16_000
+    points: int = 50_000
     workers: int = 2
     out: str | None = None
     tables: str | None = "results/predictors"
@@ -51,7 +56,11 @@ class TrainConfig:
     forest_leaves: int = MISSING
     boosting_rounds: int = MISSING
     boosting_leaves: int = MISSING
+    boosting_inputs: float = MISSING
     learning_rate: float = MISSING
+    neighbours: int = MISSING
+    svm_rows: int = MISSING
+    comparison_rows: int = MISSING
     distilled_leaves: int = MISSING
     distillation_points: int = MISSING
     distillation_attempts: int = MISSING
@@ -78,7 +87,7 @@ def main(config: TrainConfig) -> None:
         predictor = train(profile, config, options, terminal)
         out = Path(config.out) if config.out else shipped_path(profile)
         out.parent.mkdir(parents=True, exist_ok=True)
-        predictor.save(out)
+        save_predictor(predictor, out)
         seconds = time.perf_counter() - begin
         screen = console()
         screen.print(report(predictor))
@@ -122,7 +131,8 @@ def train(profile: ServingProfile, config: TrainConfig, options: TrainingOptions
         )
     with terminal.status(f"{profile.name}: training") as status:
         predictor = fit_predictor(data, profile, options, lambda line: status.update(f"{profile.name}: {line}"))
-    predictor.card["data"] = {key: settings[key] for key in ("points", "boundary", "seed", "piece")}
+    kept = ("points", "wanted_points", "boundary", "guide", "seed", "piece")
+    predictor.card["data"] = {key: settings[key] for key in kept if key in settings}
     return predictor
 
 
@@ -145,7 +155,7 @@ def report(predictor: Predictor) -> Table:
         table.add_column(title, justify="right")
     for part, models in card["test_errors"].items():
         for name, figures in models.items():
-            shown = (f"{figures[key]:.3f}" if "f1" in key else f"{figures[key]:.2f}" for key, _ in FIGURES)
+            shown = (f"{figures.get(key, np.nan):.{3 if 'f1' in key else 2}f}".replace("nan", "") for key, _ in FIGURES)
             table.add_row(part, name, *shown)
     return table
 
@@ -161,8 +171,8 @@ def card_lines(predictor: Predictor) -> str:
     return (
         f"seed {card['seed']}, data seed {card['data']['seed']}, {100 * card['starved_share']:.1f} % starved; "
         f"starved from probability {predictor.starvation_threshold:.3f} on (distilled "
-        f"{predictor.distilled_threshold:.3f}), so that {100 * card['risk']:g} % of the starved are missed\n"
-        f"cross-validated error  {chosen}\nsize  {size}"
+        f"{predictor.distilled_threshold:.3f}), so that {100 * card['risk']:g} % of the starved of the designed sample "
+        f"are missed\ncross-validated error  {chosen}\nsize  {size}"
     )
 
 
@@ -173,7 +183,7 @@ def write_regions(predictor: Predictor, folder: Path) -> Path:
     parts = [{"input": f"all {part}", **errors} for part, errors in card["test_errors"].items()]
     for region in [*parts, *card["regions"]]:
         for model in ("full", "distilled"):
-            figures = {key: round(region[model][key], 4) for key, _ in FIGURES}
+            figures = {key: round(region[model].get(key, np.nan), 4) for key, _ in FIGURES}
             rows.append(
                 {
                     "profile": predictor.profile_name, "model": model, "input": region["input"],

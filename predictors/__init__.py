@@ -1,7 +1,8 @@
-"""Learned models of a GPU content: throughput and starvation in microseconds, trained on the twin."""
+"""Learned models of a GPU content: throughput, starvation, latency and feasible load in microseconds, trained on the twin."""
 
 from predictors.features import LengthStats, adapter_contributions, content_features, content_tail, length_stats
-from predictors.model import Predictor, load_predictor, shipped_predictors
+from predictors.model import Predictor
+from predictors.store import load_predictor, save_predictor, shipped_predictors
 
 __all__ = [
     "LengthStats",
@@ -11,5 +12,6 @@ __all__ = [
     "content_tail",
     "length_stats",
     "load_predictor",
+    "save_predictor",
     "shipped_predictors",
 ]

@@ -17,8 +17,6 @@ from predictors.model import inputs_of
 from twin import Lengths, LogNormalTokens, Requests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from twin import ServingProfile
@@ -181,36 +179,6 @@ def draw_lengths(generator: np.random.Generator, profile: ServingProfile) -> Len
         generated,
         float(generator.choice([-0.72, 0.0])) if prompt_sigma and output_sigma else 0.0,
     )
-
-
-def draw_boundary_content(
-    generator: np.random.Generator,
-    profile: ServingProfile,
-    table: tuple[NDArray[np.float64], NDArray[np.float64]],
-    starvation: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-) -> Content:
-    """Draw one content near the boundary of starvation, where a label teaches the most.
-
-    A content is drawn as for the designed sample; of the same with its rates scaled, the one is taken whose
-    predicted probability of starvation is closest to one drawn between 0.02 and 0.98.
-
-    Parameters
-    ----------
-    starvation : callable
-        Probability of each content, shape (n, N_FEATURES), of a model trained on the designed sample.
-    """
-    content = draw_content(generator, profile, table)
-    aim = generator.uniform(0.02, 0.98)
-    stats = length_stats(content.lengths)
-    scales = np.exp(np.linspace(-1.5, 1.0, 51) + 0.05 * generator.random())
-    for spread in (0.0, 0.05):
-        # Once coarsely over all scales, then finely about the best.
-        fine = np.outer(scales, np.exp(np.linspace(-spread, spread, 21 if spread else 1))).ravel()
-        scaled = np.clip(content.rates * fine[:, None], *RATE_RANGE)
-        rows = [content_features(content.ranks, row, content.max_loras, stats, content.window_s) for row in scaled]
-        scales = fine[[int(np.argmin(np.abs(starvation(np.stack(rows)) - aim)))]]
-    rates = np.clip(content.rates * scales[0], *RATE_RANGE)
-    return replace(content, rates=rates, window_s=min(content.window_s, longest_window_s(rates)))
 
 
 def longest_window_s(rates: NDArray[np.float64]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,12 @@ class LabelledContents:
     starved : array of shape (n,), bool
     boundary : array of shape (n,), bool
         Whether the content was drawn near the boundary of starvation.
+    itl_ms, ttft_ms : arrays of shape (n,)
+        Means over the requests finished inside the window; NaN where there is none.
+    feasible_load : array of shape (n,)
+        By how much all rates can be multiplied before the content starves (`predictors.boundary`); NaN where unknown.
+    group : array of shape (n,)
+        Contents of one ladder have the same number: they are alike, so they must not be learned from and judged by.
     """
 
     contents: NDArray[np.float64]
@@ -35,6 +41,10 @@ class LabelledContents:
     offered: NDArray[np.float64]
     starved: NDArray[np.bool_]
     boundary: NDArray[np.bool_]
+    itl_ms: NDArray[np.float64]
+    ttft_ms: NDArray[np.float64]
+    feasible_load: NDArray[np.float64]
+    group: NDArray[np.int64]
 
 
 def smape(predicted: NDArray[np.float64], true: NDArray[np.float64]) -> float:
@@ -57,9 +67,7 @@ def safe_threshold(probability: NDArray[np.float64], starved: NDArray[np.bool_],
 
 def take(data: LabelledContents, rows: NDArray[np.int64]) -> LabelledContents:
     """Some rows of labelled contents."""
-    return LabelledContents(
-        data.contents[rows], data.throughput[rows], data.offered[rows], data.starved[rows], data.boundary[rows]
-    )
+    return LabelledContents(**{part.name: getattr(data, part.name)[rows] for part in fields(LabelledContents)})
 
 
 def evaluate(predictor: Predictor, data: LabelledContents) -> dict[str, dict[str, float]]:
@@ -68,25 +76,51 @@ def evaluate(predictor: Predictor, data: LabelledContents) -> dict[str, dict[str
     Returns
     -------
     dict
-        For `full` and `distilled`: throughput SMAPE (without the factor 2, in %), starvation macro-F1 at probability
-        1/2 and at the safe threshold, missed starvation and needlessly refused contents (in %) at the latter.
+        For `full` and `distilled`: SMAPE (without the factor 2, in %) of throughput, ITL, TTFT and feasible load, starvation
+        macro-F1 at probability 1/2 and at the safe threshold, missed starvation and needlessly refused contents (in %)
+        at the latter. What there is nothing to compare with is left out.
     """
     figures = {}
-    for name, throughput, probability, threshold in (
-        ("full", predictor.predict_throughput, predictor.predict_starvation, predictor.starvation_threshold),
-        ("distilled", predictor.distilled_throughput, predictor.distilled_starvation, predictor.distilled_threshold),
-    ):
-        chance = probability(data.contents)
+    for name, distilled in (("full", False), ("distilled", True)):
+        chance = (
+            predictor.distilled_starvation(data.contents) if distilled else predictor.predict_starvation(data.contents)
+        )
+        throughput = predictor.distilled_throughput if distilled else predictor.predict_throughput
+        threshold = predictor.distilled_threshold if distilled else predictor.starvation_threshold
         refused = chance >= threshold
         served = ~data.starved
-        figures[name] = {
+        known = {
             "throughput_smape": smape(throughput(data.contents), data.throughput),
+            "itl_smape": _smape_where_known(predictor.predict_itl_ms(data.contents, distilled=distilled), data.itl_ms),
+            "ttft_smape": _smape_where_known(
+                predictor.predict_ttft_ms(data.contents, distilled=distilled), data.ttft_ms
+            ),
+            "feasible_load_smape": _smape_where_known(
+                predictor.predict_feasible_load(data.contents, distilled=distilled), data.feasible_load
+            ),
             "starvation_macro_f1": _macro_f1(data.starved, chance >= 0.5),
             "safe_macro_f1": _macro_f1(data.starved, refused),
             "missed_starvation": 100 * missed_starvation(chance, data.starved, threshold),
             "needless_refusals": 100 * float(refused[served].mean()) if served.any() else 0.0,
         }
+        figures[name] = {key: value for key, value in known.items() if not np.isnan(value)}
     return figures
+
+
+def reliability(probability: NDArray[np.float64], starved: NDArray[np.bool_]) -> list[dict[str, float]]:
+    """How often contents starve that are given a probability between two bounds: what calibration promises and holds."""
+    bounds = (0.0, 0.01, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 0.99, np.nextafter(1.0, 2.0))
+    rows = []
+    for low, high in pairwise(bounds):
+        inside = (probability >= low) & (probability < high)
+        if inside.any():
+            rows.append(
+                {
+                    "from": float(low), "to": float(min(high, 1.0)), "points": int(inside.sum()),
+                    "predicted": float(probability[inside].mean()), "starved": float(starved[inside].mean()),
+                }
+            )  # fmt: skip
+    return rows
 
 
 def errors_by_region(predictor: Predictor, data: LabelledContents) -> list[dict[str, Any]]:
@@ -122,3 +156,8 @@ def errors_by_region(predictor: Predictor, data: LabelledContents) -> list[dict[
 
 def _macro_f1(true: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
     return float(f1_score(true, predicted, average="macro", labels=sorted({*np.unique(true), *np.unique(predicted)})))
+
+
+def _smape_where_known(predicted: NDArray[np.float64], true: NDArray[np.float64]) -> float:
+    known = np.isfinite(true) & np.isfinite(predicted)
+    return smape(predicted[known], true[known]) if known.any() else float("nan")

@@ -96,6 +96,7 @@ INPUT_NAMES = tuple(name for name, _ in INPUTS)
 MONOTONE = tuple(sign for _, sign in INPUTS)
 N_INPUTS = len(INPUTS)
 LOAD_INPUT, SERVABLE_INPUT = INPUT_NAMES.index("load"), INPUT_NAMES.index("servable_share")
+SERVICE_INPUT = INPUT_NAMES.index("service_over_window")
 
 
 def profile_table(profile: ServingProfile) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

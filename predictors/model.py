@@ -1,14 +1,9 @@
-"""The learned model of one serving profile: throughput and starvation of a GPU content in microseconds."""
+"""The learned models of one serving profile: what a GPU content does, in microseconds."""
 
 from __future__ import annotations
 
-import json
 import math
-import zipfile
-from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
-from importlib import resources
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,18 +11,26 @@ from numba import njit
 
 from predictors import features as content_places
 from predictors.features import FEATURE_NAMES, N_CLASSES, N_FEATURES
-from predictors.meanfield import INPUT_NAMES, N_INPUTS, estimated_share, model_inputs, model_inputs_batch, profile_table
+from predictors.meanfield import (
+    LOAD_INPUT,
+    N_INPUTS,
+    SERVICE_INPUT,
+    estimated_share,
+    model_inputs,
+    model_inputs_batch,
+    profile_table,
+)
 from predictors.trees import Forest, forest_value
 from twin import UserError
-from twin.profile import parse_profile
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from twin import ServingProfile
 
-SCHEMA_VERSION = 1
-FORESTS = ("throughput", "starvation", "throughput_tree", "starvation_tree")
+#: What is predicted; for each there is a forest and, with `_tree` behind its name, a single tree.
+TARGETS = ("throughput", "starvation", "itl", "ttft", "feasible_load")
+FORESTS = (*TARGETS, *(f"{target}_tree" for target in TARGETS))
 # Raw content quantities whose trained range the card states and `in_range` checks.
 RANGE_NAMES = ("adapters", "sum_rate", *FEATURE_NAMES[content_places.MAX_LORAS :])
 
@@ -124,9 +127,81 @@ def starvation_batch(  # noqa: PLR0913
     return values
 
 
+@njit(cache=True, nogil=True)
+def latency_of(  # noqa: PLR0913
+    content: NDArray[np.float64],
+    table: NDArray[np.float64],
+    flags: NDArray[np.float64],
+    inputs: NDArray[np.float32],
+    roots: NDArray[np.int32],
+    feature: NDArray[np.int16],
+    threshold: NDArray[np.float32],
+    right: NDArray[np.int32],
+) -> float:
+    """ITL or TTFT of one content in milliseconds, by the forest given; NaN where nothing is served."""
+    if model_inputs(content, table, flags, inputs) != 0:
+        return math.nan
+    step_ms = 1000.0 * inputs[SERVICE_INPUT] * content[content_places.WINDOW] / content[content_places.OUTPUT]
+    return float(step_ms * math.exp(forest_value(inputs, roots, feature, threshold, right)))
+
+
+@njit(cache=True, nogil=True)
+def feasible_load_of(  # noqa: PLR0913
+    content: NDArray[np.float64],
+    table: NDArray[np.float64],
+    flags: NDArray[np.float64],
+    inputs: NDArray[np.float32],
+    roots: NDArray[np.int32],
+    feature: NDArray[np.int16],
+    threshold: NDArray[np.float32],
+    right: NDArray[np.int32],
+) -> float:
+    """Factor by which the rates of one content can be multiplied before it starves; infinite where nothing is asked."""
+    state = model_inputs(content, table, flags, inputs)
+    if state != 0:
+        return math.inf if state == 1 else 0.0
+    return float(math.exp(forest_value(inputs, roots, feature, threshold, right)) / max(1e-9, inputs[LOAD_INPUT]))
+
+
+@njit(cache=True, nogil=True)
+def latency_batch(  # noqa: PLR0913
+    contents: NDArray[np.float64],
+    table: NDArray[np.float64],
+    flags: NDArray[np.float64],
+    roots: NDArray[np.int32],
+    feature: NDArray[np.int16],
+    threshold: NDArray[np.float32],
+    right: NDArray[np.int32],
+) -> NDArray[np.float64]:
+    """`latency_of` of each row of `contents`."""
+    inputs = np.empty(N_INPUTS, np.float32)
+    values = np.empty(len(contents))
+    for i in range(len(contents)):
+        values[i] = latency_of(contents[i], table, flags, inputs, roots, feature, threshold, right)
+    return values
+
+
+@njit(cache=True, nogil=True)
+def feasible_load_batch(  # noqa: PLR0913
+    contents: NDArray[np.float64],
+    table: NDArray[np.float64],
+    flags: NDArray[np.float64],
+    roots: NDArray[np.int32],
+    feature: NDArray[np.int16],
+    threshold: NDArray[np.float32],
+    right: NDArray[np.int32],
+) -> NDArray[np.float64]:
+    """`feasible_load_of` of each row of `contents`."""
+    inputs = np.empty(N_INPUTS, np.float32)
+    values = np.empty(len(contents))
+    for i in range(len(contents)):
+        values[i] = feasible_load_of(contents[i], table, flags, inputs, roots, feature, threshold, right)
+    return values
+
+
 @dataclass(frozen=True)
 class Predictor:
-    """Learned throughput and starvation of a GPU content under one serving profile.
+    """What was learned of GPU contents under one serving profile.
 
     Attributes
     ----------
@@ -138,7 +213,11 @@ class Predictor:
         Score that grows with the probability of starvation; `calibration` makes a probability of it.
     calibration : array of shape (2, n)
         Scores and probabilities, both ascending, interpolated linearly.
-    throughput_tree, starvation_tree : Forest
+    itl, ttft : Forest
+        Logarithm of the twin's mean inter-token latency, and of its mean time to first token, over the estimated step time.
+    feasible_load : Forest
+        Logarithm of the estimated load at which the content begins to starve.
+    throughput_tree, starvation_tree, itl_tree, ttft_tree, feasible_load_tree : Forest
         The same, distilled into one tree each; the leaves of `starvation_tree` are probabilities.
     starvation_threshold, distilled_threshold : float
         A content counts as starved from this probability on. Chosen so that at most the share
@@ -150,9 +229,15 @@ class Predictor:
     profile: ServingProfile
     throughput: Forest
     starvation: Forest
+    itl: Forest
+    ttft: Forest
+    feasible_load: Forest
     calibration: NDArray[np.float64]
     throughput_tree: Forest
     starvation_tree: Forest
+    itl_tree: Forest
+    ttft_tree: Forest
+    feasible_load_tree: Forest
     starvation_threshold: float
     distilled_threshold: float
     card: dict[str, Any]
@@ -216,6 +301,78 @@ class Predictor:
         values: NDArray[np.float64] = starvation_batch(_rows(contents), *self.distilled_starvation_arrays)
         return values
 
+    def predict_itl_ms(self, contents: ArrayLike, *, distilled: bool = False) -> NDArray[np.float64]:
+        """Mean inter-token latency of the requests that finish inside the window, as the engine sees it.
+
+        Parameters
+        ----------
+        contents : array-like of shape (n, N_FEATURES)
+        distilled : bool
+            By the single tree.
+
+        Returns
+        -------
+        array of shape (n,)
+            Milliseconds; NaN where nothing is served.
+        """
+        values: NDArray[np.float64] = latency_batch(_rows(contents), *self._forest_arrays("itl", distilled))
+        return values
+
+    def predict_ttft_ms(self, contents: ArrayLike, *, distilled: bool = False) -> NDArray[np.float64]:
+        """Mean time to first token, as `predict_itl_ms`."""
+        values: NDArray[np.float64] = latency_batch(_rows(contents), *self._forest_arrays("ttft", distilled))
+        return values
+
+    def predict_feasible_load(self, contents: ArrayLike, *, distilled: bool = False) -> NDArray[np.float64]:
+        """By how much all rates of a content can be multiplied before it starves.
+
+        Parameters
+        ----------
+        contents : array-like of shape (n, N_FEATURES)
+        distilled : bool
+            By the single tree.
+
+        Returns
+        -------
+        array of shape (n,)
+            Below 1 for a content that starves; infinite where nothing is asked of the GPU, 0 where the engine would not
+            start. Times the summed rate it is the largest load that the GPU
+            bears with this mix of adapters.
+        """
+        arrays = self._forest_arrays("feasible_load", distilled)
+        values: NDArray[np.float64] = feasible_load_batch(_rows(contents), *arrays)
+        return values
+
+    def _forest_arrays(self, target: str, distilled: bool) -> tuple[NDArray[Any], ...]:
+        forest: Forest = getattr(self, f"{target}_tree" if distilled else target)
+        return self.table, self.flags, *forest.arrays
+
+    def at_risk(self, risk: float) -> Predictor:
+        """The same predictor with the thresholds that miss another share of the starved contents.
+
+        Parameters
+        ----------
+        risk : float
+            Share of the starved contents of left-out twin data that may be accepted; between the smallest and the largest
+            one of `card["thresholds"]`, in between those linearly in logarithms.
+
+        Raises
+        ------
+        UserError
+            For a risk outside that range.
+        """
+        full, distilled = self.card["thresholds"], self.card["distilled_thresholds"]
+        known = sorted(full, key=float)
+        if not float(known[0]) <= risk <= float(known[-1]):
+            raise UserError(f"risk={risk:g} must be between {known[0]} and {known[-1]}")
+        x = np.log([float(name) for name in known])
+        return replace(
+            self,
+            starvation_threshold=float(np.interp(math.log(risk), x, [full[name] for name in known])),
+            distilled_threshold=float(np.interp(math.log(risk), x, [distilled[name] for name in known])),
+            card={**self.card, "risk": risk},
+        )
+
     # What the kernels `throughput_of` and `starvation_of` take after the content and, for those, the scratch array.
 
     @property
@@ -247,29 +404,6 @@ class Predictor:
         low, high = np.array([self.card["range"][name] for name in RANGE_NAMES]).T
         inside: NDArray[np.bool_] = ((rows >= low - 1e-9) & (rows <= high + 1e-9)).all(axis=1)
         return inside
-
-    def save(self, path: Path) -> None:
-        """Write the predictor as a compressed npz without pickles, atomically."""
-        header = {
-            "schema_version": SCHEMA_VERSION,
-            "inputs": INPUT_NAMES,
-            "contents": FEATURE_NAMES,
-            "starvation_threshold": self.starvation_threshold,
-            "distilled_threshold": self.distilled_threshold,
-            "card": self.card,
-            "profile": json.loads(self.profile.to_json()),
-        }
-        arrays: dict[str, NDArray[Any]] = {
-            f"{name}_{part.name}": getattr(getattr(self, name), part.name)
-            for name in FORESTS
-            for part in fields(Forest)
-        }
-        arrays["calibration"] = self.calibration
-        arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-        temporary = path.with_name(path.name + ".tmp")
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # its stub takes the keywords for allow_pickle
-        temporary.replace(path)
 
 
 UNCALIBRATED = np.array([0.0, 1.0])
@@ -304,99 +438,3 @@ def _rows(contents: ArrayLike) -> NDArray[np.float64]:
         msg = f"contents have shape {rows.shape}; (n, {N_FEATURES}) is needed"
         raise ValueError(msg)
     return rows
-
-
-def shipped_predictors() -> list[str]:
-    """Names of the profiles that a predictor is shipped for, such as `llama-3.1-8b/h100-64gb`."""
-    folder = resources.files("predictors") / "models"
-    return sorted(
-        entry.name.removesuffix(".npz").replace("__", "/") for entry in folder.iterdir() if entry.name.endswith(".npz")
-    )
-
-
-def load_predictor(name_or_path: str | Path) -> Predictor:
-    """A shipped predictor by its profile's name, or one from an npz file.
-
-    Raises
-    ------
-    UserError
-        If there is no such predictor or file, or it is not valid.
-    """
-    name = str(name_or_path)
-    if name.endswith(".npz"):
-        if not Path(name).is_file():
-            raise UserError(f"predictor={name}: no such file")
-        return _read(Path(name).resolve(), Path(name).stat().st_mtime_ns)
-    names = shipped_predictors()
-    full = name if name in names else f"{name}/h100-64gb"
-    if full not in names:
-        raise UserError(
-            f"predictor={name}: none is shipped for this profile; shipped are {names}. "
-            f"Train one: python -m bench.train profile={name} out=FILE.npz"
-        )
-    with resources.as_file(resources.files("predictors") / "models" / (full.replace("/", "__") + ".npz")) as path:
-        return _read(path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=16)
-def _read(path: Path, modified: int) -> Predictor:  # noqa: ARG001  # a file that was written anew is read anew
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(arrays["header"].tobytes())
-        _check_release(path, header)
-        return Predictor(
-            profile=parse_profile(json.dumps(header["profile"]), str(path)),
-            calibration=_calibration(arrays["calibration"]),
-            starvation_threshold=float(header["starvation_threshold"]),
-            distilled_threshold=float(header["distilled_threshold"]),
-            card=header["card"],
-            **{name: _forest(name, arrays) for name in FORESTS},
-        )
-    except UserError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a predictor file ({error})") from None
-
-
-def _check_release(path: Path, header: dict[str, Any]) -> None:
-    here = {"schema_version": SCHEMA_VERSION, "inputs": list(INPUT_NAMES), "contents": list(FEATURE_NAMES)}
-    differing = [key for key, value in here.items() if header[key] != value]
-    if differing:
-        raise UserError(
-            f"{path}: a predictor of another release (its {' and '.join(differing)} differ); "
-            "train it again with python -m bench.train"
-        )
-
-
-def _calibration(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    table = np.ascontiguousarray(table, np.float64)
-    if table.ndim != 2 or len(table) != 2 or not np.all(np.diff(table[0]) > 0) or not np.all(np.diff(table[1]) >= 0):
-        raise ValueError("calibration must ascend")
-    return table
-
-
-def _forest(name: str, arrays: dict[str, NDArray[Any]]) -> Forest:
-    """A forest that is safe to walk: compiled code does not check its steps, so every node is checked here."""
-    parts = {part.name: arrays[f"{name}_{part.name}"] for part in fields(Forest)}
-    forest = Forest(
-        parts["roots"].astype(np.int32),
-        parts["feature"].astype(np.int16),
-        parts["threshold"].astype(np.float32),
-        parts["right"].astype(np.int32),
-    )
-    n_nodes = len(forest.feature)
-    node = np.flatnonzero(forest.feature >= 0)
-    right = forest.right[node]
-    if (
-        any(array.ndim != 1 for array in forest.arrays)
-        or not len(forest.threshold) == len(forest.right) == n_nodes
-        or not forest.n_trees
-        or np.any((forest.roots < 0) | (forest.roots >= n_nodes))
-        or np.any(forest.feature >= N_INPUTS)
-        # Children stand behind their parent, so a walk ends.
-        or np.any((right <= node) | (right >= n_nodes) | (node + 1 >= n_nodes))
-        or not np.all(np.isfinite(forest.threshold))
-    ):
-        raise ValueError(f"the arrays of {name} are no trees")
-    return forest

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from predictors import Predictor, adapter_contributions
-from predictors.features import N_FEATURES, N_SUMS
-from predictors.meanfield import N_INPUTS
 from solvers.base import Problem, Solution, Solver, Tags
-from solvers.first_fit import TEST_POINTS, choose_slots, fill_by_test_points
+from solvers.first_fit import TEST_POINTS, PredictorTest, PublishedTest, TwinTest, fill_by_test_points
 from solvers.packing import sorted_plan, zigzag_order
-from solvers.predictor_oracle import workload_tail
-from twin import GpuPlan, Placement
+from solvers.predictor_oracle import say_out_of_range
+from twin import Placement, UserError
+
+TWIN_ANSWERS = ("never", "outside", "unsure", "always")
 
 
 class Ffd(Solver):
@@ -28,80 +24,58 @@ class Ffd(Solver):
 
     Kept as published: the filling-in counts load that is not there; the other `max_loras` is not tried when the
     one with the higher throughput starves; a GPU takes 576 adapters at most.
+
+    Parameters
+    ----------
+    twin : {"unsure", "outside", "never", "always"}
+        When the twin is asked in place of the predictors: where the probability of starvation lies between the threshold
+        and 0.99; only for workloads outside the range that the predictors were trained on (included in the former);
+        not at all; or at every test point, which is the greedy with perfect predictors.
+    risk : float, optional
+        Share of starved contents that the starvation predictor may miss; by default the predictor's own, 0.01.
     """
 
     name: ClassVar[str] = "ffd"
-    tags = Tags(needs_predictor=True)
+    #: Whether the predictors are single trees.
+    distilled: ClassVar[bool] = False
+
+    def __init__(self, twin: str = "unsure", risk: float | None = None) -> None:
+        if twin not in TWIN_ANSWERS:
+            raise UserError(f"solver.twin={twin} of solver {self.name}: must be one of {list(TWIN_ANSWERS)}")
+        self.twin = twin
+        self.risk = risk
+        self.tags = Tags(needs_predictor=True)
 
     def solve(self, problem: Problem) -> Solution:
         """Run the greedy once; it never reconsiders."""
-        predictor, workload = problem.predictor, problem.workload
-        assert predictor is not None  # noqa: S101  # Solver.run has checked it
-        throughput, starvation, threshold = self.model(predictor)
+        workload = problem.workload
         order = zigzag_order(workload)
-        rows = adapter_contributions(workload.ranks[order], workload.rates[order])
-        tail = workload_tail(workload)
-        plans: list[GpuPlan] = []
-        start, calls = 0, 0
-        while start < len(order):
-            first = np.zeros(len(order) + 1, dtype=np.int64)
-            slots = np.zeros(len(order) + 1, dtype=np.int64)
-            n_gpus, committed, asked = fill_by_test_points(
-                rows, start, tail, TEST_POINTS, throughput, starvation, threshold, first, slots
+        test = self.test(problem)
+        gpus = fill_by_test_points(workload, order, test)
+        asked = test.calls + (test.asked_twin if isinstance(test, PredictorTest) else 0)
+        details = {"twin_calls": test.asked_twin if isinstance(test, PredictorTest) else test.calls}
+        if gpus is None:
+            message = (
+                f"a GPU fails its first test, at {TEST_POINTS[0]} adapters: the published greedy places nothing on it"
             )
-            calls += asked
-            first[n_gpus] = committed
-            for gpu in range(n_gpus):
-                if first[gpu + 1] > first[gpu]:
-                    content = order[first[gpu] : first[gpu + 1]]
-                    plans.append(sorted_plan(content, int(TEST_POINTS[slots[gpu]])))
-            if committed == len(order):
-                break
-            if slots[n_gpus - 1] < 0:
-                return self._gave_up(calls, int(TEST_POINTS[0]))
-            # The rest is pending on the last GPU, beside what that GPU has committed.
-            begin = int(first[n_gpus - 1])
-            calls += 1
-            filled = _filled_up(rows[begin:], workload.ranks[order[begin:]], workload.rates[order[begin:]], tail)
-            chosen = choose_slots(
-                filled, int(slots[n_gpus - 1]), TEST_POINTS, throughput, starvation, threshold,
-                np.empty(N_INPUTS, np.float32),
-            )  # fmt: skip
-            if committed > begin and chosen >= 0:
-                plans.pop()
-            if chosen >= 0:
-                plans.append(sorted_plan(order[begin:], int(TEST_POINTS[chosen])))
-                break
-            if committed == begin:
-                return self._gave_up(calls, int(TEST_POINTS[0]))
-            start = committed
+            return Solution("infeasible", oracle_calls=asked, message=message, details=details)
+        plans = tuple(sorted_plan(order[first:last], max_loras) for first, last, max_loras in gpus)
         if problem.max_gpus is not None and len(plans) > problem.max_gpus:
-            return Solution(
-                "infeasible",
-                oracle_calls=calls,
-                message=f"needs {len(plans)} GPUs, more than the limit of {problem.max_gpus}",
-            )
-        return Solution("feasible", Placement(tuple(plans)), oracle_calls=calls)
+            message = f"needs {len(plans)} GPUs, more than the limit of {problem.max_gpus}"
+            return Solution("infeasible", oracle_calls=asked, message=message, details=details)
+        return Solution("feasible", Placement(plans), oracle_calls=asked, details=details)
 
-    def model(self, predictor: Predictor) -> tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...], float]:
-        """Arrays for throughput, arrays for starvation, and the probability that counts as starvation."""
-        return predictor.throughput_arrays, predictor.starvation_arrays, predictor.starvation_threshold
-
-    def _gave_up(self, calls: int, count: int) -> Solution:
-        return Solution(
-            "infeasible",
-            oracle_calls=calls,
-            message=f"a GPU fails its first test, at {count} adapters: the published greedy places nothing on it",
-        )
-
-
-def _filled_up(
-    rows: NDArray[np.float64], ranks: NDArray[np.int64], rates: NDArray[np.float64], tail: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Content of a GPU whose adapters are made up to the next test point with ones of mean rate and smallest rank."""
-    content = np.empty(N_FEATURES)
-    content[N_SUMS:] = tail
-    missing = int(TEST_POINTS[np.searchsorted(TEST_POINTS, len(rows))]) - len(rows)
-    filler = adapter_contributions([int(ranks.min())], [float(rates.mean())])[0]
-    content[:N_SUMS] = rows.sum(axis=0) + missing * filler
-    return content
+    def test(self, problem: Problem) -> PublishedTest:
+        """What is asked at a test point."""
+        predictor = problem.predictor
+        assert predictor is not None  # noqa: S101  # Solver.run has checked it
+        order = zigzag_order(problem.workload)
+        twin = TwinTest(problem, order)
+        if self.twin == "always":
+            return twin
+        if self.twin != "never" and say_out_of_range(predictor, problem.workload):
+            return twin
+        if self.risk is not None:
+            predictor = predictor.at_risk(self.risk)
+        unsure = twin if self.twin == "unsure" else None
+        return PredictorTest(problem.workload, predictor, order, distilled=self.distilled, unsure=unsure)

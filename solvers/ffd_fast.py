@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from numpy.typing import NDArray
-
-from predictors import Predictor
 from solvers.ffd import Ffd
 
 
 class FfdFast(Ffd):
-    """As `Ffd`, with the distilled trees: faster, less accurate."""
+    """As `Ffd`, with the distilled trees and without the twin: faster, less accurate."""
 
     name: ClassVar[str] = "ffd_fast"
+    distilled: ClassVar[bool] = True
 
-    def model(self, predictor: Predictor) -> tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...], float]:
-        """Arrays of the distilled trees."""
-        return (
-            predictor.distilled_throughput_arrays,
-            predictor.distilled_starvation_arrays,
-            predictor.distilled_threshold,
-        )
+    def __init__(self, twin: str = "outside", risk: float | None = None) -> None:
+        super().__init__(twin, risk)

@@ -156,7 +156,7 @@ def make_oracle(kind: str, problem: Problem, solver: str) -> Oracle:
     UserError
         For an unknown name, and for a predictor when the problem has none.
     """
-    from solvers.predictor_oracle import PredictorOracle
+    from solvers.predictor_oracle import learned_oracle
     from solvers.twin_oracle import TwinOracle
 
     check_oracle_option(kind, solver)
@@ -164,4 +164,4 @@ def make_oracle(kind: str, problem: Problem, solver: str) -> Oracle:
         return TwinOracle(problem.workload, problem.profile)
     if problem.predictor is None:
         raise UserError(f"solver {solver} with oracle={kind} needs a predictor for profile {problem.profile.name}")
-    return PredictorOracle(problem.workload, problem.profile, problem.predictor, distilled=kind == "distilled")
+    return learned_oracle(problem.workload, problem.profile, problem.predictor, distilled=kind == "distilled")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from predictors import Predictor, adapter_contributions, content_tail
-from predictors.features import MAX_LORAS, N_FEATURES, N_SUMS, RATE
+from predictors.features import FEATURE_NAMES, MAX_LORAS, N_FEATURES, N_SUMS, RATE
 from predictors.model import starvation_batch
 from solvers.adapter_types import AdapterTypes
 from solvers.demands import Demands, presence
 from solvers.oracle import MAX_LORAS_GRID, MadeUp, Oracle, nearest_first
 from twin import ServingProfile, Workload
+
+LOG = logging.getLogger(__name__)
 
 
 class PredictorOracle(Oracle):
@@ -99,3 +102,50 @@ def workload_tail(workload: Workload) -> NDArray[np.float64]:
     """What a predictor is told of a workload apart from its adapters, with `max_loras` left at 1."""
     lengths = workload.lengths if workload.trace is None or not len(workload.trace) else workload.trace
     return content_tail(1, lengths, workload.duration_s)
+
+
+def out_of_range(predictor: Predictor, workload: Workload) -> str:
+    """What of a workload lies outside the range that a predictor was trained on, in words; empty if nothing does.
+
+    Only what every GPU shares: request lengths and window. More load than was trained on starves, which is no guess.
+    """
+    tail = dict(zip(FEATURE_NAMES[N_SUMS:], workload_tail(workload), strict=True))
+    outside = []
+    for name, value in tail.items():
+        low, high = predictor.card["range"][name]
+        if name != "max_loras" and not low * (1 - 1e-9) <= value <= high * (1 + 1e-9):
+            outside.append(f"{name} {value:g} (trained on {low:g} to {high:g})")
+    return ", ".join(outside)
+
+
+def say_out_of_range(predictor: Predictor, workload: Workload) -> bool:
+    """Whether a workload lies outside a predictor's range; if so that is said, as a warning in the log."""
+    outside = out_of_range(predictor, workload)
+    if outside:
+        LOG.warning("predictor %s: %s; asking the twin instead", predictor.profile_name, outside)
+    return bool(outside)
+
+
+def learned_oracle(
+    workload: Workload,
+    profile: ServingProfile,
+    predictor: Predictor,
+    *,
+    distilled: bool = False,
+    twin_outside: bool = True,
+) -> Oracle:
+    """A predictor as an oracle, or the twin for a workload outside the range that it was trained on.
+
+    Parameters
+    ----------
+    workload, profile, predictor
+    distilled : bool
+        The single tree instead of the full model.
+    twin_outside : bool
+        Fall back to the twin outside the range; otherwise the predictor extrapolates.
+    """
+    if twin_outside and say_out_of_range(predictor, workload):
+        from solvers.twin_oracle import TwinOracle
+
+        return TwinOracle(workload, profile)
+    return PredictorOracle(workload, profile, predictor, distilled=distilled)

@@ -89,3 +89,14 @@ def test_a_batch(benchmark: BenchmarkFixture, predictor: Predictor, target: str,
     assert len(answers) == 10_000
     if benchmark.stats:
         benchmark.extra_info["ns_per_content"] = round(benchmark.stats.stats.median / 10_000 * 1e9)
+
+
+@pytest.mark.parametrize("distilled", [False, True], ids=["full", "distilled"])
+@pytest.mark.parametrize("target", ["itl_ms", "ttft_ms", "feasible_load"])
+def test_a_batch_of_latencies(benchmark: BenchmarkFixture, predictor: Predictor, target: str, distilled: bool) -> None:
+    content = content_features(np.resize([8, 16], 100), np.full(100, 0.1), 32, Lengths())
+    contents = np.repeat(content[None], 10_000, axis=0)
+    answers = benchmark(getattr(predictor, f"predict_{target}"), contents, distilled=distilled)
+    assert np.all(answers > 0)
+    if benchmark.stats:
+        benchmark.extra_info["ns_per_content"] = round(benchmark.stats.stats.median / 10_000 * 1e9)

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from predictors import content_features
+from predictors import content_features, shipped_predictors
 from predictors.features import MAX_LORAS
 from predictors.meanfield import INPUT_NAMES, INPUTS, load_rate, model_inputs, profile_table
-from predictors.model import inputs_of, shipped_predictors
+from predictors.model import inputs_of
 from twin import Lengths, ServingProfile, Workload, load_profile, simulate_requests
 
 LENGTHS = Lengths()

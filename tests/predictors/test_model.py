@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from predictors import Predictor, content_features, load_predictor, shipped_predictors
+from predictors import Predictor, content_features, load_predictor, save_predictor, shipped_predictors
 from predictors.design import content_generator, draw_content
 from predictors.features import N_FEATURES, PROMPT, RATE, REQUESTED
 from predictors.meanfield import N_INPUTS, profile_table
-from predictors.model import starvation_of, throughput_of
+from predictors.model import TARGETS, feasible_load_of, latency_of, starvation_of, throughput_of
 from twin import Lengths, UserError, load_profile, shipped_profiles
 
 Arrays = dict[str, NDArray[Any]]
@@ -45,21 +45,28 @@ def test_shipped_predictors_are_small() -> None:
         path = Path("predictors/models") / f"{name.replace('/', '__')}.npz"
         assert path.stat().st_size < 2 * 2**20
         assert all(
-            getattr(load_predictor(name), tree).n_leaves <= 256 for tree in ("throughput_tree", "starvation_tree")
+            (tree := getattr(load_predictor(name), f"{target}_tree")).n_trees == 1 and tree.n_leaves <= 256
+            for target in TARGETS
         )
 
 
 def test_a_file_holds_all_of_a_predictor(predictor: Predictor, contents: NDArray[np.float64], tmp_path: Path) -> None:
     path = tmp_path / "copy.npz"
-    predictor.save(path)
+    save_predictor(predictor, path)
     copy = load_predictor(path)
     for answers in ("predict_throughput", "predict_starvation", "distilled_throughput", "distilled_starvation"):
         np.testing.assert_array_equal(getattr(copy, answers)(contents), getattr(predictor, answers)(contents))
+    for answers in ("predict_itl_ms", "predict_ttft_ms", "predict_feasible_load"):
+        for distilled in (False, True):
+            np.testing.assert_array_equal(
+                getattr(copy, answers)(contents, distilled=distilled),
+                getattr(predictor, answers)(contents, distilled=distilled),
+            )
     assert copy.card == predictor.card
     assert copy.starvation_threshold == predictor.starvation_threshold
     assert copy.made_for(predictor.profile)
     again = tmp_path / "again.npz"
-    copy.save(again)
+    save_predictor(copy, again)
     assert again.read_bytes() == path.read_bytes()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["again.npz", "copy.npz"]
 
@@ -72,6 +79,29 @@ def test_one_content_in_compiled_code_is_a_batch_of_one(predictor: Predictor, co
     table, flags, *forest = predictor.distilled_starvation_arrays
     single = [starvation_of(content, table, flags, scratch, *forest) for content in contents]
     np.testing.assert_array_equal(predictor.distilled_starvation(contents), single)
+
+
+def test_latency_and_feasible_load_in_compiled_code_are_the_same(
+    predictor: Predictor, contents: NDArray[np.float64]
+) -> None:
+    scratch = np.empty(N_INPUTS, np.float32)
+    for forest, answers, kernel in (
+        (predictor.itl, predictor.predict_itl_ms, latency_of),
+        (predictor.ttft, predictor.predict_ttft_ms, latency_of),
+        (predictor.feasible_load, predictor.predict_feasible_load, feasible_load_of),
+    ):
+        single = [kernel(row, predictor.table, predictor.flags, scratch, *forest.arrays) for row in contents]
+        np.testing.assert_array_equal(answers(contents), single)
+
+
+def test_the_operator_chooses_the_risk(predictor: Predictor) -> None:
+    thresholds = [predictor.at_risk(risk).starvation_threshold for risk in (0.001, 0.003, 0.01, 0.2)]
+    assert thresholds == sorted(thresholds)
+    assert thresholds[0] < thresholds[-1]
+    assert predictor.at_risk(0.01).starvation_threshold == pytest.approx(predictor.card["thresholds"]["0.01"])
+    assert predictor.at_risk(0.05).card["risk"] == 0.05
+    with pytest.raises(UserError, match=r"risk=0\.5"):
+        predictor.at_risk(0.5)
 
 
 def test_answers_stay_within_what_is_possible(predictor: Predictor, contents: NDArray[np.float64]) -> None:
@@ -88,6 +118,8 @@ def test_nothing_asked_is_served_and_a_memory_error_is_not(predictor: Predictor)
     np.testing.assert_array_equal(predictor.predict_starvation([idle, broken]), [0.0, 1.0])
     np.testing.assert_array_equal(predictor.distilled_starvation([idle, broken]), [0.0, 1.0])
     np.testing.assert_array_equal(predictor.predict_throughput([idle, broken]), [0.0, 0.0])
+    np.testing.assert_array_equal(predictor.predict_feasible_load([idle, broken]), [np.inf, 0.0])
+    assert np.isnan(predictor.predict_itl_ms([idle, broken])).all()
 
 
 def test_a_content_outside_the_training_range_is_told(predictor: Predictor) -> None:
@@ -168,7 +200,7 @@ def test_a_spoilt_file_is_told_in_one_line(
     predictor: Predictor, tmp_path: Path, spoil: Callable[[Arrays], None], told: str
 ) -> None:
     path = tmp_path / "spoilt.npz"
-    predictor.save(path)
+    save_predictor(predictor, path)
     with np.load(path) as file:
         arrays = dict(file)
     spoil(arrays)

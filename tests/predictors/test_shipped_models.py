@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictors import content_features, load_predictor
-from predictors.model import shipped_predictors
+from predictors import content_features, load_predictor, shipped_predictors
 from twin import Lengths, UserError, load_profile, simulate_requests, workload_from_groups
 
 PROFILES = shipped_predictors()
@@ -67,22 +66,47 @@ def test_the_order_of_the_adapters_is_nothing(order: list[int], rates: list[floa
 
 
 @given(
-    counts=st.tuples(st.integers(1, 40), st.integers(0, 40), st.integers(0, 20)),
-    rate=st.floats(0.003, 1.0),
+    adapters=st.lists(st.tuples(st.sampled_from([8, 16, 32]), st.floats(0.003, 6.4)), min_size=2, max_size=60),
+    copies=st.integers(1, 6),
+    kept=st.lists(st.booleans(), min_size=60, max_size=60),
     max_loras=st.sampled_from([4, 8, 16, 32, 64]),
-    extra_rank=st.sampled_from([8, 16, 32]),
+    name=st.sampled_from(PROFILES),
 )
-def test_one_more_adapter_never_makes_a_gpu_safer(
-    counts: tuple[int, int, int], rate: float, max_loras: int, extra_rank: int
+def test_a_subset_is_never_less_safe(
+    adapters: list[tuple[int, float]], copies: int, kept: list[bool], max_loras: int, name: str
 ) -> None:
-    """Acceptance is monotone: a subset of an accepted content is accepted."""
-    predictor = load_predictor(PROFILES[0])
-    ranks = np.repeat([8, 16, 32], counts)
-    less = content_features(ranks, np.full(len(ranks), rate), max_loras, Lengths())[None]
-    more_ranks = np.append(ranks, extra_rank)
-    more = content_features(more_ranks, np.full(len(more_ranks), rate), max_loras, Lengths())[None]
+    """Acceptance is monotone: every subset of an accepted content is accepted, whatever the threshold."""
+    predictor = load_predictor(name)
+    ranks, rates = (np.tile(column, copies) for column in zip(*adapters, strict=True))
+    subset = np.flatnonzero(np.resize(kept, len(ranks)))
+    more = content_features(ranks, rates, max_loras, Lengths())[None]
+    less = content_features(ranks[subset], rates[subset], max_loras, Lengths())[None]
     assert predictor.predict_starvation(more)[0] >= predictor.predict_starvation(less)[0] - 1e-9
     assert predictor.distilled_starvation(more)[0] >= predictor.distilled_starvation(less)[0] - 1e-9
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_gpu_at_half_its_feasible_load_does_not_starve(name: str) -> None:
+    profile, predictor = load_profile(name), load_predictor(name)
+    for n_adapters, rank, max_loras in ((16, 8, 16), (64, 16, 64), (96, 8, 32)):
+        content = content_features(np.full(n_adapters, rank), np.full(n_adapters, 0.1), max_loras, Lengths())[None]
+        factor = predictor.predict_feasible_load(content)[0]
+        starved = []
+        for share in (0.5, 1.6):
+            workload = workload_from_groups([(n_adapters, rank, 0.1 * factor * share)], duration_s=1800.0, seed=2)
+            result = simulate_requests(workload.requests, workload.ranks, profile, max_loras, duration_s=1800.0)
+            starved.append(result.starved)
+        assert starved == [False, True]
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_latency_is_near_the_twins(name: str) -> None:
+    profile, predictor = load_profile(name), load_predictor(name)
+    workload = workload_from_groups([(64, 16, 0.1)], duration_s=1800.0, seed=5)
+    result = simulate_requests(workload.requests, workload.ranks, profile, 64, duration_s=1800.0)
+    content = content_features(workload.ranks, workload.rates, 64, workload.lengths, 1800.0)[None]
+    assert predictor.predict_itl_ms(content)[0] == pytest.approx(result.itl.mean_ms, rel=0.15)
+    assert predictor.predict_ttft_ms(content)[0] == pytest.approx(result.ttft.mean_ms, rel=0.5)
 
 
 def test_a_name_that_is_not_shipped_is_told() -> None:

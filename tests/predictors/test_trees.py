@@ -15,7 +15,7 @@ from sklearn.ensemble import (
 )
 from sklearn.tree import DecisionTreeRegressor
 
-from predictors.fit import export
+from predictors.families import export
 from predictors.monotone_tree import fit_monotone_tree
 from predictors.trees import forest_value, tree_value
 

@@ -1,0 +1,152 @@
+"""Predictors as files: compressed npz without pickles, every array checked before compiled code walks it."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import fields
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from predictors.features import FEATURE_NAMES
+from predictors.meanfield import INPUT_NAMES, N_INPUTS
+from predictors.model import FORESTS, Predictor
+from predictors.trees import Forest
+from twin import UserError
+from twin.profile import parse_profile
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SCHEMA_VERSION = 2
+
+
+def save_predictor(predictor: Predictor, path: Path) -> None:
+    """Write a predictor, atomically.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    path : Path
+        With the ending `.npz`.
+    """
+    header = {
+        "schema_version": SCHEMA_VERSION,
+        "inputs": INPUT_NAMES,
+        "contents": FEATURE_NAMES,
+        "starvation_threshold": predictor.starvation_threshold,
+        "distilled_threshold": predictor.distilled_threshold,
+        "card": predictor.card,
+        "profile": json.loads(predictor.profile.to_json()),
+    }
+    arrays: dict[str, NDArray[Any]] = {
+        f"{name}_{part.name}": getattr(getattr(predictor, name), part.name)
+        for name in FORESTS
+        for part in fields(Forest)
+    }
+    arrays["calibration"] = predictor.calibration
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # its stub takes the keywords for allow_pickle
+    temporary.replace(path)
+
+
+def shipped_predictors() -> list[str]:
+    """Names of the profiles that a predictor is shipped for, such as `llama-3.1-8b/h100-64gb`."""
+    folder = resources.files("predictors") / "models"
+    return sorted(
+        entry.name.removesuffix(".npz").replace("__", "/") for entry in folder.iterdir() if entry.name.endswith(".npz")
+    )
+
+
+def load_predictor(name_or_path: str | Path) -> Predictor:
+    """A shipped predictor by its profile's name, or one from an npz file.
+
+    Raises
+    ------
+    UserError
+        If there is no such predictor or file, or it is not valid.
+    """
+    name = str(name_or_path)
+    if name.endswith(".npz"):
+        if not Path(name).is_file():
+            raise UserError(f"predictor={name}: no such file")
+        return _read(Path(name).resolve(), Path(name).stat().st_mtime_ns)
+    names = shipped_predictors()
+    full = name if name in names else f"{name}/h100-64gb"
+    if full not in names:
+        raise UserError(
+            f"predictor={name}: none is shipped for this profile; shipped are {names}. "
+            f"Train one: python -m bench.train profile={name} out=FILE.npz"
+        )
+    with resources.as_file(resources.files("predictors") / "models" / (full.replace("/", "__") + ".npz")) as path:
+        return _read(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _read(path: Path, modified: int) -> Predictor:  # noqa: ARG001  # a file that was written anew is read anew
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        header = json.loads(arrays["header"].tobytes())
+        _check_release(path, header)
+        return Predictor(
+            profile=parse_profile(json.dumps(header["profile"]), str(path)),
+            calibration=_calibration(arrays["calibration"]),
+            starvation_threshold=float(header["starvation_threshold"]),
+            distilled_threshold=float(header["distilled_threshold"]),
+            card=header["card"],
+            **{name: _forest(name, arrays) for name in FORESTS},
+        )
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a predictor file ({error})") from None
+
+
+def _check_release(path: Path, header: dict[str, Any]) -> None:
+    here = {"schema_version": SCHEMA_VERSION, "inputs": list(INPUT_NAMES), "contents": list(FEATURE_NAMES)}
+    differing = [key for key, value in here.items() if header[key] != value]
+    if differing:
+        raise UserError(
+            f"{path}: a predictor of another release (its {' and '.join(differing)} differ); "
+            "train it again with python -m bench.train"
+        )
+
+
+def _calibration(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    table = np.ascontiguousarray(table, np.float64)
+    if table.ndim != 2 or len(table) != 2 or not np.all(np.diff(table[0]) > 0) or not np.all(np.diff(table[1]) >= 0):
+        raise ValueError("calibration must ascend")
+    return table
+
+
+def _forest(name: str, arrays: dict[str, NDArray[Any]]) -> Forest:
+    """A forest that is safe to walk: compiled code does not check its steps, so every node is checked here."""
+    parts = {part.name: arrays[f"{name}_{part.name}"] for part in fields(Forest)}
+    forest = Forest(
+        parts["roots"].astype(np.int32),
+        parts["feature"].astype(np.int16),
+        parts["threshold"].astype(np.float32),
+        parts["right"].astype(np.int32),
+    )
+    n_nodes = len(forest.feature)
+    node = np.flatnonzero(forest.feature >= 0)
+    right = forest.right[node]
+    if (
+        any(array.ndim != 1 for array in forest.arrays)
+        or not len(forest.threshold) == len(forest.right) == n_nodes
+        or not forest.n_trees
+        or np.any((forest.roots < 0) | (forest.roots >= n_nodes))
+        or np.any(forest.feature >= N_INPUTS)
+        # Children stand behind their parent, so a walk ends.
+        or np.any((right <= node) | (right >= n_nodes) | (node + 1 >= n_nodes))
+        or not np.all(np.isfinite(forest.threshold))
+    ):
+        raise ValueError(f"the arrays of {name} are no trees")
+    return forest
