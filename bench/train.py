@@ -20,6 +20,7 @@ from rich.table import Table
 
 from bench.cli import command
 from bench.dataset import DatasetConfig, make_dataset, read_dataset
+from bench.model_card import write_card
 from bench.table import console
 from predictors import Predictor, save_predictor
 from predictors.fit import fit_predictor
@@ -95,6 +96,7 @@ def main(config: TrainConfig) -> None:
         screen.print(f"{out}: {out.stat().st_size / 1024:.0f} KiB, made in {seconds:.0f} s", soft_wrap=True)
         if config.tables:
             screen.print(f"errors by region: {write_regions(predictor, Path(config.tables))}", soft_wrap=True)
+            screen.print(f"model card: {write_card(predictor, Path(config.tables))}", soft_wrap=True)
 
 
 def training_options(config: TrainConfig) -> TrainingOptions:

@@ -48,6 +48,12 @@ def test_data_become_a_predictor(data: Path, tmp_path: Path, capsys: pytest.Capt
     assert table["feasible_load_smape"].notna().any()
     assert set(table["model"]) == {"full", "distilled"}
     assert {"all designed", "all boundary", "load", "window_s"} <= set(table["input"])
+    card = (tmp_path / "llama-3.1-8b__h100-64gb.md").read_text()
+    assert f"{predictor.card['points']} GPU contents" in card
+    for heading in ("## Data", "## Range", "## Errors on twin data left out", "## Calibration", "## Risk"):
+        assert heading in card
+    rows = [line for line in card.splitlines() if line.startswith("| designed | full")]
+    assert f"{predictor.card['test_errors']['designed']['full']['throughput_smape']:.2f}" in rows[0]
 
 
 @pytest.mark.usefixtures("_in_tmp_path")
