@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 KEY_VERSION = 1
 
 #: What of the harness decides the figures of a row, besides the twin.
-SCORING = ("bench.compare", "solvers.fleet")
+SCORING = ("bench.compare", "bench.reserve", "solvers.fleet")
 
 
 class RowCache:
@@ -112,6 +112,7 @@ def key_parts(cell: Cell) -> dict[str, Any]:
         "gpus": cell.gpus,
         "time_limit_s": cell.time_limit_s,
         "repeats": cell.repeats,
+        "reserve": cell.reserve,
         "profile": _profile_hash(cell.profile),
         "predictor": _predictor_hash(cell.profile) if needs_predictor else None,
         "code": code,

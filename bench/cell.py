@@ -32,6 +32,8 @@ class Cell:
         GPUs that are simulated at the same time.
     repeats : int
         How often the solver runs; the least of its times counts.
+    reserve : float
+        The solver places for so much more load, as a share (`bench.reserve`); the score is that of the workload itself.
     instance : str
         Id in a suite.
     best_bound : int, optional
@@ -50,6 +52,7 @@ class Cell:
     time_limit_s: float = 60.0
     threads: int = 2
     repeats: int = 1
+    reserve: float = 0.0
     instance: str = ""
     best_bound: int | None = None
     overrides: tuple[str, ...] = ()

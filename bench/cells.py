@@ -92,6 +92,7 @@ def cells_of(config: BenchConfig, overrides: Sequence[str] = ()) -> list[Cell]:
             time_limit_s=config.time_limit_s,
             threads=config.threads,
             repeats=config.repeats,
+            reserve=config.reserve,
             overrides=tuple(overrides),
         )
         for name, options in solver_options(config).items()

@@ -9,13 +9,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import InstantiationException
 
 from bench.cli import explain
+from bench.reserve import check_reserve, with_reserve
 from bench.rows import ERROR, Row
 from solvers.base import Problem, Solution, Solver
 from solvers.fleet import fewest_gpus
@@ -46,6 +47,8 @@ class Comparison:
         GPUs that are simulated at the same time.
     repeats : int
         How often each solver runs and each placement is scored; the least of the times counts.
+    reserve : float
+        Solvers get this share more load than `workload` has, which their placements are scored with.
     load_predictor : callable, optional
         Gives the predictor of the profile's name; by default the shipped one.
     """
@@ -58,6 +61,7 @@ class Comparison:
     seed: int = 0
     threads: int = 2
     repeats: int = 1
+    reserve: float = 0.0
     load_predictor: Callable[[str], Predictor] | None = None
 
     def __post_init__(self) -> None:
@@ -71,6 +75,12 @@ class Comparison:
             raise UserError(f"threads={self.threads} must be 1 or more")
         if self.repeats < 1:
             raise UserError(f"repeats={self.repeats} must be 1 or more")
+        check_reserve(self.reserve)
+
+    @cached_property
+    def planned(self) -> Workload:
+        """The workload that solvers place: that of the comparison and the reserve."""
+        return with_reserve(self.workload, self.reserve)
 
     def problem(self, solver: Solver) -> Problem:
         """The problem as this solver gets it."""
@@ -78,7 +88,7 @@ class Comparison:
         if solver.tags.needs_predictor:
             predictor = (self.load_predictor or _shipped_predictor)(self.profile.name)
         return Problem(
-            workload=self.workload,
+            workload=self.planned,
             profile=self.profile,
             objective=self.objective,
             predictor=predictor,
@@ -138,6 +148,7 @@ def base_row(comparison: Comparison, solver: str) -> Row:
         status=ERROR,
         time_limit_s=comparison.time_limit_s,
         gpu_limit=comparison.gpus,
+        reserve=comparison.reserve,
         n_adapters=workload.n_adapters,
         total_rate=workload.total_rate,
         duration_s=workload.duration_s,
@@ -190,7 +201,15 @@ def _candidate(comparison: Comparison, solver: Solver, row: Row, on_attempt: Cal
         return attempts[-1]
 
     most = max(1, comparison.workload.n_adapters)
-    gpus, best = fewest_gpus(remembered, lambda outcome: outcome.feasible, most)
+
+    def serves(outcome: _Attempt) -> bool:
+        if not comparison.reserve or not outcome.feasible or outcome.solution.placement is None:
+            return outcome.feasible
+        placement, profile = outcome.solution.placement, comparison.profile
+        # The fleet must be large enough for what is planned.
+        return score_placement(comparison.planned, placement, profile, threads=comparison.threads).feasible
+
+    gpus, best = fewest_gpus(remembered, serves, most)
     row = _filled(replace(row, gpu_limit=gpus, fleet_searched=True), comparison, best)
     # The answer to "how few GPUs" took the whole search.
     return replace(
@@ -226,7 +245,7 @@ def _warm_up(solver: Solver, problem: Problem) -> None:
 
 
 def _filled(row: Row, comparison: Comparison, outcome: _Attempt) -> Row:
-    solution, score = outcome.solution, outcome.score
+    solution, score = _of_the_workload(outcome.solution, comparison.reserve), outcome.score
     row = replace(
         row,
         status=solution.status,
@@ -259,6 +278,26 @@ def _filled(row: Row, comparison: Comparison, outcome: _Attempt) -> Row:
         adapter_loads=sum(result.loads for result in score.results),
         placement=solution.placement.to_json(),
         gpu_results=json.dumps([_figures(result) for result in score.results]),
+    )
+
+
+def _of_the_workload(solution: Solution, reserve: float) -> Solution:
+    """A solution without what it claims of the workload and a reserve: no bound for more load is one for less."""
+    if not reserve:
+        return solution
+    claims = {"status": solution.status, "lower_bound": solution.lower_bound}
+    details = dict(solution.details)
+    if (bounds := details.pop("bounds_over_time_s", None)) is not None:
+        claims["bounds_over_time_s"] = bounds
+    notes = [solution.message] if solution.message else []
+    if solution.lower_bound is not None:
+        notes.append(f"at least {solution.lower_bound} GPUs are needed")
+    return replace(
+        solution,
+        status="feasible" if solution.status == "optimal" else solution.status,
+        lower_bound=None,
+        message=f"at {1 + reserve:g} times the load: {'; '.join(notes)}" if notes else "",
+        details={**details, "planned": claims},
     )
 
 

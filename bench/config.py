@@ -32,6 +32,8 @@ class BenchConfig:
         GPUs that are simulated at the same time.
     repeats : int
         How often each solver runs; the least of its times counts.
+    reserve : float
+        Share of the load that solvers place for on top of it.
     cache : bool, optional
         Take rows that have been computed from the cache, and keep new ones there; by default in a sweep only.
     cache_dir : str
@@ -60,6 +62,7 @@ class BenchConfig:
     time_limit_s: float = 60.0
     threads: int = 2
     repeats: int = 1
+    reserve: float = 0.0
     cache: bool | None = None
     cache_dir: str = "results/runs/cache"
     retry_failed: bool = False

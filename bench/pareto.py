@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -131,7 +133,10 @@ def _fleets(config: ParetoConfig, cells: Sequence[Cell]) -> list[int]:
     search = Cell(
         solver="max_pack",
         solver_options={"_target_": "solvers.max_pack.MaxPack"},
-        **{name: getattr(cells[0], name) for name in ("workload", "profile", "seed", "time_limit_s", "threads")},
+        **{
+            name: getattr(cells[0], name)
+            for name in ("workload", "profile", "seed", "time_limit_s", "threads", "reserve")
+        },
     )
     (row,) = run_cells([search], replace(execution_of(config, sweep=True), show=False))
     if row.gpus is None:
@@ -165,13 +170,13 @@ def _table(found: Sequence[Candidate], metric: str) -> Table:
 
 
 def _csv(found: Sequence[Candidate], metric: str) -> str:
-    lines = [f"fleet,solver,gpus,feasible,{metric},on_front"]
-    lines += [
-        f"{one.fleet},{one.row.solver},{'' if one.row.gpus is None else one.row.gpus},{one.row.feasible},"
-        f"{'' if one.latency_ms is None else format(one.latency_ms, '.3f')},{one.on_front}"
-        for one in found
-    ]
-    return "\n".join(lines) + "\n"
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["fleet", "solver", "gpus", "feasible", metric, "on_front"])
+    for one in found:
+        latency = "" if one.latency_ms is None else f"{one.latency_ms:.3f}"
+        writer.writerow([one.fleet, one.row.solver_label, one.row.gpus, one.row.feasible, latency, one.on_front])
+    return text.getvalue()
 
 
 _LABELS = {"e2e_ms": "end-to-end latency (ms)", "itl_ms": "inter-token latency (ms)", "ttft_ms": "TTFT (ms)"}

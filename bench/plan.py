@@ -5,7 +5,6 @@ Several solvers look for a placement; the twin decides which are feasible, the o
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -30,6 +29,7 @@ from bench.planning.kubernetes import Cluster
 from bench.planning.report import command_lines, failure_lines, plan_report, write_plan
 from bench.planning.vllm_commands import Serving
 from bench.plugins import register_solvers
+from bench.reserve import check_reserve
 from bench.rows import ERROR, Row
 from bench.table import console
 from solvers.base import Solver
@@ -100,8 +100,7 @@ def _run(config: PlanConfig) -> None:
         config.model or profile.model, profile, config.adapter_path, config.port, config.gpus_per_host,
         tuple(config.vllm_args),
     )  # fmt: skip
-    if not (math.isfinite(config.reserve) and config.reserve >= 0):
-        raise UserError(f"reserve={config.reserve} must be a share of the load, 0 or more")
+    check_reserve(config.reserve)
     cluster = Cluster(**vars(config.kubernetes))
     adapters, notes = adapters_of(config)
     traffic = Traffic.of(
@@ -122,10 +121,10 @@ def _run(config: PlanConfig) -> None:
     )
     rows = candidates(comparison, config.solver, terminal)
     with terminal.status("head-room of each GPU"):
-        found = answer(rows, adapters, traffic, profile, threads=config.threads)
+        found = answer(rows, adapters, traffic, profile, reserve=config.reserve, threads=config.threads)
     if found is None:
         names = [adapter.name for adapter in adapters]
-        sys.stderr.write("".join(f"{line}\n" for line in failure_lines(rows, names, config.gpus)))
+        sys.stderr.write("".join(f"{line}\n" for line in failure_lines(rows, names, config.gpus, config.reserve)))
         raise SystemExit(INFEASIBLE_EXIT)
     total_rate = sum(adapter.rate for adapter in adapters)
     reserve = f", {config.reserve:.0%} in reserve" if config.reserve else ""

@@ -1,4 +1,4 @@
-"""`python -m bench.robustness RESULTS`: whether the ranking stands if the twin's profile is off by its fit error.
+"""`python -m bench.robustness RESULTS`: whether placements and ranking stand if the twin's profile is off by its fit error.
 
 Every placement is simulated again with profiles whose step-time coefficients are moved at random, by as much as the profile
 missed the step times of runs that it was not fitted on. `python -m bench.report` shows the outcome.
@@ -6,15 +6,19 @@ missed the step times of runs that it was not fitted on. `python -m bench.report
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from omegaconf import MISSING
 from rich.progress import track
+from rich.table import Table
+from rich.text import Text
 
 from bench.cell import Cell
 from bench.cli import command
@@ -23,7 +27,8 @@ from bench.rows import Row
 from bench.run import build_workload
 from bench.statistics.instances import Case, cases
 from bench.statistics.moved_profiles import fit_error_pct, moved_profiles
-from bench.statistics.rank_changes import rank_changes
+from bench.statistics.rank_changes import RankChanges, SolverStability, rank_changes
+from bench.suites.library import write_text
 from bench.table import console
 from twin import Placement, Score, ServingProfile, UserError, Workload, load_profile, score_placement
 
@@ -41,6 +46,8 @@ class RobustnessConfig:
         Folder or Parquet file.
     out : str, optional
         Parquet file.
+    table, picture : str, optional
+        CSV and PNG file.
     samples, seed : int
         Moved profiles for each profile; of the draws.
     error_pct : float, optional
@@ -53,6 +60,8 @@ class RobustnessConfig:
 
     rows: str = MISSING
     out: str | None = None
+    table: str | None = None
+    picture: str | None = None
     samples: int = 10
     seed: int = 0
     error_pct: float | None = None
@@ -83,9 +92,19 @@ def main(config: RobustnessConfig) -> None:
         done[json.dumps(case.key)] = pd.DataFrame(list(_scores(case, profiles[case.key[1]], config)))
         _write(pd.concat(done.values(), ignore_index=True), out)
     table = pd.concat([frame for frame in done.values() if len(frame)], ignore_index=True)
-    for line in rank_changes(table).in_words():
+    changes = rank_changes(table)
+    for line in changes.in_words():
         terminal.print(line)
+    terminal.print(_table(changes))
     terminal.print(f"scores   {out}", soft_wrap=True)
+    if config.table is not None:
+        write_text(Path(config.table), _csv(changes))
+        terminal.print(f"table    {config.table}", soft_wrap=True)
+    if config.picture is not None:
+        from bench.robustness_picture import draw
+
+        draw(changes, Path(config.picture))
+        terminal.print(f"picture  {config.picture}", soft_wrap=True)
 
 
 def target_beside(rows: Path) -> Path:
@@ -169,6 +188,28 @@ def _done(out: Path, config: RobustnessConfig) -> dict[str, pd.DataFrame]:
         if name not in table or not np.isclose(table[name], value).all():
             raise UserError(f"out={out}: holds scores made with another {name}; remove it or name another file")
     return {str(key): frame for key, frame in table.groupby("instance", sort=False)}
+
+
+def _table(changes: RankChanges) -> Table:
+    """One line for each solver, the best mean rank first."""
+    table = Table(header_style="bold")
+    for name in ("solver", "instances", "cost over the least\n(where feasible)", "feasible", "feasible,\nmoved"):
+        table.add_column(name, justify="left" if name == "solver" else "right", overflow="fold")
+    for line in changes.solvers:
+        ratio = "" if np.isnan(line.ratio) else f"{line.ratio:.3f}"
+        table.add_row(
+            Text(line.solver), str(line.instances), ratio, f"{line.feasible:.1%}", f"{line.feasible_moved:.1%}"
+        )
+    return table
+
+
+def _csv(changes: RankChanges) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([each.name for each in fields(SolverStability)])
+    for line in changes.solvers:
+        writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in asdict(line).values()])
+    return text.getvalue()
 
 
 def _write(table: pd.DataFrame, out: Path) -> None:

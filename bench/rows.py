@@ -56,6 +56,8 @@ class Row:
         That the solver had.
     gpu_limit : int
         GPU limit that the solver had, or the fleet that it spread over.
+    reserve : float
+        The solver placed for so much more load, as a share; all figures are those of the workload itself.
     fleet_searched : bool
         The fleet was not given but is the smallest found that the twin calls feasible.
     placement : str
@@ -118,6 +120,7 @@ class Row:
     adapter_loads: int | None = None
     time_limit_s: float | None = None
     gpu_limit: int | None = None
+    reserve: float = 0.0
     fleet_searched: bool = False
     placement: str | None = None
     gpu_results: str | None = None
@@ -149,8 +152,9 @@ class Row:
 
     @property
     def solver_label(self) -> str:
-        """The solver and what was changed in it."""
-        return f"{self.solver} {self.solver_options}".strip()
+        """The solver, what was changed in it, and the reserve that it placed for."""
+        reserve = f" reserve={self.reserve:g}" if self.reserve else ""
+        return f"{self.solver} {self.solver_options}".strip() + reserve
 
     @property
     def rank_key(self) -> tuple[float, ...]:

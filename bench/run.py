@@ -71,6 +71,7 @@ def bare_row(cell: Cell) -> Row:
         status=ERROR,
         time_limit_s=cell.time_limit_s,
         gpu_limit=cell.gpus,
+        reserve=cell.reserve,
         version=version(),
     )
 
@@ -90,6 +91,7 @@ def _comparison(cell: Cell) -> Comparison:
         seed=cell.seed,
         threads=cell.threads,
         repeats=cell.repeats,
+        reserve=cell.reserve,
     )
 
 

@@ -95,6 +95,8 @@ class Answer:
         The largest that a solver proved.
     bound_by : str
         Which solver did.
+    reserve : float
+        Share of the load that the placement can take on top of it; the bound is for both together.
     """
 
     gpus: tuple[GpuAnswer, ...]
@@ -103,6 +105,7 @@ class Answer:
     rows: tuple[Row, ...]
     lower_bound: int | None
     bound_by: str
+    reserve: float = 0.0
 
 
 def feasible_rows(rows: Sequence[Row]) -> list[Row]:
@@ -116,12 +119,13 @@ def proven_bound(rows: Sequence[Row]) -> tuple[int | None, str]:
     return max(proven, key=lambda pair: pair[0]) if proven else (None, "")
 
 
-def answer(
+def answer(  # noqa: PLR0913  # what was asked, and what was found
     rows: Sequence[Row],
     adapters: Sequence[Adapter],
     traffic: Traffic,
     profile: ServingProfile,
     *,
+    reserve: float = 0.0,
     threads: int = 2,
 ) -> Answer | None:
     """The best candidate: figures and flags of each GPU, and how much its load could grow.
@@ -129,11 +133,12 @@ def answer(
     Parameters
     ----------
     rows : sequence of Row
-        All candidates. They may have been scored at a higher load (a reserve); the figures here are at that of `adapters`.
+        All candidates. They were scored at a higher load, if there is a reserve; the figures here are at that of `adapters`.
     adapters : sequence of Adapter
         Those that the placements count.
     traffic : Traffic
     profile : ServingProfile
+    reserve : float
     threads : int
         GPUs that are simulated at the same time.
 
@@ -176,7 +181,7 @@ def answer(
         # What takes a reserve takes the load itself, but for the chance of single requests near the window's end.
         if score.feasible:
             bound, by = proven_bound(rows)
-            return Answer(tuple(gpu for gpu, _ in found), score, row, tuple(rows), bound, by)
+            return Answer(tuple(gpu for gpu, _ in found), score, row, tuple(rows), bound, by, reserve)
     return None
 
 

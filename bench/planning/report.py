@@ -136,11 +136,12 @@ def write_plan(  # noqa: PLR0913  # what each of the files says
     return paths
 
 
-def failure_lines(rows: Sequence[Row], names: Sequence[str], gpus: int | None) -> list[str]:
+def failure_lines(rows: Sequence[Row], names: Sequence[str], gpus: int | None, reserve: float = 0.0) -> list[str]:
     """Why there is no answer, a line for each reason, the adapters by their names."""
     bounds = [row.lower_bound for row in rows if row.lower_bound is not None]
     limit = f" on {gpus} GPU{'s' * (gpus != 1)}" if gpus is not None else ""
-    lines = [f"no feasible placement was found{limit}"]
+    kept = f" with {reserve:.0%} in reserve" if reserve else ""
+    lines = [f"no feasible placement was found{limit}{kept}"]
     for row in rows:
         if row.gpus is not None:
             why = f"{row.gpus} GPUs, of which {row.starved_gpus} starve on the twin"
@@ -149,7 +150,7 @@ def failure_lines(rows: Sequence[Row], names: Sequence[str], gpus: int | None) -
         lines.append(f"{row.solver}: {why}")
     if gpus is not None:
         if bounds and max(bounds) > gpus:
-            lines.append(f"at least {max(bounds)} GPUs are needed, which is proven")
+            lines.append(f"at least {max(bounds)} GPUs are needed{kept}, which is proven")
         lines.append("leave gpus out to learn how many are needed")
     return lines
 
@@ -166,13 +167,14 @@ def _named(message: str, names: Sequence[str]) -> str:
 
 def _verdict(found: Answer) -> Text:
     count, bound = len(found.gpus), found.lower_bound
+    kept = f" with {found.reserve:.0%} in reserve" if found.reserve else ""
     text = Text(f"{count} GPU{'s' * (count != 1)}", style="bold green")
     if bound is None:
         return text.append("; no lower bound was proven", style="not bold default")
     if bound >= count:
-        return text.append(f", and fewer cannot serve them: {found.bound_by} proved it", style="not bold default")
+        return text.append(f", and fewer cannot serve them{kept}: {found.bound_by} proved it", style="not bold default")
     return text.append(
-        f"; at least {bound} are needed, as {found.bound_by} proved. More time may close the gap: time_limit_s=N",
+        f"; at least {bound} are needed{kept}, as {found.bound_by} proved. More time may close the gap: time_limit_s=N",
         style="not bold default",
     )
 

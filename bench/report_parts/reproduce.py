@@ -10,6 +10,7 @@ from importlib import metadata
 from bench.report_parts.content import Code, Column, Part, Table, words
 from bench.report_parts.study import Study
 from bench.rows import Row
+from bench.statistics.instances import Case
 from bench.suites.library import read_benchmark
 
 #: Packages whose version can change a figure.
@@ -55,6 +56,7 @@ def commands(study: Study) -> list[str]:
         limit = case.key[4]
         if limit is not None:
             parts.append(f"gpus={limit}")
+        parts += _reserves(case)
         groups.setdefault((*parts, f"solver=[{','.join(solvers)}]", *options), set()).add(rows[0].seed)
     return [*found, *(_command(parts, seeds) for parts, seeds in groups.items())]
 
@@ -65,9 +67,11 @@ def _suite_commands(study: Study) -> list[str]:
     for case in study.cases:
         row = case.rows[0]
         if row.instance:
-            solvers = ",".join(sorted({candidate.solver for candidate in case.rows}))
             limit = () if row.time_limit_s is None else (f"time_limit_s={row.time_limit_s:g}",)
-            groups.setdefault((f"solver=[{solvers}]", *limit), []).append(row.instance)
+            for reserve in sorted({candidate.reserve for candidate in case.rows}):
+                solvers = ",".join(sorted({each.solver for each in case.rows if each.reserve == reserve}))
+                kept = (f"reserve={reserve:g}",) if reserve else ()
+                groups.setdefault((f"solver=[{solvers}]", *limit, *kept), []).append(row.instance)
     return [_suite_command(options, ids) for options, ids in groups.items()]
 
 
@@ -80,7 +84,7 @@ def _suite_command(options: tuple[str, ...], ids: list[str]) -> str:
 
 
 def _command(parts: tuple[str, ...], seeds: set[int]) -> str:
-    several = ["-m"] if len(seeds) > 1 else []
+    several = ["-m"] if len(seeds) > 1 or any(part.startswith("reserve=") and "," in part for part in parts) else []
     words_ = [
         *several,
         *(word for part in parts for word in part.split("\x00")),
@@ -102,6 +106,12 @@ def _workload(row: Row) -> str:
 
 def _solver_options(row: Row) -> list[str]:
     return [f"solver.{row.solver}.{option}" for option in row.solver_options.split(" ") if option]
+
+
+def _reserves(case: Case) -> tuple[str, ...]:
+    """The option `reserve`, where any candidate has one."""
+    reserves = sorted({row.reserve for row in case.rows})
+    return (f"reserve={','.join(f'{reserve:g}' for reserve in reserves)}",) if any(reserves) else ()
 
 
 def _versions(study: Study) -> Table:

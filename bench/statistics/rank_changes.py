@@ -22,6 +22,9 @@ class SolverStability:
         Share of (instance, moved profile) with the verdict (feasible or not) of the profile itself.
     feasible, feasible_moved : float
         Share of feasible placements under the profile itself; under the moved ones.
+    ratio : float
+        What the placements cost (GPUs, or a latency) over the least of any solver, mean over the instances where both are feasible
+        under the profile itself; NaN if there is none.
     mean_rank, lowest_rank, highest_rank : float
         Over the instances, under the profile itself; the least and the largest under a moved one.
     """
@@ -31,6 +34,7 @@ class SolverStability:
     verdicts_kept: float
     feasible: float
     feasible_moved: float
+    ratio: float
     mean_rank: float
     lowest_rank: float
     highest_rank: float
@@ -104,6 +108,8 @@ def rank_changes(table: pd.DataFrame) -> RankChanges:
     kept = [bool(np.isclose(line[best], line.min()).any()) for line in means[1:]]
     taus = [_tau(means[0], line) for line in means[1:]]
     feasible = np.where(np.isnan(keys), np.nan, np.isfinite(keys))
+    itself = np.where(np.isfinite(keys[:, 0]), keys[:, 0], np.nan)
+    ratios = itself / np.fmin.reduce(itself, axis=1, keepdims=True)
     found = [
         SolverStability(
             solver=str(solver),
@@ -111,6 +117,7 @@ def rank_changes(table: pd.DataFrame) -> RankChanges:
             verdicts_kept=float(_share(feasible[:, 1:, place], feasible[:, :1, place])),
             feasible=float(np.nanmean(feasible[:, 0, place])),
             feasible_moved=float(np.nanmean(feasible[:, 1:, place])),
+            ratio=_mean(ratios[:, place]),
             mean_rank=float(means[0, place]),
             lowest_rank=float(means[1:, place].min()),
             highest_rank=float(means[1:, place].max()),
@@ -144,6 +151,11 @@ def _order_changes(keys: NDArray[np.float64]) -> tuple[float, float]:
 def _share(after: NDArray[np.float64], before: NDArray[np.float64]) -> float:
     known = ~np.isnan(after + before)
     return float(((after == before) & known).sum() / max(known.sum(), 1))
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _tau(before: NDArray[np.float64], after: NDArray[np.float64]) -> float:

@@ -88,6 +88,7 @@ def suite_cells(
             time_limit_s=config.time_limit_s,
             threads=config.threads,
             repeats=config.repeats,
+            reserve=config.reserve,
             instance=instance.id,
             best_bound=known.get(instance.id),
             overrides=kept,

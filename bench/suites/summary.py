@@ -17,7 +17,7 @@ from bench.suites.bounds import best_bounds, fingerprint, proven_bound, violatio
 
 #: Columns of `results.csv`.
 COLUMNS = (
-    "instance", "profile", "seed", "n_adapters", "total_rate", "solver", "status", "feasible", "gpus", "best_bound", "gap",
+    "instance", "profile", "seed", "n_adapters", "total_rate", "solver", "reserve", "status", "feasible", "gpus", "best_bound", "gap",
     "lower_bound", "starved_gpus", "memory_errors", "itl_ms", "ttft_ms", "ttft_p99_ms", "e2e_ms", "throughput",
     "offered_throughput", "oracle_calls", "simulated_steps", "solve_time_s", "score_time_s", "time_limit_s", "message",
 )  # fmt: skip

@@ -45,6 +45,7 @@ def test_what_is_stored_is_found_and_nothing_else(tmp_path: Path) -> None:
         {"gpus": 2},
         {"time_limit_s": 61.0},
         {"repeats": 2},
+        {"reserve": 0.1},
         {"profile": "qwen-2.5-7b"},
         {"workload": {**WORKLOAD, "seed": 1}},
         {"workload": {**WORKLOAD, "groups": [{"count": 3, "rank": 8, "rate": 0.5}]}},

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -105,8 +106,10 @@ def test_the_head_room_is_that_of_the_twin(tmp_path: Path) -> None:
     assert starves(gpu["growth"] + 0.03)
 
 
-def test_a_reserve_is_kept_on_each_gpu(tmp_path: Path) -> None:
+def test_a_reserve_is_kept_on_each_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     without, kept = planned(tmp_path, "scale=2"), planned(tmp_path, "scale=2", "reserve=0.4")
+    # The bound is one for the load and the reserve.
+    assert re.search(r"needed with 40% in reserve|cannot serve them with 40% in reserve", capsys.readouterr().out)
     assert min(gpu["growth"] for gpu in kept["placement"]) >= 1.38
     assert kept["gpus"] >= without["gpus"]
     # The figures are those of the load itself.

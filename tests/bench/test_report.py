@@ -262,6 +262,18 @@ def test_the_commands_name_workload_seeds_and_solvers(rows: list[Row]) -> None:
     assert "solver=[alone,broken,crowded,dealt,forgetful,resigned]" in command
 
 
+def test_the_commands_name_the_reserves(rows: list[Row]) -> None:
+    plain = [row for row in rows if row.workload == "tiny" and row.seed == 5]
+    both = [*plain, *(replace(row, reserve=0.1) for row in plain)]
+    (command,) = commands(Study(both, samples=5, seed=0))
+    assert command.startswith("python -m bench -m ")
+    assert "reserve=0,0.1" in command
+    of_a_suite = [replace(row, instance="zipf-llama-0008") for row in both]
+    without, kept = commands(Study(of_a_suite, samples=5, seed=0))
+    assert "reserve" not in without
+    assert kept.endswith("reserve=0.1")
+
+
 @pytest.mark.usefixtures("_in_tmp_path")
 def test_the_command_writes_the_page_and_the_files_for_a_paper(
     rows: list[Row], capsys: pytest.CaptureFixture[str]

@@ -96,6 +96,7 @@ def test_changes_by_hand() -> None:
     assert found["b"].verdicts_kept == pytest.approx(2 / 3)
     assert (found["b"].lowest_rank, found["b"].highest_rank) == (1, 3)
     assert changes.tau == pytest.approx(1 / 3)
+    assert {name: line.ratio for name, line in found.items()} == {"a": 1.0, "b": 1.5, "c": 2.0}
 
 
 def test_a_tie_that_breaks_is_a_change_but_no_reversal() -> None:
@@ -119,6 +120,27 @@ def test_the_profile_itself_gives_the_verdicts_of_the_rows(rows: list[Row], caps
     itself = table[table["sample"] == 0].set_index("solver").feasible.to_dict()
     assert itself == {row.solver: row.feasible for row in rows}
     assert sorted(table["sample"].unique()) == [0, 1, 2]
+
+
+def test_what_is_infeasible_anyway_has_no_cost() -> None:
+    inf = float("inf")
+    both = pd.concat([scores({"a": [inf, 2], "b": [inf, inf]}, "i"), scores({"a": [2, 2], "b": [inf, 3]}, "j")])
+    found = {line.solver: line for line in rank_changes(both).solvers}
+    assert found["a"].ratio == 1.0
+    assert np.isnan(found["b"].ratio)
+
+
+@pytest.mark.usefixtures("_in_tmp_path")
+def test_table_and_picture_on_request(rows: list[Row], capsys: pytest.CaptureFixture[str]) -> None:
+    kept = [replace(row, reserve=0.1) for row in rows if row.solver == "alone"]
+    write_rows([*rows, *kept], Path("r.parquet"))
+    main(["r.parquet", "samples=1", "table=there/t.csv", "picture=there/p.png"])
+    table = pd.read_csv("there/t.csv").set_index("solver")
+    assert set(table.index) == {*(row.solver for row in rows), "alone reserve=0.1"}
+    assert table["feasible"].to_dict()["alone"] == 1
+    assert table["ratio"].to_dict()["alone"] > 1
+    assert Path("there/p.png").read_bytes().startswith(b"\x89PNG")
+    assert "alone reserve=0.1" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("_in_tmp_path")
