@@ -53,6 +53,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from bench.launchers import register_launchers
 from twin.errors import UserError
 
 #: The folder of the YAML files. Absolute, so that a command works from any working directory.
@@ -60,6 +61,8 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 
 #: Exit code of a user's mistake, the one that argparse uses as well.
 USER_ERROR_EXIT = 2
+#: Exit code when whoever reads the output goes away: what a shell makes of the signal SIGPIPE.
+BROKEN_PIPE_EXIT = 141
 
 Schema = TypeVar("Schema")
 
@@ -102,15 +105,20 @@ def command(
             # SystemExit passes through Hydra in silence; any other exception is announced with a line of Hydra's.
             with mistakes_as_exit():
                 _check_given(config)
-                return function(cast("Schema", OmegaConf.to_object(config)))
+                returned = function(cast("Schema", OmegaConf.to_object(config)))
+                # A reader that went away is noticed here, not at exit.
+                sys.stdout.flush()
+                return returned
 
         run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)
 
         @functools.wraps(function)
         def main(arguments: Sequence[str] | None = None) -> None:
             _deferred.clear()
+            register_launchers()
             with mistakes_as_exit(), _arguments(arguments, positional), _raising_hydra():
                 run()
+                sys.stdout.flush()
                 if _deferred:
                     raise _deferred[0]
 
@@ -130,6 +138,10 @@ def mistakes_as_exit() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         raise SystemExit(130) from None
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough. What Python still holds back for it must not fail at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(BROKEN_PIPE_EXIT) from None
     except Exception as error:
         line = explain(error)
         if line is None or _full_error_wanted:

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from bench.calibrate import in_threads, progress_bar
 from bench.cli import command
+from bench.figures import png_figure
 from bench.observation import SAMPLE_EVERY_S, ClientModel, observed_itl_ms, observed_ttft_ms, stalls_of
 from bench.predictor_fidelity import MODELS, left_out_twin_data, predict_runs, predictor_tables, predictors_of
 from bench.published import PROFILE_OF_MODEL, read_runs, replay, run_of_row
@@ -313,7 +314,6 @@ def summary_tables(summary: pd.DataFrame) -> list[Table]:
 
 def draw(rows: pd.DataFrame, left_out: dict[str, list[str]], path: Path, what: str = "simulated") -> None:
     """Simulated (or predicted) over measured throughput, ITL and TTFT, one row of panels per model."""
-    import matplotlib.pyplot as plt
     from matplotlib.ticker import NullFormatter
 
     served = rows[~rows.measured_memory_error & ~rows.simulated_memory_error]
@@ -323,37 +323,35 @@ def draw(rows: pd.DataFrame, left_out: dict[str, list[str]], path: Path, what: s
         ("itl_ms", "Inter-token latency (ms)"),
         ("ttft_ms", "Time to first token (ms)"),
     )
-    figure, axes = plt.subplots(len(models), 3, figsize=(12, 3.8 * len(models)), squeeze=False, layout="constrained")
     kinds = (
         ("fitted scenarios", "#4c78a8", "o", lambda g, lo: ~g.port_exhaustion & ~lo),
         ("left-out scenarios", "#e4572e", "^", lambda g, lo: ~g.port_exhaustion & lo),
         ("client out of ports", "#b8b8b8", ".", lambda g, _: g.port_exhaustion),
     )
-    for line, model in zip(axes, models, strict=True):
-        mine = served[served.model == model]
-        unseen = mine.scenario.isin(left_out.get(model, []))
-        for axis, (metric, title) in zip(line, panels, strict=True):
-            for label, colour, marker, choose in reversed(kinds):
-                group = mine[choose(mine, unseen)]
-                axis.scatter(
-                    group[f"measured_{metric}"], group[f"simulated_{metric}"],
-                    s=14, marker=marker, color=colour, alpha=0.8, linewidths=0, label=label,
-                )  # fmt: skip
-            low = min(axis.get_xlim()[0], axis.get_ylim()[0])
-            ends = np.array([max(low, mine[f"measured_{metric}"].min() * 0.8), mine[f"measured_{metric}"].max() * 1.2])
-            axis.plot(ends, ends, color="black", linewidth=0.8)
-            axis.set(xscale="log", yscale="log", xlabel="measured", ylabel=what, title=f"{title}, {model}")
-            for side in (axis.xaxis, axis.yaxis):
-                # Less than two decades would otherwise get labels at every tick, which overlap.
-                side.set_minor_formatter(NullFormatter())
-            axis.title.set_fontsize(9)
-            axis.grid(alpha=0.2, which="both")
-    axes[0][0].legend(fontsize=8, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.stem + ".tmp.png")
-    figure.savefig(temporary, dpi=110)
-    plt.close(figure)
-    temporary.replace(path)
+    with png_figure(path, (12, 3.8 * len(models)), font_size=10, dpi=110) as figure:
+        axes = figure.subplots(len(models), 3, squeeze=False)
+        for line, model in zip(axes, models, strict=True):
+            mine = served[served.model == model]
+            unseen = mine.scenario.isin(left_out.get(model, []))
+            for axis, (metric, title) in zip(line, panels, strict=True):
+                for label, colour, marker, choose in reversed(kinds):
+                    group = mine[choose(mine, unseen)]
+                    axis.scatter(
+                        group[f"measured_{metric}"], group[f"simulated_{metric}"],
+                        s=14, marker=marker, color=colour, alpha=0.8, linewidths=0, label=label,
+                    )  # fmt: skip
+                low = min(axis.get_xlim()[0], axis.get_ylim()[0])
+                ends = np.array(
+                    [max(low, mine[f"measured_{metric}"].min() * 0.8), mine[f"measured_{metric}"].max() * 1.2]
+                )
+                axis.plot(ends, ends, color="black", linewidth=0.8)
+                axis.set(xscale="log", yscale="log", xlabel="measured", ylabel=what, title=f"{title}, {model}")
+                for side in (axis.xaxis, axis.yaxis):
+                    # Less than two decades would otherwise get labels at every tick, which overlap.
+                    side.set_minor_formatter(NullFormatter())
+                axis.title.set_fontsize(9)
+                axis.grid(alpha=0.2, which="both")
+        axes[0][0].legend(fontsize=8, frameon=False)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.figures import INK, PALE, png_figure
+
 if TYPE_CHECKING:
     from bench.max_pack import MaxPack, Point
 
-INK, PALE, MARK = "#1b1f24", "#8a929b", "#c0392b"
+MARK = "#c0392b"
 
 
 def draw(points: Sequence[Point], found: Sequence[MaxPack], path: Path, subtitle: str) -> None:
@@ -25,20 +27,14 @@ def draw(points: Sequence[Point], found: Sequence[MaxPack], path: Path, subtitle
     subtitle : str
     """
     import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
     from matplotlib.colors import LogNorm
 
     ranks = sorted({pack.rank for pack in found})
     rates = sorted({pack.rate for pack in found})
     slots = sorted({point.max_loras for point in points})
     norm = LogNorm(slots[0], max(slots[-1], slots[0] + 1))
-    with plt.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure, axes = plt.subplots(
-            len(rates), len(ranks), figsize=(3.6 * len(ranks) + 1.2, 2.9 * len(rates) + 1.0),
-            squeeze=False, layout="constrained",
-        )  # fmt: skip
+    with png_figure(path, (3.6 * len(ranks) + 1.2, 2.9 * len(rates) + 1.0)) as figure:
+        axes = figure.subplots(len(rates), len(ranks), squeeze=False)
         for row, rate in enumerate(rates):
             for column, rank in enumerate(ranks):
                 pack = next(p for p in found if (p.rank, p.rate) == (rank, rate))
@@ -54,10 +50,6 @@ def draw(points: Sequence[Point], found: Sequence[MaxPack], path: Path, subtitle
         bar.set_ticks(shown, labels=[str(value) for value in shown])
         bar.minorticks_off()
         figure.suptitle(f"Throughput of one GPU over its adapters, on the twin: {subtitle}", fontsize=10.5)
-        temporary = path.with_name(f"{path.name}.tmp")
-        figure.savefig(temporary, dpi=150, format="png")
-        plt.close(figure)
-    temporary.replace(path)
 
 
 def _panel(axes: Any, points: Sequence[Point], pack: MaxPack, norm: Any) -> None:  # noqa: ANN401  # Axes and a norm

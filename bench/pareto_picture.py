@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.figures import INK, MARKERS, png_figure
+
 if TYPE_CHECKING:
     from bench.pareto import Candidate
 
-INK = "#1b1f24"
-MARKERS = "osD^vP*Xh<>pd8"
 LABELS = {
     "e2e_ms": "mean end-to-end latency (s)",
     "itl_ms": "mean inter-token latency (ms)",
@@ -30,14 +30,11 @@ def draw(found: Sequence[Candidate], metric: str, path: Path) -> None:
     """
     import matplotlib as mpl
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     scale = 1.0 if metric == "itl_ms" else 1e-3
     solvers = list(dict.fromkeys(one.row.solver_label for one in found))
     colours = mpl.colormaps["tab20" if len(solvers) > 10 else "tab10"]
-    with plt.rc_context({"font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False}):
-        figure, axes = plt.subplots(figsize=(8.4, 5.0), layout="constrained")
+    with png_figure(path, (8.4, 5.0), font_size=9.5) as figure:
+        axes = figure.subplots()
         front = sorted({(one.row.gpus or 0, (one.latency_ms or 0.0) * scale) for one in found if one.on_front})
         if front:
             axes.step(*zip(*front, strict=True), where="post", color=INK, linewidth=1.4, zorder=1, label="front")
@@ -61,7 +58,3 @@ def draw(found: Sequence[Candidate], metric: str, path: Path) -> None:
         )  # fmt: skip
         axes.grid(visible=True, alpha=0.25)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8.5)
-        temporary = path.with_name(f"{path.name}.tmp")
-        figure.savefig(temporary, dpi=150, format="png")
-        plt.close(figure)
-    temporary.replace(path)

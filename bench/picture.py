@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.figures import INK, PALE, png_figure
 from bench.rows import Row
 from bench.statistics.instances import by_instance, ranked
 from bench.table import heading
-from twin import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, PALE = "#22303c", "#8795a1"
-FEASIBLE, STARVED, BOUND = "#2a9d8f", "#d1495b", "#22303c"
+FEASIBLE, STARVED, BOUND = "#2a9d8f", "#d1495b", INK
 STARVES, DOES_NOT_START = "//", "xx"
 
 # Bars of a few GPUs look the same as those of many.
@@ -50,7 +47,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     workloads: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         workloads.setdefault((row.workload_label, row.profile, row.objective), []).append(row)
-    with _figure(path) as figure:
+    with png_figure(path) as figure:
         if len(workloads) == 1:
             _one_workload(figure, rows, groups[0])
         elif len(workloads) <= MOST_WORKLOADS_DRAWN:
@@ -67,38 +64,10 @@ def draw_placements(rows: Sequence[Row], path: Path) -> None:
     UserError
         If the file cannot be written.
     """
-    with _figure(path) as figure:
+    with png_figure(path) as figure:
         most_gpus = max(row.gpus or 0 for row in rows)
         figure.set_size_inches(min(2.2 + 0.42 * max(most_gpus, FEWEST_GPUS_ACROSS), 13), 0.6 + 1.75 * len(rows))
         _placements(figure, rows)
-
-
-@contextlib.contextmanager
-def _figure(path: Path) -> Iterator[Figure]:
-    """An empty figure that is written to a file once it is drawn."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    style: Any = {
-        "font.size": 9,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": PALE,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
-    with mpl.rc_context(style):
-        figure = Figure(layout="constrained", facecolor="white")
-        yield figure
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(temporary, format="png", dpi=150)
-            temporary.replace(path)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def _one_workload(figure: Figure, rows: Sequence[Row], first: Sequence[Row]) -> None:

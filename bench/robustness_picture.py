@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.pareto_picture import MARKERS
+from bench.figures import MARKERS, png_figure
 from bench.statistics.rank_changes import RankChanges, SolverStability
 
 
@@ -19,17 +19,12 @@ def draw(changes: RankChanges, path: Path) -> None:
     path : Path
         PNG file.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     families: dict[str, list[SolverStability]] = {}
     for line in changes.solvers:
         if not np.isnan(line.ratio):
             families.setdefault(line.solver.partition(" reserve=")[0], []).append(line)
-    with plt.rc_context({"font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False}):
-        figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+    with png_figure(path, (6.4, 4.0), font_size=9.5) as figure:
+        axes = figure.subplots()
         for number, (name, lines) in enumerate(sorted(families.items())):
             lines.sort(key=_reserve)
             ratios, shares = [line.ratio for line in lines], [100 * line.feasible_moved for line in lines]
@@ -45,11 +40,6 @@ def draw(changes: RankChanges, path: Path) -> None:
         axes.set_title(f"{changes.instances} instances, {changes.samples} moved profiles", loc="left", fontsize=10)
         axes.grid(visible=True, alpha=0.25)
         axes.legend(loc="lower right", frameon=False, title="solver (and reserve)" if _any_reserve(changes) else None)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.tmp")
-        figure.savefig(temporary, dpi=150, format="png")
-        plt.close(figure)
-    temporary.replace(path)
 
 
 def _reserve(line: SolverStability) -> float:

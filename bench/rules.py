@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.cli import command
+from bench.figures import png_figure
 from predictors import load_predictor
 from predictors.meanfield import INPUT_NAMES
 from predictors.model import TARGETS
@@ -79,30 +80,24 @@ def draw(tree: Forest, title: str, path: Path, depth: int) -> None:
     depth : int
         Levels that are drawn; a subtree below is told by its leaves.
     """
-    import matplotlib.pyplot as plt
-
     top, n_columns = _layout(tree, int(tree.roots[0]), 0, depth, 0.0)
     boxes = list(_walk(top))
     n_levels = 1 + max(box.level for box in boxes)
     size = (max(8.0, 0.62 * n_columns), max(3.0, 1.05 * n_levels))
-    figure, axis = plt.subplots(figsize=size, layout="constrained")
-    for box in boxes:
-        for side, child in zip(("yes", "no"), box.children, strict=False):
-            axis.plot([box.x, child.x], [-box.level, -child.level], color="#9aa5b1", linewidth=0.8, zorder=1)
-            if box.level == 0:
-                axis.text((box.x + child.x) / 2, -0.5, side, fontsize=7, ha="center", color="#52606d")
-        colour = "#dceefb" if box.children else "#f0f4f8"
-        style = {"boxstyle": "round,pad=0.25", "facecolor": colour, "edgecolor": "#829ab1", "linewidth": 0.6}
-        rotation = 90 if not box.children and n_columns > 12 else 0
-        axis.text(box.x, -box.level, box.text, fontsize=6, ha="center", va="center", bbox=style, rotation=rotation)
-    axis.set_title(title, fontsize=9)
-    axis.set_axis_off()
-    axis.set_ylim(-n_levels + 0.3, 0.6)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.stem + ".tmp.png")
-    figure.savefig(temporary, dpi=130)
-    plt.close(figure)
-    temporary.replace(path)
+    with png_figure(path, size, dpi=130) as figure:
+        axis = figure.subplots()
+        for box in boxes:
+            for side, child in zip(("yes", "no"), box.children, strict=False):
+                axis.plot([box.x, child.x], [-box.level, -child.level], color="#9aa5b1", linewidth=0.8, zorder=1)
+                if box.level == 0:
+                    axis.text((box.x + child.x) / 2, -0.5, side, fontsize=7, ha="center", color="#52606d")
+            colour = "#dceefb" if box.children else "#f0f4f8"
+            style = {"boxstyle": "round,pad=0.25", "facecolor": colour, "edgecolor": "#829ab1", "linewidth": 0.6}
+            rotation = 90 if not box.children and n_columns > 12 else 0
+            axis.text(box.x, -box.level, box.text, fontsize=6, ha="center", va="center", bbox=style, rotation=rotation)
+        axis.set_title(title, fontsize=9)
+        axis.set_axis_off()
+        axis.set_ylim(-n_levels + 0.3, 0.6)
 
 
 def _layout(tree: Forest, node: int, level: int, depth: int, left: float) -> tuple[Box, float]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.picture import INK, PALE
+from bench.figures import png_figure
 from bench.vllm.comparison import GpuComparison
-from twin import UserError
 
 MEASURED, SIMULATED = "#2a9d8f", "#d1495b"
 
@@ -24,21 +22,7 @@ def draw(comparisons: Sequence[GpuComparison], path: Path, title: str) -> None:
     UserError
         If the file cannot be written.
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    style: Any = {
-        "font.size": 8.5,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": PALE,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(11, 1.0 + 1.9 * len(comparisons)), layout="constrained", facecolor="white")
+    with png_figure(path, (11, 1.0 + 1.9 * len(comparisons)), font_size=8.5, dpi=130) as figure:
         figure.suptitle(title, x=0.012, ha="left", fontsize=10.5, fontweight="bold")
         panels = np.asarray(figure.subplots(len(comparisons), 2, squeeze=False))
         for gpu, row in zip(comparisons, panels, strict=True):
@@ -54,13 +38,6 @@ def draw(comparisons: Sequence[GpuComparison], path: Path, title: str) -> None:
         for panel in panels[-1]:
             panel.set_xlabel("seconds")
         panels[0][1].legend(frameon=False, ncols=2, loc="upper left")
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(temporary, format="png", dpi=130)
-            temporary.replace(path)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 def _curves(panel: Any, gpu: GpuComparison, column: str) -> None:  # noqa: ANN401  # matplotlib Axes

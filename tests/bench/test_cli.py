@@ -122,3 +122,15 @@ def test_runs_from_any_folder_and_leaves_no_traceback(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: solver=nosuch: no such solver")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
+def test_a_reader_that_goes_away_is_no_error(arguments: list[str]) -> None:
+    """As `python -m bench --help | head -1` does."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command_line = [sys.executable, "-m", "bench", *arguments]
+    with os.fdopen(writing, "w") as nobody_reads:
+        done = subprocess.run(command_line, stdout=nobody_reads, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 141
+    assert done.stderr == ""
