@@ -1,4 +1,4 @@
-"""Balance by a learned model: each adapter weighs the share of a GPU that it takes, not its request rate."""
+"""Balance by learned models: each adapter goes where it costs least, in shares of a GPU or in latency."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from solvers.base import Problem, Solution, Tags
 from solvers.fill_kernel import accepted_slots
 from solvers.fill_model import FillModel
 from solvers.fleet import FleetSolver
+from solvers.latency_model import LatencyModel
+from solvers.latency_oracle import TwinLatency
+from solvers.objectives.min_latency import MinLatency
 from solvers.spread import least_loaded
 from twin import GpuPlan, Placement
 
@@ -22,6 +25,11 @@ class Balance(FleetSolver):
     The weight of an adapter is one over the number of adapters like it that the starvation predictor lets one GPU take, so
     that large ranks and rare adapters count for what they cost. Each GPU gets the `max_loras` nearest to its adapter
     count that the predictor accepts.
+
+    Under the objective `min_latency` two more spreads compete, and the twin takes the best: the busiest adapter first, each
+    to the GPU where it adds least to the fleet's predicted mean latency; and the spread of `least_loaded`. For shares of
+    what GPUs take at most do not tell latency: far below that, a GPU pays in every step for its slots and for the largest
+    rank on it, which no sum of weights expresses.
     """
 
     name: ClassVar[str] = "balance"
@@ -35,18 +43,44 @@ class Balance(FleetSolver):
         model = FillModel(problem, distilled=False)
         order = np.argsort(-model.weights, kind="stable")
         groups = [sorted(group) for group in least_loaded(model.weights, order, problem.max_gpus) if group]
-        content, inputs = np.empty(N_FEATURES), np.empty(N_INPUTS, np.float32)
-        plans = []
-        for number, group in enumerate(groups):
-            content[:N_SUMS] = model.rows[group].sum(axis=0)
-            content[N_SUMS:] = model.tail
-            place = accepted_slots(
-                content, len(group), len(model.grid) - 1, model.grid, model.arrays, model.threshold, inputs
-            )
-            if place < 0:
-                message = f"GPU {number} of {len(groups)} is predicted to starve"
-                return Solution("infeasible", oracle_calls=model.calls + len(groups), message=message)
-            plans.append(GpuPlan(tuple(group), int(min(model.grid[place], len(group)))))
-        loads = [float(model.weights[group].sum()) for group in groups]
-        details = {"largest_load": max(loads), "mean_load": sum(loads) / len(loads)}
-        return Solution("feasible", Placement(tuple(plans)), oracle_calls=model.calls + len(groups), details=details)
+        if isinstance(problem.objective, MinLatency):
+            return _of_least_latency(problem, model, groups)
+        return _accepted(model, groups)
+
+
+def _accepted(model: FillModel, groups: list[list[int]]) -> Solution:
+    """The groups with the `max_loras` that the starvation predictor accepts, if it accepts any."""
+    content, inputs = np.empty(N_FEATURES), np.empty(N_INPUTS, np.float32)
+    plans = []
+    calls = model.calls + len(groups)
+    for number, group in enumerate(groups):
+        content[:N_SUMS] = model.rows[group].sum(axis=0)
+        content[N_SUMS:] = model.tail
+        place = accepted_slots(
+            content, len(group), len(model.grid) - 1, model.grid, model.arrays, model.threshold, inputs
+        )
+        if place < 0:
+            message = f"GPU {number} of {len(groups)} is predicted to starve"
+            return Solution("infeasible", oracle_calls=calls, message=message)
+        plans.append(GpuPlan(tuple(group), int(min(model.grid[place], len(group)))))
+    return Solution("feasible", Placement(tuple(plans)), oracle_calls=calls, details=_loads(model, groups))
+
+
+def _of_least_latency(problem: Problem, model: FillModel, groups: list[list[int]]) -> Solution:
+    """The groups or another spread, with the `max_loras` of each GPU, whatever has the least latency in the twin."""
+    latency = LatencyModel(problem)
+    oracle = TwinLatency(problem, latency)
+    rates, n_gpus = problem.workload.rates, problem.max_gpus or 1
+    dealt = latency.spread(np.argsort(-rates, kind="stable"), n_gpus)
+    fleet = oracle.best_fleet([groups, dealt, least_loaded(rates, np.arange(len(rates)), n_gpus)])
+    calls = model.calls + latency.calls + oracle.calls
+    details = {**_loads(model, [list(plan.adapters) for plan in fleet.plans]), "latency_ms": fleet.latency_ms}
+    if fleet.starved:
+        message = f"{fleet.starved} of {len(fleet.plans)} GPUs starve in the twin"
+        return Solution("infeasible", oracle_calls=calls, message=message, details=details)
+    return Solution("feasible", Placement(fleet.plans), oracle_calls=calls, details=details)
+
+
+def _loads(model: FillModel, groups: list[list[int]]) -> dict[str, float]:
+    loads = [float(model.weights[group].sum()) for group in groups]
+    return {"largest_load": max(loads), "mean_load": sum(loads) / len(loads)}

@@ -20,8 +20,9 @@ class FfdPlus(Solver):
     2. Local search, with incremental features: moves and swaps that empty the lightest GPU, or anneal all adapters onto
        one GPU less. (Not in a fleet of 64 GPUs or more, where one GPU less is little and step 4 says how full GPUs may be.)
     3. The twin checks every GPU; adapters leave those that starve, for others or for one more GPU.
-    4. With time left, spreads over fewer GPUs are tried on the twin: the predictor errs on the safe side. In a large
-       fleet a sample of GPUs shows instead how much fuller than predicted they may be.
+    4. With time left, spreads over fewer GPUs are tried on the twin: the predictor errs on the safe side. Many adapters are
+       first looked at with a few values of `max_loras`, then filled once more with all of them. In a large fleet a sample of
+       GPUs shows instead how much fuller than predicted they may be.
 
     Parameters
     ----------

@@ -13,10 +13,12 @@ from solvers.adapter_types import AdapterTypes, adapter_types
 from solvers.base import Problem, Solution, Tags
 from solvers.fill_model import FillModel
 from solvers.fleet import FleetSolver
+from solvers.latency_model import LatencyModel
 from solvers.latency_oracle import TwinLatency
+from solvers.objectives.min_latency import MinLatency
 from solvers.patterns import cp_solver
 from solvers.spread import least_loaded
-from twin import GpuPlan, Placement, UserError
+from twin import Placement, UserError
 
 #: Loads are whole multiples of this share of a GPU, rounded up.
 LOAD_SCALE = 10**5
@@ -31,8 +33,11 @@ class MinMaxLoad(FleetSolver):
 
     An adapter's load is the share of a GPU that the starvation predictor says it takes, as for `balance`; latency
     grows with it, the faster the nearer a GPU is to its limit, so the fullest GPU matters most. The least-loaded
-    placement is the hint and the first answer. `max_loras` is the adapter count, as far as the engine starts with it; the
-    twin says whether anyone starves.
+    placement is the hint and the first answer. `max_loras` is what the latency predictor proposes or the adapter count,
+    whichever has the lower latency in the twin, which also says whether anyone starves.
+
+    A sum of loads does not tell that a GPU pays for its slots and for the largest rank on it; under the objective `min_latency`
+    the spread of `least_loaded` therefore competes, and the twin takes the better.
 
     Parameters
     ----------
@@ -66,21 +71,24 @@ class MinMaxLoad(FleetSolver):
         if counts.size <= MOST_VARIABLES:
             counts, bound = _dealt(types, units, counts, problem.time_limit_s * CP_SAT_SHARE, self.workers)
         largest = int((counts @ units).max())
-        oracle = TwinLatency(problem)
-        plans, starved = [], 0
-        for content in _contents(counts, types):
-            plans.append(GpuPlan(content, oracle.slots(content)))
-            starved += oracle.ask(content, plans[-1].max_loras).starved
+        latency = LatencyModel(problem)
+        oracle = TwinLatency(problem, latency)
+        spreads = [[list(content) for content in _contents(counts, types)]]
+        if isinstance(problem.objective, MinLatency):
+            rates = problem.workload.rates
+            spreads.append(least_loaded(rates, np.arange(len(rates)), problem.max_gpus))
+        fleet = oracle.best_fleet(spreads)
         details = {
             "largest_load": largest / LOAD_SCALE,
             "largest_load_bound": bound / LOAD_SCALE,
             "largest_load_proven": bound >= largest,
+            "latency_ms": fleet.latency_ms,
         }
-        calls = model.calls + oracle.calls
-        if starved:
-            message = f"{starved} of {len(plans)} GPUs starve in the twin, at the least largest load found"
+        calls = model.calls + latency.calls + oracle.calls
+        if fleet.starved:
+            message = f"{fleet.starved} of {len(fleet.plans)} GPUs starve in the twin, at the least largest load found"
             return Solution("infeasible", oracle_calls=calls, message=message, details=details)
-        return Solution("feasible", Placement(tuple(plans)), oracle_calls=calls, details=details)
+        return Solution("feasible", Placement(fleet.plans), oracle_calls=calls, details=details)
 
 
 def _dealt(

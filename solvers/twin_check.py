@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from solvers.base import Problem
 from solvers.fill_model import Filling, FillModel
 from solvers.oracle import nearest_first
-from solvers.packing import Deadline, NoPlacementError, OutOfTimeError, why_alone
+from solvers.packing import (
+    Deadline,
+    NoPlacementError,
+    OutOfTimeError,
+    decreasing_order,
+    fill_gpus,
+    why_alone,
+    zigzag_order,
+)
 from solvers.spread import Contents, spread_feasibly
 from solvers.twin_oracle import TwinOracle
 from twin import GpuPlan, Placement
@@ -35,6 +43,8 @@ LEAST_STRETCH, MOST_STRETCH, STRETCH_STEPS = 0.85, 1.3, 4
 JOINED = 64
 #: Share of its weight that a refused GPU of a large fleet gives away at a time.
 SHED = 0.04
+#: Most weight for each GPU of a fleet that is worth trying: the predictor errs on the safe side.
+HEAVIEST = 1.35
 #: Spreads with weights a little off that are tried on one GPU less, and their spread.
 ATTEMPTS, NOISE = 12, 0.1
 
@@ -103,10 +113,30 @@ def checked(
         if tighter is not None and tighter.n_gpus < placement.n_gpus:
             placement = _moved(tighter, weights, oracle, deadline) or placement
         placement = _fewer(placement, weights, oracle, deadline)
-        placement = _one_fewer(placement, model, weights, oracle, deadline)
+        if not isinstance(oracle, QuickTwin):
+            placement = _one_fewer(placement, model, weights, oracle, deadline)
     except OutOfTimeError as out:
         placement = out.args[0] if out.args else placement
-    return Checked(placement, oracle.calls)
+    calls = oracle.calls
+    if isinstance(oracle, QuickTwin):
+        placement, more = _thoroughly(placement, problem, model, weights, deadline)
+        calls += more
+    return Checked(placement, calls)
+
+
+def _thoroughly(
+    placement: Placement, problem: Problem, model: FillModel, weights: NDArray[np.float64], deadline: Deadline
+) -> tuple[Placement, int]:
+    """Fewer GPUs with every `max_loras` tried on the twin: filled one after the other, then one fewer; and its calls."""
+    if placement.n_gpus == 1:
+        return placement, 0
+    oracle = TwinOracle(problem.workload, problem.profile)
+    ours = Deadline.after(deadline.left_s / 2)
+    for order in (zigzag_order, decreasing_order):
+        fewer = replace(problem, max_gpus=placement.n_gpus - 1)
+        with contextlib.suppress(OutOfTimeError, NoPlacementError):
+            placement = fill_gpus(order(problem.workload), fewer, oracle, ours)
+    return _one_fewer(placement, model, weights, oracle, deadline), oracle.calls
 
 
 def _weights_of_requests(model: FillModel) -> NDArray[np.float64]:
@@ -167,7 +197,7 @@ def _on(  # noqa: PLR0913  # one step of a search
     deadline: Deadline,
     generator: np.random.Generator,
 ) -> Placement | None:
-    if weights.sum() > 1.35 * fleet:
+    if weights.sum() > HEAVIEST * fleet:
         return None
     filling, _ = model.annealed(fleet, Deadline.after(deadline.left_s / 4), proposals=4000)
     placement = _moved(filling, weights, oracle, deadline)

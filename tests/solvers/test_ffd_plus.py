@@ -13,10 +13,12 @@ from solvers.base import Problem
 from solvers.ffd import Ffd
 from solvers.ffd_plus import FfdPlus
 from solvers.fill_model import FillModel
+from solvers.max_pack import MaxPack
 from solvers.packing import Deadline
 from solvers.predictor_oracle import PredictorOracle
 from solvers.twin_check import LARGE_FLEET, checked
 from twin import Workload, score_placement, workload_from_groups
+from twin.builders import zipf
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,19 @@ def accepted(problem: Problem, groups: list[list[int]]) -> list[bool]:
     assert problem.predictor is not None
     oracle = PredictorOracle(problem.workload, problem.profile, problem.predictor)
     return [oracle.find_max_loras(tuple(group)) is not None for group in groups]
+
+
+def test_many_adapters_get_no_more_gpus_than_by_filling_on_the_twin(problem: Problem) -> None:
+    """With a few values of `max_loras` for each GPU, four are the fewest that is found here."""
+    adapters = zipf(
+        problem.profile, n_adapters=160, total_rate=40.0, exponent=1.0, ranks=[8, 16, 32], duration_s=120.0, seed=1
+    )
+    many = replace(problem, workload=adapters, max_gpus=None)
+    found, filled = FfdPlus().run(many).placement, MaxPack().run(many).placement
+    assert found is not None
+    assert filled is not None
+    assert found.n_gpus <= filled.n_gpus == 3
+    assert score_placement(adapters, found, problem.profile).feasible
 
 
 def test_the_predictor_accepts_every_gpu_that_it_filled(mixed: Problem) -> None:
