@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.machine import versions
-from bench.rows import CRASH, TIMEOUT, Row
+from bench.rows import CRASH, TERMINATED, TIMEOUT, Row
 from bench.sources import source_hash
 from twin.errors import UserError
 
@@ -133,6 +133,9 @@ def canonical(value: Any) -> Any:  # noqa: ANN401  # any JSON value
 
 
 def _worth_keeping(row: Row) -> bool:
+    if row.status == CRASH and row.message.endswith(TERMINATED):
+        # Somebody has ended it, which says nothing of the solver.
+        return False
     if not row.failed or row.status in (CRASH, TIMEOUT):
         return True
     details = json.loads(row.details)

@@ -21,9 +21,9 @@ class GatherRows(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401, ARG002  # Hydra's signature
         """Make the sweeper and the launcher known that `conf/hydra` names, before Hydra looks for them."""
-        from bench.sweep import register_plugins
+        from bench.sweep import register_sweeper
 
-        register_plugins()
+        register_sweeper()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:  # noqa: ANN401  # Hydra's signature
         """Gather what the jobs wrote under the folder of the sweep."""

@@ -15,6 +15,8 @@ from twin.errors import UserError
 #: Status of a candidate whose solver raised an exception, whose process died, and whose process was killed because it went
 #: on long after its time limit; the others are `solvers.base.Status`.
 ERROR, CRASH, TIMEOUT = "error", "crash", "timeout"
+#: How the message of a crash ends whose process was told to stop, as a cluster does when a job is cancelled.
+TERMINATED = "(SIGTERM)"
 
 #: What a run calls its file of rows; `gather` looks for it.
 FILE_NAME = "rows.parquet"

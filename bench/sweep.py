@@ -17,15 +17,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from bench.cells import Cell, cells_of, described, execution_of, finished_rows
 from bench.config import BenchConfig
+from bench.launchers import NAMESPACE
 from bench.publish import check_targets
-from bench.ray_launcher import RayLauncher
 from bench.rows import CRASH, FILE_NAME, Row, read_rows, write_rows
 from twin.errors import UserError
 
 # Longer lists of missing jobs are cut.
 _MOST_LISTED = 40
 
-NAMESPACE = "hydra_plugins.lora_placement_bench"
 SWEEPER = f"{NAMESPACE}.ResumingSweeper"
 
 
@@ -95,6 +94,8 @@ class ResumingLauncher(Launcher):
         returns: Sequence[JobReturn | None] = [None] * len(missing)
         try:
             returns = self.inner.launch([job.options_with_folder for job in missing], initial_job_idx)
+        except UserError:
+            raise
         except Exception as error:  # noqa: BLE001  # the jobs that have left rows count, and the others say why they have none
             reason = f"the launcher failed: {type(error).__name__}: {error}".splitlines()[0]
         for job, result in zip(missing, returns, strict=True):
@@ -133,7 +134,11 @@ class _Job:
             from bench.run import bare_row
 
             message = reason or _failure(result)
-            found = [described(replace(bare_row(cell), status=CRASH, message=message), cell) for cell in self.cells]
+            # What it had finished is in the cache, if the job shares this machine's disk.
+            found = []
+            for cell in self.cells:
+                lost = described(replace(bare_row(cell), status=CRASH, message=message), cell)
+                found += finished_rows([cell], self.execution) or [lost]
         elif self.execution.cache is not None:
             # The job had a cache of its own, if it ran on a machine that does not share this one's disk.
             for cell, row in zip(self.cells, found, strict=True):
@@ -175,8 +180,6 @@ def _tell(jobs: Sequence[_Job], missing: Sequence[_Job]) -> None:
         sys.stderr.write(f"missing: and {len(missing) - _MOST_LISTED} more\n")
 
 
-def register_plugins() -> None:
-    """Make our sweeper and our launcher known to Hydra, which takes plug-ins under names in `hydra_plugins` alone."""
-    found = Plugins.instance().class_name_to_class
-    found[SWEEPER] = ResumingSweeper
-    found[f"{NAMESPACE}.RayLauncher"] = RayLauncher
+def register_sweeper() -> None:
+    """Make our sweeper known to Hydra, which takes plug-ins under names in `hydra_plugins` alone."""
+    Plugins.instance().class_name_to_class[SWEEPER] = ResumingSweeper

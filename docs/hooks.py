@@ -36,6 +36,11 @@ def _there(entries: list[Any], pages: set[str]) -> list[Any]:
     return kept
 
 
+def on_page_markdown(markdown: str, **_: Any) -> str:  # noqa: ANN401  # what MkDocs hands over
+    """Take from a fence what only the tests read, which MkDocs would not take for the start of a block of code."""
+    return re.sub(r"^```console .*$", "```console", markdown, flags=re.MULTILINE)
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the reference page."""
     files.append(File.generated(config, "reference.md", content=reference()))

@@ -30,7 +30,7 @@ class Misbehaving(Alone):
     Parameters
     ----------
     how : str
-        What happens: hang, segfault, killed, exit, raise or print.
+        What happens: hang, slow, segfault, killed, exit, raise or print.
     """
 
     name: ClassVar[str] = "misbehaving"
@@ -48,6 +48,8 @@ class Misbehaving(Alone):
         match self.how:
             case "hang":
                 time.sleep(3600)
+            case "slow":
+                time.sleep(20)
             case "segfault":
                 ctypes.string_at(0)
             case "killed":

@@ -1,13 +1,16 @@
 """The same sweep through every launcher gives the same rows, and a job that is lost does not take the others along.
 
-`make launcher-test` runs these; they start processes and a Ray cluster on this machine.
+`make launcher-test` runs these; they start processes and a Ray cluster on this machine. Those with Slurm need a cluster:
+`tests/launchers/slurm_here.sh` makes one of this machine.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +28,22 @@ LAUNCHERS = {
     "submitit_local": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"],
     "ray": ["hydra/launcher=ray", "hydra.launcher.init.address=local"],
 }
+ASK_SLURM = ["sinfo", "--noheader"]
+SLURM = ["hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=10", "hydra.launcher.cpus_per_task=1"]
 CRASH = ["+solver.crashing._target_=tests.bench.misbehaving_solvers.Misbehaving", "+solver.crashing.how=segfault"]
 
 pytestmark = pytest.mark.launchers
+
+
+def no_slurm() -> str:
+    """Why there is no Slurm cluster to try, or nothing if there is one."""
+    if shutil.which("sbatch") is None:
+        return "there is no sbatch; see tests/launchers/slurm_here.sh"
+    asked = subprocess.run(ASK_SLURM, capture_output=True, text=True, check=False)
+    return "" if asked.returncode == 0 else f"Slurm does not answer; see tests/launchers/slurm_here.sh: {asked.stderr}"
+
+
+with_slurm = pytest.mark.skipif(bool(no_slurm()), reason=no_slurm() or "-")
 
 
 def sweep(folder: Path, *arguments: str, **environment: str) -> tuple[list[Row], str]:
@@ -64,13 +80,17 @@ def test_the_sweep_has_a_row_for_each_candidate(expected: list[Row]) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
+@pytest.mark.parametrize(
+    "launcher",
+    [*map(pytest.param, LAUNCHERS.values()), pytest.param(SLURM, marks=with_slurm)],
+    ids=[*LAUNCHERS, "slurm"],
+)
 def test_every_launcher_gives_the_same_rows_and_goes_on_where_it_stopped(
-    name: str, tmp_path: Path, expected: list[Row]
+    launcher: list[str], tmp_path: Path, expected: list[Row]
 ) -> None:
-    rows, _ = sweep(tmp_path, "solver=max_backbone,random", "seed=0", *CRASH, *LAUNCHERS[name])
+    rows, _ = sweep(tmp_path, "solver=max_backbone,random", "seed=0", *CRASH, *launcher)
     assert figures(rows) == figures([row for row in expected if row.seed == 0])
-    rows, said = sweep(tmp_path, "solver=max_backbone,random", "seed=0,1", *CRASH, *LAUNCHERS[name])
+    rows, said = sweep(tmp_path, "solver=max_backbone,random", "seed=0,1", *CRASH, *launcher)
     assert "sweep: 4 jobs, 2 of them in the cache, 2 missing" in said
     assert figures(rows) == figures(expected)
 
@@ -89,12 +109,55 @@ def test_a_ray_cluster_of_two_nodes_without_a_common_folder(tmp_path: Path, expe
     assert figures(rows) == figures(expected)
 
 
-@pytest.mark.parametrize("name", ["joblib", "submitit_local", "ray"])
-def test_a_job_whose_own_process_dies_is_a_row(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        *(pytest.param(LAUNCHERS[name]) for name in ("joblib", "submitit_local", "ray")),
+        pytest.param(SLURM, marks=with_slurm),
+    ],
+    ids=["joblib", "submitit_local", "ray", "slurm"],
+)
+def test_a_job_whose_own_process_dies_is_a_row(launcher: list[str], tmp_path: Path) -> None:
     """Without processes of their own (isolated=false) a solver that crashes takes its job along, as a node that fails does."""
     arguments = ["solver=max_backbone", "seed=0,1", "isolated=false", "+solver.crashing.how=killed,print"]
-    rows, _ = sweep(tmp_path, *arguments, CRASH[0], *LAUNCHERS[name])
+    rows, _ = sweep(tmp_path, *arguments, CRASH[0], *launcher)
     assert len(rows) == 8
     lost = [row for row in rows if row.solver_options == "how=killed"]
     assert {row.status for row in lost} == {"crash"}
     assert all(row.message for row in lost)
+    if launcher is not LAUNCHERS["joblib"]:
+        assert {row.status for row in rows if row.solver_options == "how=print"} == {"unchecked"}
+
+
+@with_slurm
+def test_a_job_that_is_cancelled_in_slurm_is_a_row_and_runs_again_the_next_time(tmp_path: Path) -> None:
+    name = f"cancelled-{os.getpid()}"
+    arguments = ["solver=max_backbone", "seed=0,1", f"hydra.launcher.name={name}", "hydra.launcher.array_parallelism=1"]
+    slow = ["+solver.slow._target_=tests.bench.misbehaving_solvers.Misbehaving", "+solver.slow.how=slow"]
+    command = [sys.executable, "-m", "bench", *TINY, *arguments, *slow, *SLURM]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as running:
+        deadline = time.monotonic() + 120
+        listed = ""
+        while not listed.strip() and time.monotonic() < deadline:
+            time.sleep(1)
+            ask = ["squeue", "--noheader", f"--name={name}", "--states=RUNNING", "--format=%i"]
+            listed = subprocess.run(ask, capture_output=True, text=True, check=True).stdout
+        assert listed.strip(), "no job of the sweep has started"
+        # In the middle of the slow solver; before it, the job has no rows at all, which is no other outcome.
+        time.sleep(12)
+        cancel = ["scancel", listed.split()[0]]
+        subprocess.run(cancel, check=True)
+        _, said = running.communicate(timeout=400)
+    assert running.returncode == 0, said
+    rows = read_rows(tmp_path / "rows.parquet")
+    assert [(row.seed, row.solver, row.status) for row in rows if row.seed == 1] == [
+        (1, "max_backbone", "unchecked"),
+        (1, "slow", "unchecked"),
+    ]
+    (cancelled,) = [row for row in rows if row.seed == 0 and row.solver == "slow"]
+    assert cancelled.status == "crash"
+    assert "SIGTERM" in cancelled.message or "CANCELLED" in cancelled.message
+    rows, said = sweep(tmp_path, *arguments, *slow, *SLURM)
+    assert "sweep: 2 jobs, 1 of them in the cache, 1 missing" in said
+    assert {row.status for row in rows} == {"unchecked"}
