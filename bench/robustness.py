@@ -193,12 +193,19 @@ def _done(out: Path, config: RobustnessConfig) -> dict[str, pd.DataFrame]:
 def _table(changes: RankChanges) -> Table:
     """One line for each solver, the best mean rank first."""
     table = Table(header_style="bold")
-    for name in ("solver", "instances", "cost over the least\n(where feasible)", "feasible", "feasible,\nmoved"):
+    for name in (
+        "solver",
+        "instances",
+        "mean cost\n(where feasible)",
+        "over the\nleast",
+        "feasible",
+        "feasible,\nmoved",
+    ):
         table.add_column(name, justify="left" if name == "solver" else "right", overflow="fold")
     for line in changes.solvers:
-        ratio = "" if np.isnan(line.ratio) else f"{line.ratio:.3f}"
+        cost, ratio = ("" if np.isnan(value) else f"{value:.3f}" for value in (line.cost, line.ratio))
         table.add_row(
-            Text(line.solver), str(line.instances), ratio, f"{line.feasible:.1%}", f"{line.feasible_moved:.1%}"
+            Text(line.solver), str(line.instances), cost, ratio, f"{line.feasible:.1%}", f"{line.feasible_moved:.1%}"
         )
     return table
 

@@ -32,7 +32,11 @@ def draw(changes: RankChanges, path: Path) -> None:
             for line, ratio, share in zip(lines, ratios, shares, strict=True):
                 if _reserve(line) or len(lines) > 1:
                     axes.annotate(
-                        f"{_reserve(line):.0%}", (ratio, share), xytext=(5, -10), textcoords="offset points", fontsize=8
+                        f"{_reserve(line):.0%}",
+                        (ratio, share),
+                        xytext=(5, 6 if number % 2 else -12),
+                        textcoords="offset points",
+                        fontsize=8,
                     )
         axes.set_ylim(-3, 103)
         axes.set_xlabel("cost over the least, mean where feasible")

@@ -22,9 +22,9 @@ class SolverStability:
         Share of (instance, moved profile) with the verdict (feasible or not) of the profile itself.
     feasible, feasible_moved : float
         Share of feasible placements under the profile itself; under the moved ones.
-    ratio : float
-        What the placements cost (GPUs, or a latency) over the least of any solver, mean over the instances where both are feasible
-        under the profile itself; NaN if there is none.
+    cost, ratio : float
+        What the placements cost (GPUs, or a latency), and the same over the least of any solver: means over the instances where the
+        placement is feasible under the profile itself; NaN if there is none.
     mean_rank, lowest_rank, highest_rank : float
         Over the instances, under the profile itself; the least and the largest under a moved one.
     """
@@ -34,6 +34,7 @@ class SolverStability:
     verdicts_kept: float
     feasible: float
     feasible_moved: float
+    cost: float
     ratio: float
     mean_rank: float
     lowest_rank: float
@@ -117,6 +118,7 @@ def rank_changes(table: pd.DataFrame) -> RankChanges:
             verdicts_kept=float(_share(feasible[:, 1:, place], feasible[:, :1, place])),
             feasible=float(np.nanmean(feasible[:, 0, place])),
             feasible_moved=float(np.nanmean(feasible[:, 1:, place])),
+            cost=_mean(itself[:, place]),
             ratio=_mean(ratios[:, place]),
             mean_rank=float(means[0, place]),
             lowest_rank=float(means[1:, place].min()),

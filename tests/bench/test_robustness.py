@@ -97,6 +97,7 @@ def test_changes_by_hand() -> None:
     assert (found["b"].lowest_rank, found["b"].highest_rank) == (1, 3)
     assert changes.tau == pytest.approx(1 / 3)
     assert {name: line.ratio for name, line in found.items()} == {"a": 1.0, "b": 1.5, "c": 2.0}
+    assert {name: line.cost for name, line in found.items()} == {"a": 2.0, "b": 3.0, "c": 4.0}
 
 
 def test_a_tie_that_breaks_is_a_change_but_no_reversal() -> None:
