@@ -3,7 +3,8 @@
 A content *asks at least as much* as another if it is at least as large in each of these sums: adapters
 of each rank or above, load, and expected adapters with a request in service, for a range of times
 in service. By the queueing argument of `predictors.features` (Poisson requests, M/G/infinity) nothing else of a
-content matters to the mean batch, the mean number of active adapters and the server's flags. An oracle
+content matters to the mean batch, the mean number of active adapters and the server's flags. Requests of other processes
+are counted: an adapter is active while one of its requests is in service (`solvers.twin_oracle`). An oracle
 that accepts a content and rejects one that asks for less is not monotone in this sense.
 
 A *made-up* content asks for little at a given load: all its adapters are equally busy, and all but one have the
@@ -49,8 +50,3 @@ class Demands:
 def presence(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
     """For each distinct rank above the smallest, which types have at least it; shape (n_distinct - 1, n_types)."""
     return np.array([ranks >= rank for rank in np.unique(ranks)[1:]], dtype=np.float64).reshape(-1, len(ranks))
-
-
-def expected_active(rates: NDArray[np.float64], service_times_s: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probability of a request in service, shape (n_times, n_types): 1 - exp(-rate * time)."""
-    return -np.expm1(-np.outer(service_times_s, rates))

@@ -20,6 +20,9 @@ class Exact(Solver):
     the highest price left are a lower bound. A second CP-SAT model covers the adapters with whole contents.
     These are the logic-based Benders cuts and the pattern bound of the packing literature in one loop.
 
+    With the twin, a bound comes first and the answers later, so that thousands of adapters get both: contents of the
+    workload's own adapters, in fractions, are cut off where they starve (`solvers.zone_bound`).
+
     The bound is proven for the oracle in use, with the `max_loras` that the oracle tries, if the oracle
     is monotone in what a content asks for (`solvers.demands`). The predictors are, by construction; the twin is up
     to the chance of single requests. With the twin, adapters of one type are also taken for interchangeable,

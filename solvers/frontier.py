@@ -24,6 +24,9 @@ from solvers.demands import Demands
 from solvers.packing import Deadline
 from solvers.patterns import cover_value
 
+#: Columns that cost less than this by the cover's prices, where those in use cost 1, are forgotten.
+NEARLY_WORTH = 0.97
+
 
 @dataclass(frozen=True)
 class Boxes:
@@ -261,8 +264,13 @@ def frontier_bound(  # noqa: PLR0913  # the data of one bound
                 value, duals = cover_value(columns, counts)
             except ArithmeticError:
                 break  # what is proven so far holds
-            if best.value >= value * (1 - 1e-4):
+            # Whole GPUs count: when no more can be gained, prices within a hundredth are good enough.
+            settled = best.gpus >= math.ceil(value - 1e-6) and best.value >= 0.99 * value
+            if settled or best.value >= value * (1 - 1e-4):
                 break
+            if len(columns) > 5 * len(counts):
+                # Columns far from the cover's prices cost its programme time; pricing finds them again if need be.
+                columns = [*np.eye(len(counts)), *(column for column in columns if column @ duals > NEARLY_WORTH)]
             # Prices half-way to the best so far swing less from one round to the next (Wentges, 1997).
             prices = (best.prices + duals) / 2
             found = pricing.bound(prices)

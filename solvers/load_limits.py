@@ -23,6 +23,8 @@ GRAINS = (
     (_COUNTS, 0.01),
     (tuple(sorted({*_COUNTS, *_MIDDLES})), 0.003),
 )
+#: For a start where there are thousands of adapters.
+FAST_GRAIN = (_COUNTS[::4], 0.05)
 
 
 class LoadLimits:
@@ -90,6 +92,14 @@ class LoadLimits:
             else:
                 low = middle
         return high
+
+    def points(self) -> list[tuple[int, NDArray[np.float64]]]:
+        """Largest rank and sums of the made-up contents that were rejected."""
+        return [
+            (rank, self.oracle.made_up_sums(MadeUp(n_adapters, rank, load)))
+            for (n_adapters, rank), (load, _) in self._limits.items()
+            if math.isfinite(load)
+        ]
 
     def boxes(self, grain: tuple[tuple[int, ...], float], deadline: Deadline) -> Boxes:
         """Boxes that hold every accepted content, from the adapter counts and the accuracy of one of `GRAINS`."""

@@ -26,6 +26,8 @@ class Progress:
         self.best: Placement | None = None
         self.lower_bound = 1
         self.fractional_bound = 0.0
+        self.refuted = False
+        self._certain = 1
         self.history: list[tuple[float, int, int | None]] = []
         self._started_s = time.perf_counter()
 
@@ -41,17 +43,32 @@ class Progress:
         """Whether the bounds have met."""
         return self.best is not None and self.lower_bound >= self.best.n_gpus
 
-    def raise_bound(self, bound: int) -> None:
+    def raise_bound(self, bound: int, *, certain: bool = False) -> None:
         """Take note of a lower bound.
+
+        A bound above the GPUs of a placement that the oracle accepts refutes what the bound rests on: bounds that rest on
+        it are dropped (`refuted`), and no more are taken.
+
+        Parameters
+        ----------
+        bound : int
+        certain : bool
+            It rests on nothing.
 
         Raises
         ------
         NoPlacementError
             When it is above the GPU limit.
         """
-        if bound > self.lower_bound:
-            self.lower_bound = bound
-            self._note()
+        if self.refuted or bound <= self.lower_bound:
+            return
+        if self.best is not None and bound > self.best.n_gpus:
+            self._refute()
+            return
+        if certain:
+            self._certain = bound
+        self.lower_bound = bound
+        self._note()
         if self.max_gpus is not None and bound > self.max_gpus:
             raise NoPlacementError(
                 f"at least {bound} GPUs are needed, more than the limit of {self.max_gpus} (proven for the {self.oracle})"
@@ -61,7 +78,14 @@ class Progress:
         """Take note of a placement that the oracle accepts."""
         if self.best is None or placement.n_gpus < self.best.n_gpus:
             self.best = placement
+            if placement.n_gpus < self.lower_bound:
+                self._refute()
             self._note()
+
+    def _refute(self) -> None:
+        self.refuted = True
+        self.lower_bound = self._certain
+        self.fractional_bound = 0.0
 
     def details(self) -> dict[str, Any]:
         """For a solution: bounds over time, gap."""

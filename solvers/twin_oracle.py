@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.adapter_types import AdapterTypes
-from solvers.demands import Demands, expected_active, presence
+from solvers.demands import Demands, presence
 from solvers.oracle import MadeUp, Oracle, nearest_first
 from twin import GpuResult, Requests, ServingProfile, Workload, simulate_requests
 from twin.simulate import STARVATION_SHARE
@@ -18,6 +19,11 @@ from twin.simulate import STARVATION_SHARE
 #: Contents are compared by the adapters active in these multiples of the mean time in service on an overloaded GPU; the
 #: times on GPUs near their limit scatter around it (tests/solvers/test_demands.py).
 SERVICE_TIMES = np.array([0.5, 1.0, 2.0])
+#: A GPU that misses the threshold by so much, with as many requests unfinished, is asked whether it did so already when
+#: the window had lasted this share of itself: then it is no matter of the window's end.
+CONGESTED_MARGIN, LEAST_UNFINISHED, EARLIER = 0.025, 30, 0.85
+#: How often a content's requests are moved in time to see whether chance alone makes it starve.
+TURNS = 2
 #: A GPU this far below the threshold is hopeless: whether with much less load as well is then worth a question.
 HOPELESS = 0.1
 #: Offered load at which the search for an overloaded GPU starts, and the share of it that such a GPU serves at most.
@@ -46,6 +52,9 @@ class TwinOracle(Oracle):
         self._drawn: tuple[tuple[int, ...], Requests] | None = None
         #: For each `max_loras` the made-up contents known to starve at it.
         self._starving: dict[int, list[MadeUp]] = {}
+        #: For each (largest rank, `max_loras`) the sums of contents that miss the threshold by far at it.
+        self._congesting: dict[tuple[int, int], list[NDArray[np.float64]]] = {}
+        self._congested_hint = 64
 
     # --- real contents
 
@@ -72,16 +81,83 @@ class TwinOracle(Oracle):
         if not candidates:
             return False
         max_loras = nearest_first(candidates, hint or min(len(adapters), 64))[0]
-        result = self._simulate(adapters, max_loras, self._longer_s)
-        return not result.memory_error and result.finished == result.arrived
+        return _drains(self._simulate(adapters, max_loras, self._longer_s))
 
     def starves(self, adapters: tuple[int, ...], hint: int | None = None) -> bool:
-        """Whether the content misses the threshold by the margin at every `max_loras`, and is not cut off."""
+        """Whether the content misses the threshold by the margin at every `max_loras`, and is not cut off.
+
+        It is no less beyond doubt if it misses the threshold by more, and missed it as well when the window was shorter.
+        """
         worst = STARVATION_SHARE - self.margin
-        candidates = nearest_first(self.slots(adapters), hint or min(len(adapters), 64))
-        if any(self.share(adapters, value) >= worst for value in candidates):
-            return False
+        best, best_slots = -1.0, 0
+        for value in nearest_first(self.slots(adapters), hint or min(len(adapters), 64)):
+            share = self.share(adapters, value)
+            if share >= worst:
+                return False
+            if share > best:
+                best, best_slots = share, value
+        if best < 0:
+            return True
+
+        def simulate(duration_s: float) -> GpuResult:
+            return self._simulate(adapters, best_slots, duration_s)
+
+        if best < STARVATION_SHARE - CONGESTED_MARGIN and self._is_congested(simulate):
+            return True
         return not self.is_cut_off(adapters, hint)
+
+    def congested(self, adapters: tuple[int, ...], rank: int) -> bool:
+        """Whether adapters starve a GPU beyond doubt, were one of them of a given rank and the others of the smallest.
+
+        What asks for at least as much beside an adapter of at least that rank then starves too, whatever its ranks.
+        Beyond doubt is a shortfall of `CONGESTED_MARGIN` at every `max_loras` that is no matter of which bursts meet, or come
+        at the window's end: it is there, by the usual margin, when each adapter's requests are moved in time as well.
+
+        Parameters
+        ----------
+        adapters : tuple of int
+            Ascending workload indices.
+        rank : int
+        """
+        requests = self.workload.requests_of(np.asarray(adapters))
+        ranks = np.full(len(adapters), self.workload.ranks.min())
+        ranks[0] = rank
+        sums = self.asks[list(adapters)].sum(axis=0)
+        best, best_slots = -1.0, 0
+        for value in nearest_first(self.slots_for(len(adapters), rank), self._congested_hint):
+            known = self._congesting.setdefault((rank, value), [])
+            if known and (np.array(known) <= sums).all(axis=1).any():
+                continue
+            self.calls += 1
+            result = simulate_requests(requests, ranks, self.profile, value, duration_s=self.workload.duration_s)
+            share = _share(result)
+            if share >= STARVATION_SHARE - CONGESTED_MARGIN:
+                self._congested_hint = value
+                return False
+            known.append(sums)
+            if share > best:
+                best, best_slots = share, value
+
+        return best < 0 or all(
+            self._starves_with(_turned(requests, turn, len(adapters), self.workload.duration_s), ranks, best_slots)
+            for turn in range(TURNS)
+        )
+
+    def _starves_with(self, requests: Requests, ranks: NDArray[np.int64], max_loras: int) -> bool:
+        self.calls += 1
+        result = simulate_requests(requests, ranks, self.profile, max_loras, duration_s=self.workload.duration_s)
+        unfinished = result.arrived - result.finished
+        return unfinished >= LEAST_UNFINISHED and _share(result) < STARVATION_SHARE - self.margin
+
+    def _is_congested(self, simulate: Callable[[float], GpuResult]) -> bool:
+        """Whether as much was left undone before the window's end as at it, by many requests both times.
+
+        Chance is small then: a burst at the end, which other adapters beside it would make up for, is seen at the end only.
+        """
+        window_s = self.workload.duration_s
+        at_end, earlier = simulate(window_s), simulate(EARLIER * window_s)
+        left = min(at_end.arrived - at_end.finished, earlier.arrived - earlier.finished)
+        return left >= LEAST_UNFINISHED and _share(earlier) < STARVATION_SHARE
 
     @property
     def _longer_s(self) -> float:
@@ -94,7 +170,7 @@ class TwinOracle(Oracle):
             # A content is asked about at several `max_loras` in a row.
             self._drawn = (adapters, self.workload.requests_of(np.asarray(adapters)))
         return simulate_requests(
-            self._drawn[1],
+            _until(self._drawn[1], duration_s),
             self.workload.ranks[list(adapters)],
             self.profile,
             max_loras,
@@ -108,21 +184,23 @@ class TwinOracle(Oracle):
 
         Load and activity come from the requests that are replayed, averaged over the members of a type.
         """
-        requests, count = self.workload.requests, self.workload.n_adapters
-        tokens = np.bincount(requests.adapter, _tokens(requests), count)
-        rates = np.bincount(requests.adapter, minlength=count) / self.workload.duration_s
-        load = np.array([tokens[members].mean() for members in types.members]) / self.workload.duration_s
-        rate = np.array([rates[members].mean() for members in types.members])
+        mean = np.array([self.asks[members].mean(axis=0) for members in types.members])
         above = presence(types.ranks)
-        return Demands(np.vstack([above, load, expected_active(rate, self._service_times_s)]), len(above))
+        return Demands(np.vstack([above, mean.reshape(len(types), -1).T]), len(above))
+
+    @cached_property
+    def asks(self) -> NDArray[np.float64]:
+        """What each adapter asks for, shape (n_adapters, n): offered tokens per second, and its activity at each time in service."""
+        requests, count, window_s = self.workload.requests, self.workload.n_adapters, self.workload.duration_s
+        load = np.bincount(requests.adapter, _tokens(requests), count) / window_s
+        return np.column_stack([load, _activity(requests, count, self._service_times_s, window_s).T])
 
     def made_up_sums(self, content: MadeUp) -> NDArray[np.float64]:
         """As `Oracle.made_up_sums`, of the requests that `made_up_starves` replays."""
         kept = self._thinned(content)
         window_s = self.workload.duration_s
         above = (np.unique(self.workload.ranks)[1:] <= content.rank).astype(np.float64)
-        rate = np.array([len(kept) / window_s / content.n_adapters])
-        active = content.n_adapters * expected_active(rate, self._service_times_s)[:, 0]
+        active = _activity(kept, content.n_adapters, self._service_times_s, window_s).sum(axis=1)
         return np.concatenate([above, [_tokens(kept).sum() / window_s], active])
 
     def made_up_starves(self, content: MadeUp) -> bool:
@@ -158,8 +236,7 @@ class TwinOracle(Oracle):
         return _share(self._simulate_made_up(content, max_loras, self.workload.duration_s))
 
     def _made_up_drains(self, content: MadeUp, max_loras: int) -> bool:
-        result = self._simulate_made_up(content, max_loras, self._longer_s)
-        return not result.memory_error and result.finished == result.arrived
+        return _drains(self._simulate_made_up(content, max_loras, self._longer_s))
 
     def _simulate_made_up(self, content: MadeUp, max_loras: int, duration_s: float) -> GpuResult:
         ranks = np.full(content.n_adapters, self.workload.ranks.min())
@@ -192,6 +269,42 @@ class TwinOracle(Oracle):
         total = _tokens(requests).sum() / self.workload.duration_s
         rows = np.flatnonzero(self._draws[0] < (content.load / total if total else 0.0))
         return replace(requests.take(rows), adapter=(self._draws[1, rows] * content.n_adapters).astype(np.int64))
+
+
+def _activity(
+    requests: Requests, n_adapters: int, times_s: NDArray[np.float64], window_s: float
+) -> NDArray[np.float64]:
+    """Share of the window in which an adapter has a request in service, if each takes a given time; shape (n_times, n_adapters).
+
+    For Poisson requests it is 1 - exp(-rate * time) (`solvers.demands`); requests that come in bursts keep an adapter
+    active for less of the time, and leave its slot to others.
+    """
+    order = np.lexsort((requests.arrival_s, requests.adapter))
+    adapter, arrival_s = requests.adapter[order], requests.arrival_s[order]
+    until_s = np.full(len(order), window_s)
+    same = adapter[1:] == adapter[:-1]
+    until_s[:-1][same] = arrival_s[1:][same]
+    gap_s = np.maximum(until_s - arrival_s, 0.0)
+    return np.array([np.bincount(adapter, np.minimum(gap_s, time_s), n_adapters) for time_s in times_s]) / window_s
+
+
+def _turned(requests: Requests, turn: int, n_adapters: int, window_s: float) -> Requests:
+    """The same requests with each adapter's moved in time by a draw of its own; what leaves the window comes in at its start."""
+    offset_s = np.random.default_rng(turn).uniform(0.0, window_s, n_adapters)
+    arrival_s = (requests.arrival_s + offset_s[requests.adapter]) % window_s
+    return replace(requests, arrival_s=arrival_s).take(np.argsort(arrival_s, kind="stable"))
+
+
+def _until(requests: Requests, duration_s: float) -> Requests:
+    """The requests that arrive before a time."""
+    if not len(requests) or requests.arrival_s[-1] < duration_s:
+        return requests
+    return requests.take(np.flatnonzero(requests.arrival_s < duration_s))
+
+
+def _drains(result: GpuResult) -> bool:
+    """Whether all that arrived was served."""
+    return not result.memory_error and result.finished == result.arrived
 
 
 def _tokens(requests: Requests) -> NDArray[np.int64]:
