@@ -21,7 +21,7 @@ from twin.simulate import STARVATION_SHARE
 SERVICE_TIMES = np.array([0.5, 1.0, 2.0])
 #: A GPU that misses the threshold by so much, with as many requests unfinished, is asked whether it did so already when
 #: the window had lasted this share of itself: then it is no matter of the window's end.
-CONGESTED_MARGIN, LEAST_UNFINISHED, EARLIER = 0.025, 30, 0.85
+CONGESTED_MARGIN, LEAST_UNFINISHED, EARLIER = 0.035, 30, 0.85
 #: How often a content's requests are moved in time to see whether chance alone makes it starve.
 TURNS = 2
 #: A GPU this far below the threshold is hopeless: whether with much less load as well is then worth a question.

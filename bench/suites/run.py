@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.cells import Cell, execution_of, run_cells, solver_options
+from bench.cells import Cell, cells_of, execution_of, run_cells
 from bench.config import BenchConfig
 from bench.rows import FILE_NAME, Row, write_rows
 from bench.suites.bounds import best_bounds, fingerprint, violations
@@ -73,28 +73,20 @@ def suite_cells(
     config: BenchConfig, instances: Sequence[Instance], known: dict[str, int], overrides: Sequence[str] = ()
 ) -> list[Cell]:
     """One cell for each instance and solver, ordered by instance."""
-    solvers = solver_options(config)
     # What is changed for all instances alike tells solvers apart, not workloads.
     kept = tuple(override for override in overrides if override.lstrip("+~").startswith("solver."))
+    cells = cells_of(config, kept)
     return [
-        Cell(
-            solver=name,
-            solver_options=solver,
+        replace(
+            cell,
             workload=instance.options,
-            objective=config.objective,
             profile=instance.profile,
             seed=instance.seed,
-            gpus=config.gpus,
-            time_limit_s=config.time_limit_s,
-            threads=config.threads,
-            repeats=config.repeats,
-            reserve=config.reserve,
             instance=instance.id,
             best_bound=known.get(instance.id),
-            overrides=kept,
         )
         for instance in instances
-        for name, solver in solvers.items()
+        for cell in cells
     ]
 
 
