@@ -235,8 +235,7 @@ class ZoneBound:
 
     def _finer(self) -> Iterable[NDArray[np.float64]]:
         """By what the adapters of one cluster differ: all sums as the limits of dear zones weigh them, or load alone."""
-        dearest, columns = self._pricing.dearest(self._cover_prices, FINE_GAP)  # type: ignore[arg-type]
-        del columns
+        dearest, _ = self._pricing.dearest(self._cover_prices, FINE_GAP)  # type: ignore[arg-type]
         bounds = self._pricing.bounds(self._cover_prices)  # type: ignore[arg-type]
         tight = bounds > 0.99 * dearest
         yield self.sums @ self.table.multipliers[tight].mean(axis=0)
