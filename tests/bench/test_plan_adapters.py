@@ -96,7 +96,7 @@ adapters = st.builds(
     Adapter,
     name=st.just("a"),
     rank=st.sampled_from([8, 16, 32]),
-    rate=st.floats(0, 2),
+    rate=st.just(0.0) | st.floats(1e-9, 2),
     prompt_tokens=st.none() | st.floats(1, 4000),
     output_tokens=st.none() | st.floats(1, 4000),
 )

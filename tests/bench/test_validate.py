@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,15 @@ def test_a_server_out_of_memory_is_a_verdict(standin: Path, tmp_path: Path, caps
     assert pd.read_csv("out/summary.csv").measured_memory_error.tolist() == [True]
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """What is started in the background of a script ignores SIGINT, and so do its children, unless somebody listens."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_no_process_and_keeps_what_is_finished(
     standin: Path, tmp_path: Path, number: signal.Signals
