@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from solvers.adapter_types import AdapterTypes
 
 #: Most clusters, and how much more the busiest of one may ask for than the idlest: widened until there are so few.
 MOST_CLUSTERS, FIRST_WIDTH = 50, 1.1
@@ -66,12 +69,13 @@ class Clusters:
         return tuple(sorted(chosen))
 
 
-def cluster_adapters(ranks: NDArray[np.int64], requests: NDArray[np.int64], sums: NDArray[np.float64]) -> Clusters:
+def cluster_adapters(ranks: NDArray[np.int64], requests: NDArray[Any], sums: NDArray[np.float64]) -> Clusters:
     """Group adapters by rank and by how many requests they send.
 
     Parameters
     ----------
     ranks, requests : arrays of shape (n_adapters,)
+        Requests may be rates as well, as multiples of the smallest.
     sums : array of shape (n_adapters, n_sums)
         What each asks for; the load comes first.
     """
@@ -83,6 +87,26 @@ def cluster_adapters(ranks: NDArray[np.int64], requests: NDArray[np.int64], sums
         if of.max(initial=-1) < MOST_CLUSTERS or width > 1e6:
             break
         width = width**1.25
+    return _clusters(of, ranks, sums)
+
+
+def cluster_types(types: AdapterTypes, sums: NDArray[np.float64]) -> Clusters:
+    """A cluster for each adapter type.
+
+    Parameters
+    ----------
+    types : AdapterTypes
+    sums : array of shape (n_adapters, n_sums)
+    """
+    of = np.empty(len(sums), dtype=np.int64)
+    ranks = np.empty(len(sums), dtype=np.int64)
+    for cluster, (members, rank) in enumerate(zip(types.members, types.ranks, strict=True)):
+        of[members] = cluster
+        ranks[members] = rank
+    return _clusters(of, ranks, sums)
+
+
+def _clusters(of: NDArray[np.int64], ranks: NDArray[np.int64], sums: NDArray[np.float64]) -> Clusters:
     members = []
     for cluster in range(int(of.max(initial=-1)) + 1):
         mine = np.flatnonzero(of == cluster)

@@ -20,14 +20,15 @@ class Exact(Solver):
     the highest price left are a lower bound. A second CP-SAT model covers the adapters with whole contents.
     These are the logic-based Benders cuts and the pattern bound of the packing literature in one loop.
 
-    With the twin, a bound comes first and the answers later, so that thousands of adapters get both: contents of the
-    workload's own adapters, in fractions, are cut off where they starve (`solvers.zone_bound`).
+    Bounds in seconds come before that, for thousands of adapters too: contents of the workload's own adapters, in fractions,
+    are cut off where they starve (`solvers.zone_bound`).
 
     The bound is proven for the oracle in use, with the `max_loras` that the oracle tries, if the oracle
-    is monotone in what a content asks for (`solvers.demands`). The predictors are, by construction; the twin is up
-    to the chance of single requests. With the twin, adapters of one type are also taken for interchangeable,
-    although each has requests of its own; the placement itself is always verified on its actual adapters.
-    `details` says what the proof needed, and how often the oracle broke that order in a sample.
+    is monotone in what a content asks for (`solvers.demands`). The predictors are where no adapters are loaded, and what they
+    reject only for loads proves nothing (`solvers.predictor_oracle`); the twin is up to the chance of single requests. With
+    the twin, adapters of one type are also taken for interchangeable, although each has requests of its own; the placement
+    itself is always verified on its actual adapters. `details` says what the proof needed, and how often the oracle broke
+    that order in a sample.
 
     Parameters
     ----------

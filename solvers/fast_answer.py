@@ -44,7 +44,10 @@ def fast_answer(
     if predictor is None:
         return None, 0
     time_limit_s = max(deadline.left_s, 0.1)
-    answer = FfdPlus().solve(replace(problem, predictor=predictor, max_gpus=None, time_limit_s=time_limit_s))
+    # The exact solver searches on the twin itself, once it knows prices and a bound.
+    answer = FfdPlus(twin_search=False).solve(
+        replace(problem, predictor=predictor, max_gpus=None, time_limit_s=time_limit_s)
+    )
     if answer.placement is None or answer.status == "feasible":
         return answer.placement, answer.oracle_calls
     plans = []

@@ -23,25 +23,36 @@ class FfdPlus(Solver):
     4. With time left, spreads over fewer GPUs are tried on the twin: the predictor errs on the safe side. Many adapters are
        first looked at with a few values of `max_loras`, then filled once more with all of them. In a large fleet a sample of
        GPUs shows instead how much fuller than predicted they may be.
+    5. With time left still, adapters are exchanged between the GPUs of a fleet of one less, every exchange simulated.
 
     Parameters
     ----------
     oracle : {"predictor", "distilled"}
         Starvation model of steps 1 and 2.
     twin_check : bool
-        Steps 3 and 4. Without them the answer is as good as the predictor.
+        Steps 3 to 5. Without them the answer is as good as the predictor.
     local_search : bool
         Step 2.
+    twin_search : bool
+        Step 5.
     """
 
     name: ClassVar[str] = "ffd_plus"
     tags = Tags(needs_predictor=True)
 
-    def __init__(self, oracle: str = "predictor", *, twin_check: bool = True, local_search: bool = True) -> None:
+    def __init__(
+        self,
+        oracle: str = "predictor",
+        *,
+        twin_check: bool = True,
+        local_search: bool = True,
+        twin_search: bool = True,
+    ) -> None:
         check_oracle_option(oracle, self.name, ("predictor", "distilled"))
         self.oracle = oracle
         self.twin_check = twin_check
         self.local_search = local_search
+        self.twin_search = twin_search
 
     def solve(self, problem: Problem) -> Solution:
         """Fill, search, check."""
@@ -79,5 +90,5 @@ class FfdPlus(Solver):
         self, problem: Problem, model: FillModel, filling: Filling, searched: Filling, deadline: Deadline
     ) -> Checked:
         if self.twin_check:
-            return checked(problem, model, filling, deadline, searched)
+            return checked(problem, model, filling, deadline, searched, twin_search=self.twin_search)
         return Checked(searched.placement(problem.workload), 0)

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from predictors import Predictor, adapter_contributions, content_tail
-from predictors.features import FEATURE_NAMES, MAX_LORAS, N_FEATURES, N_SUMS, RATE
-from predictors.model import starvation_batch
+from predictors.features import FEATURE_NAMES, MAX_LORAS, N_FEATURES, N_SUMS, RATE, WINDOW
+from predictors.meanfield import LOAD, SERVICE_INPUT
+from predictors.model import inputs_of, starvation_batch
 from solvers.adapter_types import AdapterTypes
 from solvers.demands import Demands, presence
 from solvers.oracle import MAX_LORAS_GRID, MadeUp, Oracle, nearest_first
 from twin import ServingProfile, Workload
+from twin.engine import PER_LOAD, PER_LOAD_ADAPTER
 
 LOG = logging.getLogger(__name__)
+
+#: What loads of adapters cost, in a profile table.
+LOAD_COLUMNS = [LOAD, PER_LOAD, PER_LOAD_ADAPTER]
 
 
 class PredictorOracle(Oracle):
@@ -39,15 +46,25 @@ class PredictorOracle(Oracle):
         if distilled:
             self.name = "distilled"
         self._arrays = predictor.distilled_starvation_arrays if distilled else predictor.starvation_arrays
+        # Loads are free: see `starves_from`.
+        light = self._arrays[0].copy()
+        light[:, :, LOAD_COLUMNS] = 0.0
+        self._light_arrays = (light, *self._arrays[1:])
         self._threshold = predictor.distilled_threshold if distilled else predictor.starvation_threshold
-        self._rows = adapter_contributions(workload.ranks, workload.rates)
+        #: What each adapter adds to the sums of a content, shape (n_adapters, N_SUMS).
+        self.contributions = adapter_contributions(workload.ranks, workload.rates)
+        #: Where what was asked last did not starve.
+        self._light_at = 0
         self._tail = workload_tail(workload)
 
     # --- real contents
 
     def accepts(self, adapters: tuple[int, ...], max_loras: int) -> bool:
         """Whether the predicted probability of starvation is below the predictor's threshold."""
-        return bool(self._starvation(self._rows[list(adapters)].sum(axis=0), (max_loras,))[0] < self._threshold)
+        return bool(
+            self._starvation(self.contributions[list(adapters)].sum(axis=0), (max_loras,), self._arrays)[0]
+            < self._threshold
+        )
 
     def find_max_loras(self, adapters: tuple[int, ...], hint: int | None = None) -> int | None:
         """The `max_loras` with the least predicted probability of starvation, if that is below the threshold.
@@ -57,17 +74,24 @@ class PredictorOracle(Oracle):
         candidates = nearest_first(self.slots(adapters), hint or min(len(adapters), 64))
         if not candidates:
             return None
-        probability = self._starvation(self._rows[list(adapters)].sum(axis=0), candidates)
+        probability = self._starvation(self.contributions[list(adapters)].sum(axis=0), candidates, self._arrays)
         best = int(np.argmin(probability))
         return candidates[best] if probability[best] < self._threshold else None
 
-    def _starvation(self, sums: NDArray[np.float64], candidates: Sequence[int]) -> NDArray[np.float64]:
+    def starves(self, adapters: tuple[int, ...], hint: int | None = None) -> bool:  # noqa: ARG002  # as the base class
+        """Whether the content, and all that asks for more, is rejected at every `max_loras`."""
+        rank = int(self.workload.ranks[list(adapters)].max())
+        return self.starves_from(rank, self.contributions[list(adapters)].sum(axis=0))
+
+    def _starvation(
+        self, sums: NDArray[np.float64], candidates: Sequence[int], arrays: tuple[NDArray[Any], ...]
+    ) -> NDArray[np.float64]:
         self.calls += len(candidates)
         contents = np.empty((len(candidates), N_FEATURES))
         contents[:, :N_SUMS] = sums
         contents[:, N_SUMS:] = self._tail
         contents[:, MAX_LORAS] = candidates
-        probability: NDArray[np.float64] = starvation_batch(contents, *self._arrays)
+        probability: NDArray[np.float64] = starvation_batch(contents, *arrays)
         return probability
 
     # --- what bounds rest on
@@ -90,12 +114,48 @@ class PredictorOracle(Oracle):
         smallest, largest = adapter_contributions(
             [int(self.workload.ranks.min()), content.rank], [content.load / content.n_adapters] * 2
         )
-        limits = {self.profile.largest_max_loras(rank) for rank in self.profile.ranks if rank >= content.rank}
-        slots = [value for value in sorted({*MAX_LORAS_GRID, *limits}) if 0 < value <= max(limits)]
-        if not slots:
+        return self.starves_from(content.rank, (content.n_adapters - 1) * smallest + largest)
+
+    def starves_from(self, rank: int, sums: NDArray[np.float64]) -> bool:
+        """Whether whatever has at least these sums is rejected at every `max_loras` that it may be given.
+
+        An adapter more never helps the model's estimate, but a content with larger sums may have fewer loads of adapters: their
+        rate is a slope of the activity, not a sum. So loads are free here. All else that the estimate is made of grows with
+        every sum (`predictors.meanfield`), the trees are monotone in it, and what they reject without loads they reject with
+        them.
+
+        Parameters
+        ----------
+        rank : int
+            The largest rank of such a content is at least this, as it is of the sums.
+        sums : array of shape (N_SUMS,)
+        """
+        slots = self._slots_from(rank)
+        # What was asked before is often similar.
+        if (
+            self._light_at in slots
+            and self._starvation(sums, (self._light_at,), self._light_arrays)[0] < self._threshold
+        ):
+            return False
+        probability = self._starvation(sums, slots, self._light_arrays) if slots else np.ones(1)
+        best = int(np.argmin(probability))
+        if probability[best] >= self._threshold:
             return True
-        probability = self._starvation((content.n_adapters - 1) * smallest + largest, slots)
-        return bool(probability.min() >= self._threshold)
+        self._light_at = slots[best]
+        return False
+
+    def service_s(self, sums: NDArray[np.float64], max_loras: int) -> float:
+        """The time in service, in seconds, that the model's estimate expects of a content with these sums."""
+        content = np.concatenate([sums, self._tail])[None]
+        content[0, MAX_LORAS] = max_loras
+        inputs, _ = inputs_of((self._arrays[0], self._arrays[1]), content)
+        return float(inputs[0, SERVICE_INPUT] * content[0, WINDOW])
+
+    @lru_cache(maxsize=64)  # noqa: B019  # as long as the oracle, of a handful of ranks
+    def _slots_from(self, rank: int) -> tuple[int, ...]:
+        """Every `max_loras` that any content of at least a largest rank may be given."""
+        limits = {self.profile.largest_max_loras(known) for known in self.profile.ranks if known >= rank}
+        return tuple(value for value in sorted({*MAX_LORAS_GRID, *limits}) if 0 < value <= max(limits))
 
 
 def workload_tail(workload: Workload) -> NDArray[np.float64]:

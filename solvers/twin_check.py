@@ -24,6 +24,7 @@ from solvers.packing import (
 )
 from solvers.spread import Contents, spread_feasibly
 from solvers.twin_oracle import TwinOracle
+from solvers.twin_search import fewer_on_twin
 from twin import GpuPlan, Placement
 from twin.simulate import STARVATION_SHARE
 
@@ -45,6 +46,8 @@ JOINED = 64
 SHED = 0.04
 #: Most weight for each GPU of a fleet that is worth trying: the predictor errs on the safe side.
 HEAVIEST = 1.35
+#: Share of the time left that exchanges may take.
+SEARCHED = 0.85
 #: Spreads with weights a little off that are tried on one GPU less, and their spread.
 ATTEMPTS, NOISE = 12, 0.1
 
@@ -81,8 +84,14 @@ class Checked:
     unchecked_gpus: int = 0
 
 
-def checked(
-    problem: Problem, model: FillModel, filling: Filling, deadline: Deadline, tighter: Filling | None = None
+def checked(  # noqa: PLR0913  # what is filled, and how far to go
+    problem: Problem,
+    model: FillModel,
+    filling: Filling,
+    deadline: Deadline,
+    tighter: Filling | None = None,
+    *,
+    twin_search: bool = True,
 ) -> Checked:
     """A placement that the twin accepts, as far as there is time.
 
@@ -95,6 +104,8 @@ def checked(
     deadline : Deadline
     tighter : Filling, optional
         On fewer GPUs: taken instead if the twin accepts most of it, and moves mend the rest.
+    twin_search : bool
+        Search on simulations for fewer GPUs in the end (`solvers.twin_search`); not in a large fleet.
 
     Raises
     ------
@@ -113,30 +124,28 @@ def checked(
         if tighter is not None and tighter.n_gpus < placement.n_gpus:
             placement = _moved(tighter, weights, oracle, deadline) or placement
         placement = _fewer(placement, weights, oracle, deadline)
-        if not isinstance(oracle, QuickTwin):
-            placement = _one_fewer(placement, model, weights, oracle, deadline)
     except OutOfTimeError as out:
         placement = out.args[0] if out.args else placement
-    calls = oracle.calls
+    calls = 0
     if isinstance(oracle, QuickTwin):
-        placement, more = _thoroughly(placement, problem, model, weights, deadline)
-        calls += more
-    return Checked(placement, calls)
+        calls, oracle = oracle.calls, TwinOracle(problem.workload, problem.profile)
+        placement = _filled_thoroughly(placement, problem, oracle, deadline)
+    if twin_search:
+        placement = fewer_on_twin(placement, weights, oracle, Deadline.after(SEARCHED * deadline.left_s), problem.seed)
+    placement = _one_fewer(placement, model, weights, oracle, deadline)
+    return Checked(placement, calls + oracle.calls)
 
 
-def _thoroughly(
-    placement: Placement, problem: Problem, model: FillModel, weights: NDArray[np.float64], deadline: Deadline
-) -> tuple[Placement, int]:
-    """Fewer GPUs with every `max_loras` tried on the twin: filled one after the other, then one fewer; and its calls."""
-    if placement.n_gpus == 1:
-        return placement, 0
-    oracle = TwinOracle(problem.workload, problem.profile)
-    ours = Deadline.after(deadline.left_s / 2)
+def _filled_thoroughly(placement: Placement, problem: Problem, oracle: TwinOracle, deadline: Deadline) -> Placement:
+    """Fewer GPUs by filling them one after the other with every `max_loras` tried on the twin."""
+    ours = Deadline.after(deadline.left_s / 4)
     for order in (zigzag_order, decreasing_order):
+        if placement.n_gpus == 1:
+            break
         fewer = replace(problem, max_gpus=placement.n_gpus - 1)
         with contextlib.suppress(OutOfTimeError, NoPlacementError):
             placement = fill_gpus(order(problem.workload), fewer, oracle, ours)
-    return _one_fewer(placement, model, weights, oracle, deadline), oracle.calls
+    return placement
 
 
 def _weights_of_requests(model: FillModel) -> NDArray[np.float64]:

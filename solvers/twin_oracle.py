@@ -22,8 +22,9 @@ SERVICE_TIMES = np.array([0.5, 1.0, 2.0])
 #: A GPU that misses the threshold by so much, with as many requests unfinished, is asked whether it did so already when
 #: the window had lasted this share of itself: then it is no matter of the window's end.
 CONGESTED_MARGIN, LEAST_UNFINISHED, EARLIER = 0.035, 30, 0.85
-#: How often a content's requests are moved in time to see whether chance alone makes it starve.
-TURNS = 2
+#: How often a content's requests are moved in time to see what its shortfall owes to chance, how many standard deviations
+#: of that it must have, and what one is at least.
+TURNS, SIGMAS, LEAST_DEVIATION = 4, 3.0, 0.004
 #: A GPU this far below the threshold is hopeless: whether with much less load as well is then worth a question.
 HOPELESS = 0.1
 #: Offered load at which the search for an overloaded GPU starts, and the share of it that such a GPU serves at most.
@@ -110,8 +111,8 @@ class TwinOracle(Oracle):
         """Whether adapters starve a GPU beyond doubt, were one of them of a given rank and the others of the smallest.
 
         What asks for at least as much beside an adapter of at least that rank then starves too, whatever its ranks.
-        Beyond doubt is a shortfall of `CONGESTED_MARGIN` at every `max_loras` that is no matter of which bursts meet, or come
-        at the window's end: it is there, by the usual margin, when each adapter's requests are moved in time as well.
+        Beyond doubt is a shortfall, at every `max_loras`, that is no matter of which bursts meet, or come at the window's end: the
+        requests of each adapter are moved in time, and it must be several times as large as what that changes.
 
         Parameters
         ----------
@@ -124,30 +125,40 @@ class TwinOracle(Oracle):
         ranks[0] = rank
         sums = self.asks[list(adapters)].sum(axis=0)
         best, best_slots = -1.0, 0
+        asked = []
         for value in nearest_first(self.slots_for(len(adapters), rank), self._congested_hint):
             known = self._congesting.setdefault((rank, value), [])
             if known and (np.array(known) <= sums).all(axis=1).any():
                 continue
-            self.calls += 1
-            result = simulate_requests(requests, ranks, self.profile, value, duration_s=self.workload.duration_s)
-            share = _share(result)
-            if share >= STARVATION_SHARE - CONGESTED_MARGIN:
+            share = _share(self._simulate_ranks(requests, ranks, value))
+            if share >= STARVATION_SHARE - self.margin:
                 self._congested_hint = value
                 return False
-            known.append(sums)
+            asked.append(value)
             if share > best:
                 best, best_slots = share, value
+        if best >= 0 and not self._falls_short(best, requests, ranks, best_slots):
+            self._congested_hint = best_slots
+            return False
+        for value in asked:
+            self._congesting[rank, value].append(sums)
+        return True
 
-        return best < 0 or all(
-            self._starves_with(_turned(requests, turn, len(adapters), self.workload.duration_s), ranks, best_slots)
-            for turn in range(TURNS)
-        )
+    def _falls_short(self, share: float, requests: Requests, ranks: NDArray[np.int64], max_loras: int) -> bool:
+        """Whether a shortfall is more than chance: `SIGMAS` times what it varies by when each adapter's requests move in time."""
+        shares = [share]
+        for turn in range(TURNS):
+            turned = _turned(requests, turn, len(ranks), self.workload.duration_s)
+            result = self._simulate_ranks(turned, ranks, max_loras)
+            shares.append(_share(result))
+            if result.arrived - result.finished < LEAST_UNFINISHED or shares[-1] >= STARVATION_SHARE - self.margin:
+                return False
+        deviation = max(float(np.std(shares, ddof=1)), LEAST_DEVIATION)
+        return float(np.mean(shares)) + SIGMAS * deviation < STARVATION_SHARE
 
-    def _starves_with(self, requests: Requests, ranks: NDArray[np.int64], max_loras: int) -> bool:
+    def _simulate_ranks(self, requests: Requests, ranks: NDArray[np.int64], max_loras: int) -> GpuResult:
         self.calls += 1
-        result = simulate_requests(requests, ranks, self.profile, max_loras, duration_s=self.workload.duration_s)
-        unfinished = result.arrived - result.finished
-        return unfinished >= LEAST_UNFINISHED and _share(result) < STARVATION_SHARE - self.margin
+        return simulate_requests(requests, ranks, self.profile, max_loras, duration_s=self.workload.duration_s)
 
     def _is_congested(self, simulate: Callable[[float], GpuResult]) -> bool:
         """Whether as much was left undone before the window's end as at it, by many requests both times.

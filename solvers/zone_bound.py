@@ -6,32 +6,35 @@ cover are asked of the oracle, scaled down until they hardly starve, and cut off
 is asked where the bound is weak, about contents as skewed as the adapters are. Ranks are lowered where that makes the answer
 hold for more contents: a content is asked about with one adapter of its largest rank, the others of the smallest.
 
-The cover is solved over clusters of adapters, for speed. What it proves is what its prices prove for the adapters one by one
-(`ZoneBound.certified`), by Farley's bound (1990).
+The cover is solved over clusters of adapters, for speed. What it proves is what prices of the single adapters prove
+(`solvers.zone_certify`); by turns, the contents that are dearest by those are asked about as well.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from ortools.linear_solver import pywraplp
 
-from solvers.clusters import cluster_adapters
+from solvers.adapter_types import single_types
+from solvers.clusters import Clusters, cluster_types
+from solvers.cover_programme import CoverProgramme
+from solvers.oracle import Oracle
 from solvers.packing import Deadline, OutOfTimeError
-from solvers.twin_oracle import TwinOracle
+from solvers.zone_certify import evened, farley, single_prices
 from solvers.zone_pricing import Column, ZonePricing, ZoneTable
+from solvers.zone_questions import zone_questions
 
 #: Rounds of pricing between two rounds of questions, contents asked about and columns kept in each.
 ROUNDS, QUESTIONS, FRESH = 12, 12, 15
 #: A dearest content is good enough within this share of its price: between questions, and for what is reported.
-COARSE_GAP, FINE_GAP = 3e-3, 1e-3
+COARSE_GAP = 3e-3
+#: Share of the time that is left for either of two kinds of questions before it is the other's turn.
+TURN_SHARE = 0.3
 #: Columns that cost less than this by the cover's prices, where those in use cost 1, are forgotten.
 NEARLY_WORTH = 0.97
-#: Halvings of the interval in which a content begins to starve.
-HALVINGS = 5
 
 
 class ZoneBound:
@@ -39,7 +42,9 @@ class ZoneBound:
 
     Parameters
     ----------
-    oracle : TwinOracle
+    oracle : Oracle
+    fine : bool
+        Compare the contents of a learned oracle by more sums.
 
     Attributes
     ----------
@@ -53,22 +58,22 @@ class ZoneBound:
         Largest rank and sums of the contents that were cut off.
     """
 
-    def __init__(self, oracle: TwinOracle) -> None:
+    def __init__(self, oracle: Oracle, *, fine: bool = False) -> None:
         workload = oracle.workload
-        self.oracle = oracle
-        self.sums = oracle.asks
-        requests = np.bincount(workload.requests.adapter, minlength=workload.n_adapters)
-        self.clusters = cluster_adapters(workload.ranks, requests, self.sums)
+        self.questions = zone_questions(oracle, fine=fine)
+        self.sums = self.questions.sums
+        self.clusters = self.questions.clusters
         self.table = ZoneTable(np.unique(workload.ranks), self.sums.shape[1])
         self.value = 0.0
         self.prices: NDArray[np.float64] = self.sums[:, 0] / max(float(self.sums[:, 0].sum()), 1e-12)
         self.exhausted = False
         self.cuts: list[tuple[int, NDArray[np.float64]]] = []
-        self._columns: list[Column] = []
+        self._cover = CoverProgramme(self.clusters.counts)
         self._standing: set[tuple[int, bytes]] = set()
         self._relaxed = 0.0
         self._cover_prices: NDArray[np.float64] | None = None
         self._pricing = ZonePricing(self.table, self.clusters.sums, self.clusters.counts, self.clusters.ranks)
+        self._singles = cluster_types(single_types(workload), self.sums)
         self._single_pricing = ZonePricing(self.table, self.sums, np.ones(len(self.sums)), workload.ranks)
 
     @property
@@ -92,22 +97,41 @@ class ZoneBound:
         rounds : int, optional
             Most rounds of questions.
         """
-        reported = self.value
         try:
-            asked = 0
-            while not self.exhausted and deadline.left_s and (rounds is None or asked < rounds):
-                asked += 1
+            if rounds is not None:
+                self._ask_in_clusters(deadline, target, rounds)
+                self._certify()
+                return
+            # Clusters are fast, single adapters tell more: by turns, as long as one of the two gets anywhere.
+            while deadline.left_s and not self._reached(target):
+                self._ask_in_clusters(Deadline.after(TURN_SHARE * deadline.left_s), target)
+                self._certify()
+                gained = self._ask_singly(Deadline.after(TURN_SHARE * deadline.left_s), target)
+                if self.exhausted and not gained:
+                    return
+        except (OutOfTimeError, ArithmeticError):
+            self._certify()  # what is proven so far holds
+
+    def _reached(self, target: int | None) -> bool:
+        return target is not None and self.gpus >= target
+
+    def _ask_in_clusters(self, deadline: Deadline, target: int | None, rounds: int | None = None) -> None:
+        """Questions about the contents that carry the cover of the clusters."""
+        reported = self.value
+        asked = 0
+        while not self.exhausted and deadline.left_s and (rounds is None or asked < rounds):
+            asked += 1
+            try:
                 relaxed = self._solve_cover(deadline)
                 # Certifying takes as long as some rounds: where it may matter, and after every gain of a hundredth.
                 if math.ceil(relaxed - 1e-6) > self.gpus or relaxed > 1.01 * max(reported, self.value):
                     self._certify()
                     reported = relaxed
-                if target is not None and self.gpus >= target:
+                if self._reached(target):
                     return
                 self.exhausted = not self._ask(deadline)
-        except OutOfTimeError:
-            pass
-        self._certify()
+            except OutOfTimeError:
+                return
 
     # --- the cover of the clusters
 
@@ -119,7 +143,7 @@ class ZoneBound:
         best, prices, _ = self._priced(load if prices is None else prices, keep_above=0.0)
         for _ in range(ROUNDS):
             deadline.check()
-            value, duals, _ = self._cover()
+            value, duals, _ = self._cover.solve()
             if best >= value * (1 - COARSE_GAP):
                 break
             # Prices nearer to the best so far than to the cover's swing less from round to round (Wentges, 1997).
@@ -142,101 +166,72 @@ class ZoneBound:
         dearest, columns = self._pricing.dearest(prices, COARSE_GAP)
         judge = prices if duals is None else duals
         kept = [column for column in columns if column.amounts @ judge > keep_above][:FRESH]
-        self._columns.extend(kept)
+        self._cover.extend(kept)
         return float(prices @ self.clusters.counts) / dearest, prices / dearest, bool(kept)
-
-    def _cover(self) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-        """The cheapest cover with the columns: its value, the prices of the clusters, and how often each column is used."""
-        solver = pywraplp.Solver.CreateSolver("GLOP")
-        rows = [solver.Constraint(count, solver.infinity()) for count in self.clusters.counts.tolist()]
-        objective = solver.Objective()
-        uses = []
-        alone = np.eye(len(rows))
-        for amounts in (*alone, *(column.amounts for column in self._columns)):
-            use = solver.NumVar(0.0, solver.infinity(), "")
-            objective.SetCoefficient(use, 1.0)
-            for cluster in np.flatnonzero(amounts).tolist():
-                rows[cluster].SetCoefficient(use, float(amounts[cluster]))
-            uses.append(use)
-        objective.SetMinimization()
-        solver.Solve()
-        prices = np.array([max(0.0, row.dual_value()) for row in rows])
-        used = np.array([use.solution_value() for use in uses[len(rows) :]])
-        return objective.Value(), prices, used
 
     # --- questions
 
     def _ask(self, deadline: Deadline) -> bool:
         """Cut off what the cover uses and the oracle rejects; whether anything was."""
-        _, prices, uses = self._cover()
+        _, prices, uses = self._cover.solve()
+        used = [self._cover.columns[k] for k in np.argsort(-uses, kind="stable").tolist() if uses[k] > 1e-6]
+        gained = self._cut_off(used, self.clusters, deadline)
+        # The others cost the cover's programme time; pricing finds them again when they are worth it.
+        worth = [column for column in self._cover.columns if column.amounts @ prices > NEARLY_WORTH]
+        self._cover.keep([column for column in worth if self._inside(column, self.clusters)])
+        return gained
+
+    def _cut_off(self, columns: Sequence[Column], clusters: Clusters, deadline: Deadline) -> bool:
+        """Cut off what the oracle rejects of the first columns that it has not accepted yet; whether anything was."""
         gained = False
         asked = 0
-        for place in np.argsort(-uses, kind="stable").tolist():
-            column = self._columns[place]
+        for column in columns:
             key = (column.rank, column.amounts.tobytes())
-            if uses[place] <= 1e-6 or asked >= QUESTIONS:
+            if asked >= QUESTIONS:
                 break
-            if key in self._standing or not self._inside(column):
+            if key in self._standing or not self._inside(column, clusters):
                 continue
             asked += 1
-            point = self._starving_point(column, deadline)
-            if point is not None:
-                self.rule_out(column.rank, point)
-            if point is None or self._inside(column):
+            starving = self.questions.starving_point(column, clusters, deadline)
+            if starving is not None:
+                self.rule_out(*starving)
+            if starving is None or self._inside(column, clusters):
                 self._standing.add(key)
             else:
                 gained = True
-        # The others cost the cover's programme time; pricing finds them again when they are worth it.
-        self._columns = [
-            column for column in self._columns if column.amounts @ prices > NEARLY_WORTH and self._inside(column)
-        ]
         return gained
 
-    def _inside(self, column: Column) -> bool:
-        return self.table.holds(column.rank, column.amounts @ self.clusters.sums)
-
-    def _starving_point(self, column: Column, deadline: Deadline) -> NDArray[np.float64] | None:
-        """Sums of about the least share of a content that starves beyond doubt; None if all of it does not."""
-        starving: tuple[int, ...] | None = None
-        low, high = 0.0, 1.0
-        share = 1.0
-        for _ in range(HALVINGS):
-            deadline.check()
-            content = self.clusters.content(column.amounts, share)
-            if content and self.oracle.congested(content, column.rank):
-                starving, high = content, share
-                # Most contents of a cover ask for a little too much, not for twice what is possible.
-                share = 0.85 * high if low == 0.0 else (low + high) / 2
-            elif starving is None:
-                return None
-            else:
-                low = share
-                share = (low + high) / 2
-            if high - low < 0.01:
-                break
-        return None if starving is None else self.sums[list(starving)].sum(axis=0)
+    def _inside(self, column: Column, clusters: Clusters) -> bool:
+        return self.table.holds(column.rank, column.amounts @ clusters.sums)
 
     # --- the bound for the adapters one by one
 
     def _certify(self) -> None:
-        """Farley's bound of the cover's prices for the single adapters."""
+        """What the cover's prices prove for the single adapters."""
         if self._cover_prices is None:
             return
         self.table.refresh()
-        by_cluster = self._cover_prices[self.clusters.of]
-        for base in self._finer():
-            mean = np.bincount(self.clusters.of, base) / self.clusters.counts
-            typical = mean[self.clusters.of]
-            # An adapter that asks for more than its cluster does on average is worth more.
-            prices = by_cluster * np.divide(base, typical, out=np.ones_like(base), where=typical > 0)
-            dearest, _ = self._single_pricing.dearest(prices, FINE_GAP)
-            if prices.sum() > self.value * dearest:
-                self.value, self.prices = float(prices.sum()) / dearest, prices / dearest
+        for prices in single_prices(self._cover_prices, self.clusters, self.sums, self._pricing):
+            self._learn(*farley(prices, self._single_pricing))
 
-    def _finer(self) -> Iterable[NDArray[np.float64]]:
-        """By what the adapters of one cluster differ: all sums as the limits of dear zones weigh them, or load alone."""
-        dearest, _ = self._pricing.dearest(self._cover_prices, FINE_GAP)  # type: ignore[arg-type]
-        bounds = self._pricing.bounds(self._cover_prices)  # type: ignore[arg-type]
-        tight = bounds > 0.99 * dearest
-        yield self.sums @ self.table.multipliers[tight].mean(axis=0)
-        yield self.sums[:, 0]
+    def _learn(self, value: float, prices: NDArray[np.float64]) -> None:
+        if value > self.value:
+            self.value, self.prices = value, prices
+
+    def _ask_singly(self, deadline: Deadline, target: int | None) -> bool:
+        """Questions about the contents of single adapters that are dearest when all adapters are covered evenly; whether any helped."""
+        helped = False
+        while not self._reached(target) and deadline.left_s:
+            self.table.refresh()
+            enough = math.inf if target is None else target - 1 + 1e-3
+            found = evened(self.prices, self._single_pricing, enough, deadline)
+            self._learn(found.value, found.prices)
+            if self.value > enough:
+                break
+            try:
+                if not self._cut_off(found.dearest, self._singles, deadline):
+                    break
+            except OutOfTimeError:
+                return True
+            helped = True
+        return helped

@@ -19,6 +19,7 @@ from solvers.packing import Deadline
 from solvers.progress import Progress
 from solvers.twin_oracle import TwinOracle
 from solvers.zone_bound import ZoneBound
+from solvers.zone_certify import evened, farley
 from solvers.zone_pricing import ZonePricing, ZoneTable
 from solvers.zones import split_zones
 from twin import GammaArrivals, GpuPlan, Placement, Workload, workload_from_groups
@@ -73,6 +74,47 @@ def test_the_dearest_content_is_that_of_a_linear_programme_for_each_zone(seed: i
         dearest, columns = pricing.dearest(prices, 1e-9)
         assert dearest == pytest.approx(max(values), rel=1e-6)
         assert columns[0].price == pytest.approx(max(values), rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_evened_prices_prove_nearly_what_a_linear_programme_over_all_zones_does(seed: int) -> None:
+    """The cheapest cover by fractions, as a programme of its own: each adapter covered, each zone used as often as need be."""
+    generator = np.random.default_rng(seed)
+    sums, ranks = generator.uniform(0.1, 1.0, (30, 3)), generator.choice([8, 16], 30)
+    table = table_of(generator.uniform(2.0, 6.0, (6, 3)))
+    pricing = ZonePricing(table, sums, np.ones(30), ranks)
+    # Variables: how often zone z is used, and how much of adapter a that covers: x[z, a] <= u[z] where the rank allows it.
+    n_zones = len(table.limits)
+    n = n_zones + n_zones * 30
+    rows, right = [], []
+    for zone in range(n_zones):
+        for a in range(30):
+            row = np.zeros(n)
+            row[n_zones + zone * 30 + a] = 1.0
+            row[zone] = -1.0 if ranks[a] <= table.ranks[zone] else 0.0
+            rows.append(row)
+            right.append(0.0)
+        for j in np.flatnonzero(np.isfinite(table.limits[zone])):
+            row = np.zeros(n)
+            row[n_zones + zone * 30 : n_zones + (zone + 1) * 30] = sums[:, j]
+            row[zone] = -table.limits[zone, j]
+            rows.append(row)
+            right.append(0.0)
+    for a in range(30):
+        row = np.zeros(n)
+        row[n_zones + a :: 30] = -1.0
+        rows.append(row)
+        right.append(-1.0)
+    cost = np.concatenate([np.ones(n_zones), np.zeros(n - n_zones)])
+    best = linprog(cost, A_ub=np.array(rows), b_ub=np.array(right)).fun
+    start = farley(sums[:, 0], pricing)[0]
+    found = evened(sums[:, 0], pricing, math.inf, Deadline.after(60.0))
+    assert found.value <= best * (1 + 1e-6)
+    assert found.value >= start
+    assert best - found.value < 0.02 * best + 0.3 * (best - start)
+    assert found.prices.sum() == pytest.approx(found.value)
+    assert pricing.dearest(found.prices, 1e-9)[0] <= 1 + 1e-6
+    assert all(column.price > 0 for column in found.dearest)
 
 
 def test_a_cluster_s_content_asks_for_what_it_should() -> None:
