@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -101,10 +102,15 @@ class Checked:
     dearest: float
     refuting: int
 
+    @property
+    def is_lower(self) -> bool:
+        """Whether the bound in whole GPUs is too high with prices that no accepted content refutes."""
+        return math.ceil(self.bound - ROUNDING) > math.ceil(self.bound / max(self.dearest, 1.0) - ROUNDING)
+
 
 @command("bound_check", BoundCheckConfig, positional="rows")
 def main(config: BoundCheckConfig) -> None:
-    """Bound each instance anew, collect contents, compare; exit code 3 if one refutes a bound."""
+    """Bound each instance anew, collect contents, compare; exit code 3 if a bound in whole GPUs is refuted."""
     for name, least in (("seconds", 0.0), ("gpus", 0), ("exchanges", 0)):
         if getattr(config, name) < least:
             raise UserError(f"{name}={getattr(config, name)} must be {least:g} or more")
@@ -125,13 +131,15 @@ def main(config: BoundCheckConfig) -> None:
             write_text(Path(config.table), _csv(checked))
     terminal.print(_table(checked))
     total = sum(each.accepted + each.lucky for each in checked)
-    refuting = sum(each.refuting for each in checked)
+    lower = [each.instance for each in checked if each.is_lower]
     terminal.print(
-        f"{total} accepted contents: {sum(each.ruled_out for each in checked)} ask for as much as a cut, {refuting} cost more than 1"
+        f"{total} accepted contents: {sum(each.ruled_out for each in checked)} ask for as much as a cut, "
+        f"{sum(each.refuting for each in checked)} cost more than 1; in whole GPUs that lowers {len(lower)} bounds"
     )
     if config.table is not None:
         terminal.print(f"table    {config.table}", soft_wrap=True)
-    if refuting:
+    if lower:
+        terminal.print(f"refuted  {', '.join(lower)}")
         sys.exit(3)
 
 
