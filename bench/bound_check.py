@@ -12,11 +12,13 @@ import csv
 import io
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from omegaconf import MISSING
 from rich.progress import track
 from rich.table import Table
@@ -90,6 +92,10 @@ class Checked:
         Highest price of an accepted content.
     refuting : int
         Accepted ones that cost more than 1.
+    workload_seed : int
+        Of the instance's requests.
+    seconds, gpus, exchanges, seed
+        The options that the line was made with.
     """
 
     instance: str
@@ -101,6 +107,11 @@ class Checked:
     ruled_out: int
     dearest: float
     refuting: int
+    workload_seed: int
+    seconds: float
+    gpus: int
+    exchanges: int
+    seed: int
 
     @property
     def is_lower(self) -> bool:
@@ -124,11 +135,13 @@ def main(config: BoundCheckConfig) -> None:
     terminal.print(
         f"{len(chosen)} instances with feasible placements, {config.seconds:g} s for each bound, seed {config.seed}"
     )
-    checked = []
+    done = {} if config.table is None else _done(Path(config.table), config)
     for case in track(chosen, description="checking", transient=True, console=console()):
-        checked.append(check(case, config))
+        if _key(case) not in done:
+            done[_key(case)] = check(case, config)
         if config.table is not None:
-            write_text(Path(config.table), _csv(checked))
+            write_text(Path(config.table), _csv(done.values()))
+    checked = [done[_key(case)] for case in chosen]
     terminal.print(_table(checked))
     total = sum(each.accepted + each.lucky for each in checked)
     lower = [each.instance for each in checked if each.is_lower]
@@ -182,8 +195,9 @@ def check(case: Case, config: BoundCheckConfig) -> Checked:
         dearest = max(dearest, price)
     fewest = min(placement.n_gpus for placement in placements)
     return Checked(
-        case.key[0], zones.value, fewest, len(zones.cuts), len(accepted), len(lucky), ruled_out, dearest, refuting
-    )
+        case.key[0], zones.value, fewest, len(zones.cuts), len(accepted), len(lucky), ruled_out, dearest, refuting,
+        case.key[-1], **_settings(config),
+    )  # fmt: skip
 
 
 def busier_contents(placement: Placement, oracle: TwinOracle, config: BoundCheckConfig) -> set[tuple[int, ...]]:
@@ -197,7 +211,7 @@ def busier_contents(placement: Placement, oracle: TwinOracle, config: BoundCheck
     config : BoundCheckConfig
     """
     generator = np.random.default_rng(config.seed)
-    load = oracle.asks[:, 0]
+    load = oracle.loads
     found: set[tuple[int, ...]] = set()
     for plan in placement.gpus[: config.gpus]:
         content, slots = set(plan.adapters), plan.max_loras
@@ -226,8 +240,33 @@ def _served(case: Case) -> list[Row]:
     return [
         row
         for row in case.rows
-        if row.feasible and row.placement and row.cell and not Placement.from_json(row.placement).has_replicas
+        if row.feasible
+        and row.gpus
+        and row.placement
+        and row.cell
+        and not Placement.from_json(row.placement).has_replicas
     ]
+
+
+def _key(case: Case) -> tuple[str, int]:
+    return case.key[0], case.key[-1]
+
+
+def _settings(config: BoundCheckConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in ("seconds", "gpus", "exchanges", "seed")}
+
+
+def _done(table: Path, config: BoundCheckConfig) -> dict[tuple[str, int], Checked]:
+    """Instances that an earlier, interrupted run has finished."""
+    if not table.exists():
+        return {}
+    frame = pd.read_csv(table)
+    for name, value in _settings(config).items():
+        if name not in frame or not np.isclose(frame[name], value).all():
+            raise UserError(f"table={table}: holds lines made with another {name}; remove it or name another file")
+    names = [each.name for each in fields(Checked)]
+    lines = [Checked(*values) for values in frame[names].itertuples(index=False)]
+    return {(line.instance, line.workload_seed): line for line in lines}
 
 
 def _table(checked: Sequence[Checked]) -> Table:
@@ -242,7 +281,7 @@ def _table(checked: Sequence[Checked]) -> Table:
     return table
 
 
-def _csv(checked: Sequence[Checked]) -> str:
+def _csv(checked: Iterable[Checked]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([each.name for each in fields(Checked)])

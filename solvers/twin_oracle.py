@@ -53,7 +53,7 @@ class TwinOracle(Oracle):
         self._drawn: tuple[tuple[int, ...], Requests] | None = None
         #: For each `max_loras` the made-up contents known to starve at it.
         self._starving: dict[int, list[MadeUp]] = {}
-        #: For each (largest rank, `max_loras`) the sums of contents that miss the threshold by far at it.
+        #: For each (largest rank, `max_loras`) the sums of contents that starve beyond doubt at it.
         self._congesting: dict[tuple[int, int], list[NDArray[np.float64]]] = {}
         self._congested_hint = 64
 
@@ -203,8 +203,13 @@ class TwinOracle(Oracle):
     def asks(self) -> NDArray[np.float64]:
         """What each adapter asks for, shape (n_adapters, n): offered tokens per second, and its activity at each time in service."""
         requests, count, window_s = self.workload.requests, self.workload.n_adapters, self.workload.duration_s
-        load = np.bincount(requests.adapter, _tokens(requests), count) / window_s
-        return np.column_stack([load, _activity(requests, count, self._service_times_s, window_s).T])
+        return np.column_stack([self.loads, _activity(requests, count, self._service_times_s, window_s).T])
+
+    @cached_property
+    def loads(self) -> NDArray[np.float64]:
+        """Offered tokens per second of each adapter, by the requests that are replayed, shape (n_adapters,)."""
+        requests = self.workload.requests
+        return np.bincount(requests.adapter, _tokens(requests), self.workload.n_adapters) / self.workload.duration_s
 
     def made_up_sums(self, content: MadeUp) -> NDArray[np.float64]:
         """As `Oracle.made_up_sums`, of the requests that `made_up_starves` replays."""

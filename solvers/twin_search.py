@@ -83,9 +83,7 @@ class TwinSearch:
     def __init__(self, oracle: TwinOracle, weights: NDArray[np.float64], generator: np.random.Generator) -> None:
         self.oracle = oracle
         self.generator = generator
-        requests, workload = oracle.workload.requests, oracle.workload
-        tokens = requests.prompt_tokens + requests.requested_tokens
-        self.load = np.bincount(requests.adapter, tokens, workload.n_adapters) / workload.duration_s
+        self.load = oracle.loads
         self.total = float(self.load.sum())
         self.size = weights * (self.total / max(float(weights.sum()), 1e-300))
 

@@ -46,6 +46,26 @@ def test_bounds_hold_for_what_is_accepted(rows: Path, capsys: pytest.CaptureFixt
     assert "accepted contents" in capsys.readouterr().out
 
 
+def test_an_interrupted_run_goes_on(
+    rows: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is in the table is not made again; a table of other options is not gone on with."""
+    table = rows.with_name("check.csv")
+    main([str(rows), "seconds=1", "exchanges=5", f"table={table}"])
+    written = table.read_text()
+
+    def again(*_: object) -> None:
+        pytest.fail("a finished instance was checked again")
+
+    monkeypatch.setattr("bench.bound_check.check", again)
+    main([str(rows), "seconds=1", "exchanges=5", f"table={table}"])
+    assert table.read_text() == written
+    with pytest.raises(SystemExit) as stopped:
+        main([str(rows), "seconds=1", "exchanges=6", f"table={table}"])
+    assert stopped.value.code == 2
+    assert "another exchanges" in capsys.readouterr().err
+
+
 def test_a_bound_that_is_too_high_is_refuted(
     rows: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
