@@ -10,16 +10,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from rich.console import Console
 
-from bench.cells import cells_of, execution_of, run_cells, solver_options
-from bench.cli import command
-from bench.compare import is_user_error
-from bench.config import BenchConfig
-from bench.plugins import register_solvers
-from bench.publish import check_targets, publish
-from bench.rows import FILE_NAME, Row, write_rows
-from bench.run import run, run_cell
+from bench.comparison.cells import cells_of, solver_options
+from bench.comparison.compare import is_user_error
+from bench.comparison.config import BenchConfig
+from bench.comparison.execution import execution_of, run_cells
+from bench.comparison.rows import FILE_NAME, Row, write_rows
+from bench.comparison.run import run, run_cell
+from bench.reporting.publish import check_targets, publish
+from bench.reporting.table import comparison_report
+from bench.shared.command import command
+from bench.shared.plugins import register_solvers
 from bench.suites.run import run_suite
-from bench.table import comparison_report
 from twin import UserError
 
 

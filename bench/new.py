@@ -16,8 +16,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import MISSING
 from rich.text import Text
 
-from bench.cli import CONF, command
-from bench.table import console
+from bench.shared.command import CONF, command
+from bench.shared.terminal import console
 from twin import UserError
 
 TEMPLATES = Path(__file__).parent / "new_templates"

@@ -20,18 +20,19 @@ from omegaconf import MISSING
 from rich.console import Console
 from rich.text import Text
 
-from bench.cli import command, explain_instantiation
-from bench.compare import Comparison, compare
+from bench.comparison.compare import Comparison, compare
+from bench.comparison.reserve import check_reserve
+from bench.comparison.rows import ERROR, Row
 from bench.planning.adapters import Adapter, Traffic, changed, read_adapters, workload_of
 from bench.planning.answer import answer
 from bench.planning.counters import Measured, read_counters
 from bench.planning.kubernetes import Cluster
 from bench.planning.report import command_lines, failure_lines, plan_report, write_plan
 from bench.planning.vllm_commands import Serving
-from bench.plugins import register_solvers
-from bench.reserve import check_reserve
-from bench.rows import ERROR, Row
-from bench.table import console
+from bench.shared.command import command
+from bench.shared.mistakes import explain_instantiation
+from bench.shared.plugins import register_solvers
+from bench.shared.terminal import console
 from solvers.base import Solver
 from twin import UserError, load_profile
 

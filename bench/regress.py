@@ -10,14 +10,14 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from bench.cell import Cell
-from bench.cells import Execution, run_cells
-from bench.cli import command
-from bench.differences import Difference, figure_differences, markdown, time_differences
-from bench.machine import processor
-from bench.publish import check_targets
-from bench.rows import Row, read_rows, write_rows
-from bench.table import console
+from bench.comparison.cell import Cell
+from bench.comparison.differences import Difference, figure_differences, markdown, time_differences
+from bench.comparison.execution import Execution, run_cells
+from bench.comparison.machine import processor
+from bench.comparison.rows import Row, read_rows, write_rows
+from bench.reporting.publish import check_targets
+from bench.shared.command import command
+from bench.shared.terminal import console
 from twin import UserError
 
 #: Exit code where something has changed.

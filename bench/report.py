@@ -9,16 +9,26 @@ from pathlib import Path
 from omegaconf import MISSING
 from rich.console import Console
 
-from bench.cli import command
-from bench.report_parts import anytime, candidates, fidelity, latency, overview, pairwise, quality, reproduce, workloads
-from bench.report_parts.content import Part
-from bench.report_parts.page import render
-from bench.report_parts.paper import write_paper, write_text
-from bench.report_parts.rows_of import read_any
-from bench.report_parts.stability import stability
-from bench.report_parts.study import Study
-from bench.robustness import target_beside
-from bench.table import console
+from bench.comparison.rows import read_any
+from bench.reporting.content import Part
+from bench.reporting.page import render
+from bench.reporting.paper import write_paper, write_text
+from bench.reporting.parts import (
+    anytime,
+    candidates,
+    fidelity,
+    latency,
+    overview,
+    pairwise,
+    quality,
+    reproduce,
+    workloads,
+)
+from bench.reporting.parts.stability import stability
+from bench.reporting.study import Study
+from bench.shared.command import command
+from bench.shared.terminal import console
+from bench.studies.robustness import target_beside
 from twin import UserError
 
 #: What the page is called beside a folder of rows.

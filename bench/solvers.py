@@ -8,8 +8,8 @@ from hydra.utils import get_class
 from rich.table import Table
 from rich.text import Text
 
-from bench.cli import command
-from bench.table import console
+from bench.shared.command import command
+from bench.shared.terminal import console
 from solvers.base import Solver, Tags
 from solvers.checks import ContractError, check_solver
 from solvers.registry import SolverEntry, list_solvers

@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.progress import track
 from rich.table import Table
 
-from bench.cli import command
+from bench.shared.command import command
+from bench.shared.terminal import console
 from bench.suites.bounds import fingerprint, improved, read_results, violations
 from bench.suites.instance import Instance, check_instance
 from bench.suites.library import (
@@ -23,7 +24,6 @@ from bench.suites.library import (
     write_best_known,
     write_instances,
 )
-from bench.table import console
 from twin import UserError
 
 ACTIONS = ("list", "check", "generate", "select", "update")

@@ -18,10 +18,10 @@ from omegaconf import MISSING
 from rich.console import Console
 from rich.table import Table
 
-from bench.cli import command
-from bench.dataset import DatasetConfig, make_dataset, read_dataset
-from bench.model_card import write_card
-from bench.table import console
+from bench.shared.command import command
+from bench.shared.terminal import console
+from bench.training.labels import DatasetOptions, make_dataset, read_dataset
+from bench.training.model_card import write_card
 from predictors import Predictor, save_predictor
 from predictors.fit import fit_predictor
 from predictors.options import FAMILIES, TrainingOptions
@@ -140,7 +140,7 @@ def train(profile: ServingProfile, config: TrainConfig, options: TrainingOptions
 
 def _made(profile: ServingProfile, config: TrainConfig, terminal: Console) -> Path:
     out = DATA_FOLDER / f"{profile.name.replace('/', '__')}.parquet"
-    settings = DatasetConfig(profile.name, str(out), config.points, seed=config.seed, workers=config.workers)
+    settings = DatasetOptions(out=str(out), points=config.points, seed=config.seed, workers=config.workers)
     path = make_dataset(settings, profile, terminal)
     if path is None:
         raise UserError(f"data: {out} is being made by another command; wait for it, or give data=FILE.parquet")

@@ -9,13 +9,13 @@ import numpy as np
 from predictors.features import N_FEATURES, N_SUMS
 from predictors.meanfield import N_INPUTS
 from solvers.base import Problem, Solution, Tags
-from solvers.fill_kernel import accepted_slots
-from solvers.fill_model import FillModel
+from solvers.filling.kernel import accepted_slots
+from solvers.filling.model import FillModel
 from solvers.fleet import FleetSolver
-from solvers.latency_model import LatencyModel
-from solvers.latency_oracle import TwinLatency
 from solvers.objectives.min_latency import MinLatency
-from solvers.spread import least_loaded
+from solvers.spreading.dealing import least_loaded
+from solvers.spreading.latency_model import LatencyModel
+from solvers.spreading.latency_oracle import TwinLatency
 from twin import GpuPlan, Placement
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from solvers.vector_packing import BEST_FIT, VectorPacking
+from solvers.filling.vectors import BEST_FIT, VectorPacking
 
 
 class BestFitDecreasing(VectorPacking):

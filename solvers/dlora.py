@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.base import Problem, Solution, Tags
+from solvers.contents.published_figures import adapter_kv_tokens
+from solvers.contents.replicas import placement_of_shares
 from solvers.fleet import FleetSolver
-from solvers.published_figures import adapter_kv_tokens
-from solvers.replicas import placement_of_shares
 
 
 class Dlora(FleetSolver):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from solvers.base import Problem, Solution, Solver, Tags
-from solvers.exact_search import ExactSearch
-from solvers.oracle import check_oracle_option, make_oracle
-from solvers.packing import Deadline, NoPlacementError, OutOfTimeError
+from solvers.exact_search.search import ExactSearch
+from solvers.limits import Deadline, NoPlacementError, OutOfTimeError
+from solvers.oracles.choice import check_oracle_option, make_oracle
 from twin import Placement, UserError
 
 
@@ -21,11 +21,11 @@ class Exact(Solver):
     These are the logic-based Benders cuts and the pattern bound of the packing literature in one loop.
 
     Bounds in seconds come before that, for thousands of adapters too: contents of the workload's own adapters, in fractions,
-    are cut off where they starve (`solvers.zone_bound`).
+    are cut off where they starve (`solvers.zones.bound`).
 
     The bound is proven for the oracle in use, with the `max_loras` that the oracle tries, if the oracle
-    is monotone in what a content asks for (`solvers.demands`). The predictors are where no adapters are loaded, and what they
-    reject only for loads proves nothing (`solvers.predictor_oracle`); the twin is up to the chance of single requests. With
+    is monotone in what a content asks for (`solvers.contents.demands`). The predictors are where no adapters are loaded, and what they
+    reject only for loads proves nothing (`solvers.oracles.predictor`); the twin is up to the chance of single requests. With
     the twin, adapters of one type are also taken for interchangeable, although each has requests of its own; the placement
     itself is always verified on its actual adapters. `details` says what the proof needed, and how often the oracle broke
     that order in a sample.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from solvers.base import Problem, Solution, Solver, Tags
-from solvers.first_fit import TEST_POINTS, PredictorTest, PublishedTest, TwinTest, fill_by_test_points
-from solvers.packing import sorted_plan, zigzag_order
-from solvers.predictor_oracle import say_out_of_range
+from solvers.contents.orders import sorted_plan, zigzag_order
+from solvers.filling.test_points import TEST_POINTS, PredictorTest, PublishedTest, TwinTest, fill_by_test_points
+from solvers.oracles.choice import say_out_of_range
 from twin import Placement, UserError
 
 TWIN_ANSWERS = ("never", "outside", "unsure", "always")

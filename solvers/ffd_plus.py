@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from solvers.base import Problem, Solution, Solver, Status, Tags
-from solvers.fill_model import Filling, FillModel
-from solvers.oracle import check_oracle_option
-from solvers.packing import Deadline, NoPlacementError, check_gpu_limit
-from solvers.twin_check import LARGE_FLEET, Checked, checked
+from solvers.filling.model import Filling, FillModel
+from solvers.limits import Deadline, NoPlacementError, check_gpu_limit
+from solvers.mending.checked import LARGE_FLEET, Checked, checked
+from solvers.oracles.choice import check_oracle_option
 from twin import Placement
 
 

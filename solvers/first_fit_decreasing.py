@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from solvers.vector_packing import FIRST_FIT, VectorPacking
+from solvers.filling.vectors import FIRST_FIT, VectorPacking
 
 
 class FirstFitDecreasing(VectorPacking):

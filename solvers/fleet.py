@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
 
 from solvers.base import Problem, Solution, Solver, Tags
-from solvers.packing import Deadline
+from solvers.limits import Deadline
 from twin import score_placement
 
 Attempt = TypeVar("Attempt")

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.base import Problem, Solution, Tags
+from solvers.contents.replicas import placement_of_shares
 from solvers.fleet import FleetSolver
-from solvers.replicas import placement_of_shares
 from twin import UserError
 
 

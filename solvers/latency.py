@@ -9,10 +9,10 @@ import numpy as np
 from predictors import content_features
 from predictors.features import PROMPT, REQUESTED
 from solvers.base import Problem, Solution, Solver, Tags
-from solvers.oracle import check_oracle_option
-from solvers.packing import sorted_plan
-from solvers.spread import least_loaded
-from solvers.twin_oracle import TwinOracle
+from solvers.contents.orders import sorted_plan
+from solvers.oracles.choice import check_oracle_option
+from solvers.oracles.twin import TwinOracle
+from solvers.spreading.dealing import least_loaded
 from twin import GpuPlan, Placement, UserError
 
 ORDERS = ("given", "decreasing")

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from solvers.base import Problem, Solution, Tags
 from solvers.fleet import FleetSolver
-from solvers.latency_model import LatencyModel
-from solvers.latency_oracle import GpuLatency, LatencyOracle, TwinLatency, cost_of
-from solvers.packing import Deadline
-from solvers.spread import least_loaded, rank_by_rank
+from solvers.limits import Deadline
+from solvers.spreading.dealing import least_loaded, rank_by_rank
+from solvers.spreading.latency_model import LatencyModel
+from solvers.spreading.latency_oracle import GpuLatency, LatencyOracle, TwinLatency, cost_of
 from twin import GpuPlan, Placement, UserError
 
 #: Adapters of a giving GPU, and GPUs to take them, that are tried before the search gives up.

@@ -7,9 +7,9 @@ from typing import ClassVar
 import numpy as np
 
 from solvers.base import Problem, Solution
+from solvers.contents.orders import sorted_plan
 from solvers.fleet import FleetSolver
-from solvers.packing import sorted_plan
-from solvers.spread import least_loaded
+from solvers.spreading.dealing import least_loaded
 from twin import Placement
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.base import Problem, Solution, Tags
+from solvers.contents.published_figures import operating_point_tokens_per_s
+from solvers.contents.replicas import placement_of_shares
 from solvers.fleet import FleetSolver
-from solvers.published_figures import operating_point_tokens_per_s
-from solvers.replicas import placement_of_shares
 
 
 class LoraServe(FleetSolver):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from solvers.base import Problem, Solution, Solver
-from solvers.packing import NoPlacementError, check_gpu_limit, describe, sorted_plan
-from solvers.published_figures import backbone_tokens_per_s
+from solvers.contents.orders import describe, sorted_plan
+from solvers.contents.published_figures import backbone_tokens_per_s
+from solvers.limits import NoPlacementError, check_gpu_limit
 from twin import GpuPlan, Placement
 
 

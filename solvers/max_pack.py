@@ -7,15 +7,10 @@ from typing import ClassVar
 import numpy as np
 
 from solvers.base import Problem, Solution, Solver, Tags
-from solvers.packing import (
-    Deadline,
-    NoPlacementError,
-    OutOfTimeError,
-    decreasing_order,
-    fill_gpus,
-    zigzag_order,
-)
-from solvers.twin_oracle import TwinOracle
+from solvers.contents.orders import decreasing_order, zigzag_order
+from solvers.filling.one_by_one import fill_gpus
+from solvers.limits import Deadline, NoPlacementError, OutOfTimeError
+from solvers.oracles.twin import TwinOracle
 from twin import UserError
 
 ORDERS = {"zigzag": zigzag_order, "decreasing": decreasing_order}

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from ortools.graph.python import min_cost_flow as flow
 
 from solvers.base import Problem, Solution
+from solvers.contents.orders import sorted_plan
 from solvers.fleet import FleetSolver
-from solvers.packing import sorted_plan
 from twin import Placement, UserError
 
 #: Costs are whole numbers up to this.

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from ortools.sat.python import cp_model
 
-from solvers.adapter_types import AdapterTypes, adapter_types
 from solvers.base import Problem, Solution, Tags
-from solvers.fill_model import FillModel
+from solvers.contents.adapter_types import AdapterTypes, adapter_types
+from solvers.contents.patterns import cp_solver
+from solvers.filling.model import FillModel
 from solvers.fleet import FleetSolver
-from solvers.latency_model import LatencyModel
-from solvers.latency_oracle import TwinLatency
 from solvers.objectives.min_latency import MinLatency
-from solvers.patterns import cp_solver
-from solvers.spread import least_loaded
+from solvers.spreading.dealing import least_loaded
+from solvers.spreading.latency_model import LatencyModel
+from solvers.spreading.latency_oracle import TwinLatency
 from twin import Placement, UserError
 
 #: Loads are whole multiples of this share of a GPU, rounded up.

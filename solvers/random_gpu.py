@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from solvers.base import Problem, Solution, Tags
+from solvers.contents.orders import sorted_plan
 from solvers.fleet import FleetSolver
-from solvers.packing import sorted_plan
 from twin import Placement
 
 

@@ -5,8 +5,9 @@ from twin.errors import UserError
 from twin.lengths import Lengths, LogNormalTokens, fixed_lengths
 from twin.placement import GpuPlan, Placement
 from twin.profile import ServingProfile, load_profile, shipped_profiles
+from twin.results import GpuResult
 from twin.score import Score, score_placement, score_results
-from twin.simulate import GpuResult, simulate_gpu, simulate_placement, simulate_requests
+from twin.simulate import simulate_gpu, simulate_placement, simulate_requests
 from twin.workload import Requests, Workload, workload_from_groups
 
 __all__ = [

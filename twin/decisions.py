@@ -13,7 +13,8 @@ import numpy as np
 
 from twin import engine
 from twin.profile import ServingProfile
-from twin.simulate import GpuResult, simulate_requests
+from twin.results import GpuResult
+from twin.simulate import simulate_requests
 from twin.workload import Requests
 
 

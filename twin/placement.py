@@ -11,6 +11,8 @@ import numpy as np
 from twin.errors import UserError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from twin.workload import Workload
 
 
@@ -78,6 +80,32 @@ class Placement:
         if len(wrong):
             msg = f"adapter {wrong[0]} is placed {share[wrong[0]]:g} times"
             raise ValueError(msg)
+
+    def routing_intervals(self, n_adapters: int) -> list[NDArray[np.float64] | None]:
+        """For each GPU, the part of [0, 1) of each of its adapters' routing draws that it serves.
+
+        Parameters
+        ----------
+        n_adapters : int
+            Of the workload.
+
+        Returns
+        -------
+        list of (array of shape (adapters of the GPU, 2)) or None
+            None where no adapter has replicas.
+        """
+        if not self.has_replicas:
+            return [None] * self.n_gpus
+        used = np.zeros(n_adapters)
+        intervals: list[NDArray[np.float64] | None] = []
+        for plan in self.gpus:
+            ids = list(plan.adapters)
+            share = np.ones(len(ids)) if plan.shares is None else np.asarray(plan.shares)
+            low, high = used[ids], used[ids] + share
+            used[ids] = high
+            # Shares that sum to 1 within rounding must not lose the last draws.
+            intervals.append(np.column_stack([low, np.where(high > 1 - 1e-9, 1.0, high)]))
+        return intervals
 
     def to_json(self) -> str:
         """A list of {max_loras, adapters} (and shares or max_cpu_loras, where they are given)."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from twin.placement import Placement
     from twin.profile import ServingProfile
-    from twin.simulate import GpuResult
+    from twin.results import GpuResult
     from twin.workload import Workload
 
 

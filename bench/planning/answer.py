@@ -8,13 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bench.comparison.rows import Row
 from bench.planning.adapters import Adapter, Traffic, workload_of
-from bench.rows import Row
-from twin import GpuPlan, Placement, Score, ServingProfile, UserError, score_results, simulate_gpu
-from twin.simulate import GpuResult, _routing_intervals
+from bench.vllm.flags import ServerFlags
+from twin import GpuPlan, Placement, Score, ServingProfile, score_results, simulate_gpu
+from twin.results import GpuResult
 
-#: `--max-lora-rank` takes these values only (vLLM 0.32, `MaxLoRARanks` in `vllm/config/lora.py`).
-VLLM_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 #: Growth beyond this factor is not looked for: the lengths and the mix would be others by then.
 MOST_GROWTH = 8.0
 _GROWTH_STEP = 0.02
@@ -64,6 +63,11 @@ class GpuAnswer:
     kv_usage: float
     growth: float
     starved_adapters: tuple[str, ...] = ()
+
+    def flags(self, profile: ServingProfile) -> ServerFlags:
+        """What its server is started with."""
+        ranks = [adapter.rank for adapter in self.adapters]
+        return ServerFlags.of(profile, ranks, self.max_loras, self.max_cpu_loras)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-serialisable; absent shares are left out."""
@@ -155,7 +159,7 @@ def answer(  # noqa: PLR0913  # what was asked, and what was found
     workload = workload_of(adapters, traffic, profile)
     for row in feasible_rows(rows):
         placement = Placement.from_json(row.placement or "[]")
-        intervals = _routing_intervals(workload, placement)
+        intervals = placement.routing_intervals(workload.n_adapters)
 
         def one(number: int) -> tuple[GpuAnswer, GpuResult]:
             plan, mine = placement.gpus[number], [adapters[index] for index in placement.gpus[number].adapters]  # noqa: B023  # run before the next candidate
@@ -210,20 +214,6 @@ def growth(starves: Callable[[float], bool]) -> float:
     return low
 
 
-def vllm_lora_rank(rank: int) -> int:
-    """The smallest `--max-lora-rank` of vLLM that takes adapters of `rank`.
-
-    Raises
-    ------
-    UserError
-        If there is none.
-    """
-    for allowed in VLLM_LORA_RANKS:
-        if allowed >= rank:
-            return allowed
-    raise UserError(f"rank={rank}: vLLM takes LoRA ranks up to {VLLM_LORA_RANKS[-1]}")
-
-
 def _gpu_answer(  # noqa: PLR0913  # one GPU from all sides
     number: int,
     plan: GpuPlan,
@@ -233,15 +223,14 @@ def _gpu_answer(  # noqa: PLR0913  # one GPU from all sides
     grown: float,
 ) -> GpuAnswer:
     shares = plan.shares or (1.0,) * len(mine)
+    flags = ServerFlags.of(profile, [adapter.rank for adapter in mine], plan.max_loras, plan.max_cpu_loras)
     return GpuAnswer(
         gpu=number,
         adapters=tuple(mine),
         shares=plan.shares,
-        max_loras=plan.max_loras,
-        # The rank that the profile was measured at, where that is above the adapters' own.
-        max_lora_rank=vllm_lora_rank(profile.server_rank(max(adapter.rank for adapter in mine))),
-        # vLLM refuses less host slots than GPU slots.
-        max_cpu_loras=max(plan.max_cpu_loras or len(mine), plan.max_loras),
+        max_loras=flags.max_loras,
+        max_lora_rank=flags.max_lora_rank,
+        max_cpu_loras=flags.max_cpu_loras,
         rate=float(sum(adapter.rate * share for adapter, share in zip(mine, shares, strict=True))),
         throughput=result.throughput,
         offered_throughput=result.offered_throughput,

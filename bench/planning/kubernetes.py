@@ -20,7 +20,7 @@ from typing import Any
 
 from bench.planning.adapters import Adapter
 from bench.planning.answer import GpuAnswer
-from bench.planning.vllm_commands import Serving, lora_flags, lora_modules
+from bench.planning.vllm_commands import Serving, lora_modules
 from twin import UserError
 
 #: How the adapters get into a server: named on its command line, or loaded by the stack's controller.
@@ -114,9 +114,9 @@ def kubernetes_name(name: str) -> str:
 
 def _model_spec(gpu: GpuAnswer, serving: Serving, cluster: Cluster) -> dict[str, Any]:
     resources = cluster.adapters == "resources"
-    # `enableLoRA` gives --enable-lora and `maxLoras` --max_loras; the chart has no keys for the other flags.
-    flags = lora_flags(gpu)[3:]
-    extra = [*flags, "--max-num-batched-tokens", str(serving.profile.max_num_batched_tokens), *serving.extra]
+    flags = gpu.flags(serving.profile)
+    # `enableLoRA` gives --enable-lora, `maxLoras`, `maxModelLen` and `maxNumSeqs` their flags; the chart has no keys for the others.
+    extra = [*flags.lora_arguments()[3:], *flags.limit_arguments()[4:], *serving.extra]
     spec: dict[str, Any] = {
         "name": _spec_name(gpu, cluster),
         "repository": cluster.repository,

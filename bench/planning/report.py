@@ -16,10 +16,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bench.comparison.rows import Row
 from bench.planning.answer import MOST_GROWTH, Answer, GpuAnswer
 from bench.planning.kubernetes import Cluster, helm_values, lora_adapters
 from bench.planning.vllm_commands import Serving, arguments, command_line, script
-from bench.rows import Row
 from twin import UserError
 
 FORMAT = 1

@@ -56,25 +56,6 @@ class Serving:
         return host, device, self.first_port + device
 
 
-def lora_flags(gpu: GpuAnswer) -> list[str]:
-    """The flags that decide how many adapters a server holds and computes with."""
-    return [
-        "--enable-lora",
-        "--max-loras", str(gpu.max_loras),
-        "--max-lora-rank", str(gpu.max_lora_rank),
-        "--max-cpu-loras", str(gpu.max_cpu_loras),
-    ]  # fmt: skip
-
-
-def limit_flags(profile: ServingProfile) -> list[str]:
-    """The limits of the server that the profile was measured on."""
-    return [
-        "--max-model-len", str(profile.max_model_len),
-        "--max-num-seqs", str(profile.max_num_seqs),
-        "--max-num-batched-tokens", str(profile.max_num_batched_tokens),
-    ]  # fmt: skip
-
-
 def lora_modules(adapters: Sequence[Adapter], serving: Serving) -> list[str]:
     """`--lora-modules` and a value for each adapter.
 
@@ -86,11 +67,12 @@ def lora_modules(adapters: Sequence[Adapter], serving: Serving) -> list[str]:
 
 def arguments(gpu: GpuAnswer, serving: Serving) -> list[str]:
     """The command line of a GPU's server, one list item for each argument."""
+    flags = gpu.flags(serving.profile)
     return [
         "vllm", "serve", serving.model,
         "--port", str(serving.place_of(gpu.gpu)[2]),
-        *limit_flags(serving.profile),
-        *lora_flags(gpu),
+        *flags.limit_arguments(),
+        *flags.lora_arguments(),
         *serving.extra,
         *lora_modules(gpu.adapters, serving),
     ]  # fmt: skip

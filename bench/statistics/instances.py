@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from bench.rows import Row
+from bench.comparison.rows import Row
 
 #: The oracle that scores every placement as well, so that a bound for it is one on the score.
 TWIN = "twin"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.rows import Row
+from bench.comparison.rows import Row
 from bench.statistics.instances import Case, mean_ranks
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.rows import Row
+from bench.comparison.rows import Row
 from bench.statistics.bootstrap import Estimate, estimate, geometric, resampled
 from bench.statistics.instances import Case
 from bench.statistics.paired import Measure, Paired, measure_of, paired

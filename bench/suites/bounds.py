@@ -10,8 +10,8 @@ from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
-from bench.rows import Row, gather, read_rows
-from bench.sources import source_hash
+from bench.comparison.rows import Row, gather, read_rows
+from bench.comparison.sources import source_hash
 from bench.suites.instance import Instance
 from bench.suites.library import BestKnown
 from twin import UserError, load_profile

@@ -11,7 +11,7 @@ import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.cli import explain
+from bench.shared.mistakes import explain
 from twin import ServingProfile, UserError, Workload, load_profile
 
 #: Of the files; a change that older files do not satisfy raises it.
@@ -115,7 +115,7 @@ class _File:
 
 _FAMILIES: dict[str, tuple[type, str]] = {
     "zipf": (_Zipf, "twin.builders.zipf"),
-    "dirichlet": (_Dirichlet, "bench.suite_popularity.dirichlet"),
+    "dirichlet": (_Dirichlet, "twin.builders.dirichlet"),
     "mixed": (_Mixed, "twin.builders.mixed"),
     "groups": (_Groups, "twin.builders.groups"),
 }
@@ -189,7 +189,7 @@ class Instance:
         UserError
             For a value out of range, or a rank that the profile does not know.
         """
-        from bench.run import build_workload
+        from bench.comparison.build import build_workload
 
         return build_workload(self.options, profile or load_profile(self.profile))
 

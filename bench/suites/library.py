@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from bench.shared.files import write_text
 from bench.suites.instance import Instance, read_instance
 from twin import UserError
 
 #: Where the shipped suite lies.
 FOLDER = Path(__file__).resolve().parent
-
 TIERS = ("benchmark", "collection")
-
 _INSTANCES = "instances"
 _BENCHMARK = "benchmark.txt"
 _BEST_KNOWN = "best_known.csv"
@@ -173,11 +171,3 @@ def write_best_known(known: Mapping[str, BestKnown], folder: Path = FOLDER) -> N
     for name in sorted(known):
         writer.writerow(asdict(known[name]))
     write_text(folder / _BEST_KNOWN, text.getvalue())
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -9,14 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.cells import Cell, cells_of, execution_of, run_cells
-from bench.config import BenchConfig
-from bench.rows import FILE_NAME, Row, write_rows
+from bench.comparison.cell import Cell
+from bench.comparison.cells import cells_of
+from bench.comparison.config import BenchConfig
+from bench.comparison.execution import execution_of, run_cells
+from bench.comparison.rows import FILE_NAME, Row, write_rows
+from bench.shared.files import write_text
+from bench.shared.terminal import console
 from bench.suites.bounds import best_bounds, fingerprint, violations
 from bench.suites.instance import Instance
-from bench.suites.library import FOLDER, load_suite, read_best_known, write_text
+from bench.suites.library import FOLDER, load_suite, read_best_known
 from bench.suites.summary import results_csv, summary_markdown, summary_table
-from bench.table import console
 from twin import UserError
 
 #: Exit code of a run in which a placement contradicts a proven bound.

@@ -10,7 +10,7 @@ from rich.progress import track
 
 from bench.suites.generate import NOMINAL_TOKENS_PER_S
 from bench.suites.instance import Instance
-from solvers.twin_oracle import TwinOracle
+from solvers.oracles.twin import TwinOracle
 from twin import Workload, load_profile
 
 #: In the tier whatever their features: the paper's scenarios as `conf/workload` has them.

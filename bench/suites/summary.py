@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from bench.rows import Row
+from bench.comparison.rows import Row
 from bench.statistics.summary import TIME_SHIFT_S, counted_time_s, shifted_geometric_mean
 from bench.suites.bounds import best_bounds, fingerprint, proven_bound, violations
 

@@ -14,8 +14,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bench.vllm.flags import ServerFlags
 from bench.vllm.measurement import Figures
-from bench.vllm.server import ServerFlags
 from twin import GpuResult, engine
 
 #: Figures that are compared, by name.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.figures import png_figure
+from bench.shared.figures import png_figure
 from bench.vllm.comparison import GpuComparison
 
 MEASURED, SIMULATED = "#2a9d8f", "#d1495b"

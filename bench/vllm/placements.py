@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.cell import Cell
-from bench.rows import Row, read_rows
-from bench.run import build_workload
+from bench.comparison.build import build_workload
+from bench.comparison.cell import Cell
+from bench.comparison.rows import Row, read_rows
 from twin import Placement, ServingProfile, UserError, Workload, load_profile
 
 

@@ -19,38 +19,19 @@ import aiohttp
 
 from bench.vllm.backends import Cores, EngineConfig, find_python
 from bench.vllm.failures import Kind, ServerError, explain_log
+from bench.vllm.flags import ServerFlags
 
 #: Name of the base model in requests.
 BASE_MODEL = "base"
+
 #: How long a server may take to end by itself before it is killed, in seconds.
 STOP_S = 20.0
+
 # vLLM closes an idle connection after 5 s by default; a pool that reuses it at that moment loses a request.
 _KEEP_ALIVE_S = 3600
 _POLL_S = 0.25
 _KV_SIZE = re.compile(r"KV cache size: ([\d,]+) tokens")
 _PR_SET_PDEATHSIG = 1
-
-
-@dataclass(frozen=True)
-class ServerFlags:
-    """What a server is started with, apart from the back end's own options."""
-
-    max_loras: int
-    max_lora_rank: int
-    max_cpu_loras: int
-    max_num_seqs: int
-    max_num_batched_tokens: int
-    max_model_len: int
-    block_size: int = 16
-
-    def check(self, ranks: Sequence[int]) -> None:
-        """Raise `ServerError` for an adapter whose rank is above the server's limit."""
-        for number, rank in enumerate(ranks):
-            if rank > self.max_lora_rank:
-                raise ServerError(
-                    Kind.RANK_ABOVE_LIMIT,
-                    f"adapter {number}: its rank {rank} is above the server's max_lora_rank={self.max_lora_rank}",
-                )
 
 
 def adapter_name(number: int) -> str:
@@ -67,15 +48,8 @@ def command(  # noqa: PLR0913  # what a command line is made of
         "--host", engine.host, "--port", str(port),
         "--model", str(model), "--served-model-name", BASE_MODEL,
         "--load-format", "dummy", "--skip-tokenizer-init", "--dtype", engine.dtype,
-        "--no-enable-prefix-caching",
-        "--max-model-len", str(flags.max_model_len),
-        "--max-num-seqs", str(flags.max_num_seqs),
-        "--max-num-batched-tokens", str(flags.max_num_batched_tokens),
-        "--block-size", str(flags.block_size),
-        "--enable-lora",
-        "--max-loras", str(flags.max_loras),
-        "--max-lora-rank", str(flags.max_lora_rank),
-        "--max-cpu-loras", str(max(flags.max_cpu_loras, flags.max_loras)),
+        *flags.limit_arguments(),
+        *flags.lora_arguments(),
         *engine.arguments,
     ]  # fmt: skip
     if adapters:

@@ -18,9 +18,10 @@ from bench.vllm.adapters import write_adapters
 from bench.vllm.backends import Cores, EngineConfig, find_python, versions
 from bench.vllm.client import Call, LoadGenerator, Replay, guarded
 from bench.vllm.failures import Kind, ServerError
+from bench.vllm.flags import ServerFlags
 from bench.vllm.metrics import MetricsSampler, parse_metrics
 from bench.vllm.models import model_shape, write_model
-from bench.vllm.server import Server, ServerFlags, adapter_name, running_server
+from bench.vllm.server import Server, adapter_name, running_server
 from twin import Requests
 
 #: Requests that a new server answers before it is measured: its first steps allocate and compile.

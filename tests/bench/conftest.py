@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from bench.compare import Comparison
+from bench.comparison.compare import Comparison
 from solvers.base import Problem, Solution, Solver, Tags
 from solvers.objectives.min_gpus import MinGpus
 from twin import GpuPlan, Placement, load_profile, workload_from_groups

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.bound_check import BoundCheckConfig, busier_contents, main
-from bench.cell import Cell
-from bench.compare import Comparison, compare
-from bench.rows import write_rows
+from bench.bound_check import BoundCheckConfig, main
+from bench.comparison.cell import Cell
+from bench.comparison.compare import Comparison, compare
+from bench.comparison.rows import write_rows
+from bench.studies.bound_check import busier_contents
 from solvers.base import Solver
-from solvers.twin_oracle import TwinOracle
-from solvers.zone_bound import ZoneBound
+from solvers.oracles.twin import TwinOracle
+from solvers.zones.bound import ZoneBound
 from twin import GpuPlan, Placement, load_profile, workload_from_groups
 
 GROUPS = [[4, 8, 1.0], [2, 16, 2.0]]
@@ -76,7 +77,7 @@ def test_a_bound_that_is_too_high_is_refuted(
             super().run(*arguments, **options)  # type: ignore[arg-type]
             self.value, self.prices = 3.0, np.full(len(self.sums), 3.0 / len(self.sums))
 
-    monkeypatch.setattr("solvers.exact_bounds.ZoneBound", TooHigh)
+    monkeypatch.setattr("solvers.exact_search.bounds.ZoneBound", TooHigh)
     with pytest.raises(SystemExit) as stopped:
         main([str(rows), "seconds=1", "exchanges=0"])
     assert stopped.value.code == 3

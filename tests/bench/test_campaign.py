@@ -12,14 +12,15 @@ import pandas as pd
 import pytest
 
 from bench import calibrate, campaign
-from bench.campaign import PointConfig, point_calls
+from bench.measured.profile_from_campaign import capacity_of, load_times, read_points
 from bench.vllm import session
 from bench.vllm.backends import versions
 from bench.vllm.client import ClientLoad
-from bench.vllm.fit import capacity_of, load_times, read_points
+from bench.vllm.flags import ServerFlags
+from bench.vllm.load_points import PointConfig, point_calls
 from bench.vllm.measurement import Measurement, write_json
-from bench.vllm.server import ServerFlags, adapter_name
-from tests.bench.vllm_standin import write_standin
+from bench.vllm.server import adapter_name
+from tests.bench.vllm.vllm_standin import write_standin
 from twin import ServingProfile, engine, load_profile, simulate_requests, workload_from_groups
 from twin.profile import STEP_TERMS, KvCapacity
 

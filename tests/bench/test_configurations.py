@@ -6,10 +6,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import bench.__main__  # noqa: F401  # registers the schema
-from bench.cli import CONF
-from bench.config import BenchConfig
-from bench.plugins import register_solvers
-from bench.run import build_workload
+from bench.comparison.build import build_workload
+from bench.comparison.config import BenchConfig
+from bench.shared.command import CONF
+from bench.shared.plugins import register_solvers
 from solvers.registry import list_solvers
 from twin import Lengths, load_profile
 
@@ -44,7 +44,9 @@ def test_a_solver_of_another_package_is_a_choice(monkeypatch: pytest.MonkeyPatch
     from importlib.metadata import EntryPoint
 
     point = EntryPoint("theirs", "solvers.max_pack:MaxPack", "lora_placement_bench.solvers")
-    monkeypatch.setattr("bench.plugins.metadata.entry_points", lambda group: [point] if group == point.group else [])
+    monkeypatch.setattr(
+        "bench.shared.plugins.metadata.entry_points", lambda group: [point] if group == point.group else []
+    )
     register_solvers()
     config = composed("solver=[theirs,max_pack]")
     assert config.solver["theirs"] == {"_target_": "solvers.max_pack.MaxPack"}

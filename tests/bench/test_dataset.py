@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from bench import dataset
-from bench.dataset import DatasetConfig, main, make_dataset, read_dataset, read_settings
+from bench.dataset import DatasetConfig, main
+from bench.training import labels
+from bench.training.labels import make_dataset, read_dataset, read_settings
 from predictors.design import Content
 from predictors.features import FEATURE_NAMES
 from twin import ServingProfile, UserError, load_profile
@@ -30,7 +31,7 @@ def profile() -> ServingProfile:
 def options(tmp_path_factory: pytest.TempPathFactory) -> DatasetConfig:
     """Forty contents in pieces of seven, a quarter of them near the boundary as the first 28 show it."""
     out = tmp_path_factory.mktemp("whole") / "contents.parquet"
-    return DatasetConfig("llama-3.1-8b", str(out), points=40, boundary=0.25, guide=25, workers=1, piece=7)
+    return DatasetConfig(profile="llama-3.1-8b", out=str(out), points=40, boundary=0.25, guide=25, workers=1, piece=7)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_an_interrupted_command_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ours = elsewhere(options, tmp_path)
-    label = dataset._label
+    label = labels._label
     left, labelled = 17, 0
 
     def count(content: Content, generator: np.random.Generator, profile: ServingProfile) -> list[object]:
@@ -115,7 +116,7 @@ def test_an_interrupted_command_goes_on(
         labelled += 1
         return label(content, generator, profile)
 
-    monkeypatch.setattr(dataset, "_label", count)
+    monkeypatch.setattr(labels, "_label", count)
     with pytest.raises(KeyboardInterrupt):
         make_dataset(ours, profile, QUIET)
     assert not Path(ours.out).exists()
@@ -130,7 +131,7 @@ def test_an_interrupted_command_goes_on(
 def test_a_sample_that_is_there_is_not_made_again(
     table: pa.Table, options: DatasetConfig, profile: ServingProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset, "label_piece", None)
+    monkeypatch.setattr(labels, "label_piece", None)
     assert make_dataset(options, profile, QUIET) == Path(options.out)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.fidelity import bias, macro_f1, smape, summarise
+from bench.measured.twin_beside_runs import bias, macro_f1, smape, summarise
 
 
 def test_smape_is_without_the_factor_2() -> None:

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from bench.__main__ import main
-from bench.cli import CONF
-from bench.rows import read_rows
+from bench.comparison.rows import read_rows
+from bench.shared.command import CONF
 from solvers.registry import list_solvers
 from twin import Placement
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.max_pack import IdenticalAdapters, MaxPackConfig, identical_adapters, main, measure
-from solvers.twin_oracle import TwinOracle
+from bench.max_pack import MaxPackConfig, main
+from bench.studies.max_pack import IdenticalAdapters, identical_adapters, measure
+from solvers.oracles.twin import TwinOracle
 from twin import load_profile, workload_from_groups
 
 LENGTHS = {"_target_": "twin.lengths.fixed_lengths", "prompt_tokens": 250, "output_tokens": 231}

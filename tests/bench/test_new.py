@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.cli import CONF
 from bench.new import KINDS, main, spelled_out
+from bench.shared.command import CONF
 from tests.test_repository import uncommented_options
 
 pytestmark = pytest.mark.usefixtures("_in_tmp_path")

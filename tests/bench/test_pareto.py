@@ -5,8 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.pareto import candidates, main
-from bench.rows import Row, read_rows
+from bench.comparison.rows import Row, read_rows
+from bench.pareto import main
+from bench.studies.pareto import candidates
 
 
 def row(solver: str, fleet: int, gpus: int | None, latency_ms: float | None, *, feasible: bool = True) -> Row:

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.cli import CONF
-from bench.compare import Comparison, compare
+from bench.comparison.compare import Comparison, compare
+from bench.comparison.rows import Row
 from bench.plan import main, with_name_quoted
 from bench.planning.adapters import Adapter, Traffic, workload_of
 from bench.planning.answer import answer, proven_bound
-from bench.rows import Row
+from bench.shared.command import CONF
 from bench.vllm.placements import read_placed
 from solvers.max_pack import MaxPack
 from solvers.objectives.min_gpus import MinGpus

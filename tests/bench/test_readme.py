@@ -9,8 +9,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import bench.__main__  # noqa: F401  # registers the schema
-from bench.cli import CONF
-from bench.compare import Comparison, compare
+from bench.comparison.compare import Comparison, compare
+from bench.shared.command import CONF
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 COMMANDS = [shlex.split(line)[2:] for line in re.findall(r"^\$ (python -m bench.*)$", README, flags=re.MULTILINE)]

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.cells import Cell, Execution, run_cells, stop_workers
+from bench.comparison.cell import Cell
+from bench.comparison.execution import Execution, run_cells, stop_workers
+from bench.comparison.rows import read_rows, write_rows
 from bench.regress import main
-from bench.rows import read_rows, write_rows
 
 SOLVER = """
 import time
@@ -151,7 +152,7 @@ def test_a_mistake_is_one_line(argument: str, message: str, capsys: pytest.Captu
 
 @pytest.mark.usefixtures("_in_tmp_path")
 def test_rows_that_cannot_be_made_again_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from tests.bench.test_rows import ROW
+    from tests.bench.comparison.test_rows import ROW
 
     write_rows([ROW], tmp_path / "reference.parquet")
     assert gate() == 2

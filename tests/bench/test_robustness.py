@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.cell import Cell
-from bench.compare import Comparison, compare
+from bench.comparison.cell import Cell
+from bench.comparison.compare import Comparison, compare
+from bench.comparison.rows import Row, write_rows
 from bench.robustness import main
-from bench.rows import Row, write_rows
-from bench.statistics.moved_profiles import fit_error_pct, moved_profiles, term_shares
-from bench.statistics.rank_changes import rank_changes
+from bench.studies.moved_profiles import fit_error_pct, moved_profiles, term_shares
+from bench.studies.rank_changes import rank_changes
 from solvers.base import Solver
 from twin import UserError, load_profile
 
@@ -151,7 +151,7 @@ def test_an_interrupted_run_goes_on_and_other_settings_are_refused(
     write_rows(rows, Path("r.parquet"))
     main(["r.parquet", "samples=1"])
     before = pd.read_parquet("r-robustness.parquet")
-    monkeypatch.setattr("bench.robustness.score_placement", None)
+    monkeypatch.setattr("bench.studies.robustness.score_placement", None)
     main(["r.parquet", "samples=1"])
     pd.testing.assert_frame_equal(before, pd.read_parquet("r-robustness.parquet"))
     with pytest.raises(SystemExit):

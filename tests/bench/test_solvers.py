@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.shared.terminal import console
 from bench.solvers import listing, main
-from bench.table import console
 from solvers.registry import SolverEntry, list_solvers
 
 pytestmark = pytest.mark.usefixtures("_in_tmp_path")

@@ -18,14 +18,14 @@ import pandas as pd
 import pytest
 
 from bench import validate
-from bench.rows import Row, write_rows
-from bench.validate import jobs_of
+from bench.comparison.rows import Row, write_rows
 from bench.vllm import session
 from bench.vllm.backends import versions
 from bench.vllm.measurement import Figures, figures_of
 from bench.vllm.placements import read_placed, shortened
 from bench.vllm.server import session_processes
-from tests.bench.vllm_standin import write_standin
+from bench.vllm.validation import jobs_of
+from tests.bench.vllm.vllm_standin import write_standin
 from twin import UserError, load_profile, simulate_placement
 
 ROOT = Path(__file__).parents[2]
@@ -190,7 +190,7 @@ def children(parent: int) -> set[int]:
 
 
 def test_rows_hold_all_that_is_needed(tmp_path: Path) -> None:
-    from bench.cell import Cell
+    from bench.comparison.cell import Cell
 
     def row(solver: str, gpus: int, key: float) -> Row:
         cell = Cell(solver=solver, solver_options={}, workload=WORKLOAD, profile="llama-3.1-8b", seed=3)

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.cache import cell_key
-from bench.cells import Cell, Execution, RowCache, run_cells, stop_workers
-from bench.machine import calibration_s
-from bench.rows import Row, read_rows, write_rows
-from bench.run import run_cell
+from bench.comparison.cache import RowCache, cell_key
+from bench.comparison.cell import Cell
+from bench.comparison.execution import Execution, run_cells, stop_workers
+from bench.comparison.machine import calibration_s
+from bench.comparison.rows import Row, read_rows, write_rows
+from bench.comparison.run import run_cell
 
 CELL = Cell(
     solver="max_backbone",

@@ -16,8 +16,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from predictors import Predictor, adapter_contributions, content_features, load_predictor, shipped_predictors
 from predictors.features import N_SUMS
+from predictors.kernels import starvation_of, throughput_of
 from predictors.meanfield import N_INPUTS
-from predictors.model import starvation_of, throughput_of
 from twin import Lengths
 
 CALLS = 20_000

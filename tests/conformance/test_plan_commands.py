@@ -5,8 +5,9 @@ from typing import get_args
 import pytest
 
 from bench.planning.adapters import Adapter
-from bench.planning.answer import VLLM_LORA_RANKS, GpuAnswer
+from bench.planning.answer import GpuAnswer
 from bench.planning.vllm_commands import Serving, arguments
+from bench.vllm.flags import VLLM_LORA_RANKS
 from twin import load_profile
 
 pytestmark = pytest.mark.conformance

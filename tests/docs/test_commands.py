@@ -12,8 +12,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from bench.cli import CONF
-from bench.launchers import register_launchers
+from bench.launchers.register import register_launchers
+from bench.shared.command import CONF
 
 ROOT = CONF.parent
 DOCUMENTS = sorted(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.plugins import register_solvers
+from bench.shared.plugins import register_solvers
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"

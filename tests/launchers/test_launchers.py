@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import CONF
-from bench.rows import Row, read_rows
+from bench.comparison.rows import Row, read_rows
+from bench.shared.command import CONF
 
 ROOT = CONF.parent
 TINY = ["-m", "workload=groups", "workload.groups=[{count: 3, rank: 8, rate: 0.5}]", "out=rows.parquet"]

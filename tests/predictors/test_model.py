@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from predictors import Predictor, content_features, load_predictor, save_predictor, shipped_predictors
 from predictors.design import content_generator, draw_content
 from predictors.features import N_FEATURES, PROMPT, RATE, REQUESTED
+from predictors.kernels import feasible_load_of, latency_of, starvation_of, throughput_of
 from predictors.meanfield import N_INPUTS, profile_table
-from predictors.model import TARGETS, feasible_load_of, latency_of, starvation_of, throughput_of
+from predictors.model import TARGETS
 from twin import Lengths, UserError, load_profile, shipped_profiles
 
 Arrays = dict[str, NDArray[Any]]

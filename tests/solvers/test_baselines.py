@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from solvers.base import Problem, Solution, Solver
+from solvers.contents.orders import zigzag_order
+from solvers.contents.published_figures import adapter_kv_tokens, backbone_tokens_per_s, operating_point_tokens_per_s
 from solvers.dlora import Dlora, replicate
 from solvers.ffd import Ffd
-from solvers.first_fit import TEST_POINTS
+from solvers.filling.test_points import TEST_POINTS
+from solvers.filling.vectors import BEST_FIT, FIRST_FIT, WORST_FIT, pack_vectors
 from solvers.hrw import RendezvousHashing, hashes
 from solvers.latency import Latency
 from solvers.least_loaded import LeastLoaded
@@ -20,14 +23,7 @@ from solvers.lora_serve_third import LoraServeThird
 from solvers.max_backbone import MaxBackbone
 from solvers.max_backbone_half import MaxBackboneHalf
 from solvers.min_cost_flow import MinCostFlow, assign
-from solvers.packing import zigzag_order
-from solvers.published_figures import (
-    adapter_kv_tokens,
-    backbone_tokens_per_s,
-    operating_point_tokens_per_s,
-)
 from solvers.random_gpu import RandomGpu
-from solvers.vector_packing import BEST_FIT, FIRST_FIT, WORST_FIT, pack_vectors
 from twin import Placement, UserError, Workload, load_profile, score_placement, workload_from_groups
 from twin.lengths import fixed_lengths
 

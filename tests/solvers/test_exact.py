@@ -8,16 +8,16 @@ from itertools import product
 import numpy as np
 import pytest
 
-from solvers.assignment_loop import AssignmentLoop
 from solvers.base import Problem
 from solvers.exact import Exact
+from solvers.exact_search.assignment_loop import AssignmentLoop
+from solvers.exact_search.monotone_check import sample_monotonicity
+from solvers.exact_search.progress import Progress
 from solvers.ffd import Ffd
-from solvers.monotone_check import sample_monotonicity
-from solvers.oracle import MAX_LORAS_GRID
-from solvers.packing import Deadline
-from solvers.predictor_oracle import PredictorOracle
-from solvers.progress import Progress
-from solvers.twin_oracle import TwinOracle
+from solvers.limits import Deadline
+from solvers.oracles.base import MAX_LORAS_GRID
+from solvers.oracles.predictor import PredictorOracle
+from solvers.oracles.twin import TwinOracle
 from twin import GpuPlan, Placement, Workload, score_placement, workload_from_groups
 
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from solvers.base import Problem
 from solvers.ffd import Ffd
 from solvers.ffd_plus import FfdPlus
-from solvers.fill_model import FillModel
+from solvers.filling.model import FillModel
+from solvers.limits import Deadline
 from solvers.max_pack import MaxPack
-from solvers.packing import Deadline
-from solvers.predictor_oracle import PredictorOracle
-from solvers.twin_check import LARGE_FLEET, checked
+from solvers.mending.checked import LARGE_FLEET, checked
+from solvers.oracles.predictor import PredictorOracle
 from twin import Workload, score_placement, workload_from_groups
 from twin.builders import zipf
 

@@ -12,16 +12,16 @@ from predictors import content_features
 from predictors.features import OUTPUT
 from solvers.balance import Balance
 from solvers.base import Problem
-from solvers.fill_model import FillModel
-from solvers.latency_model import LatencyModel
-from solvers.latency_oracle import TwinLatency
+from solvers.filling.model import FillModel
 from solvers.latency_search import LatencySearch
 from solvers.least_loaded import LeastLoaded
+from solvers.limits import Deadline
 from solvers.min_max_load import LOAD_SCALE, MinMaxLoad
 from solvers.objectives.min_gpus import MinGpus
 from solvers.objectives.min_latency import METRICS, MinLatency
-from solvers.packing import Deadline
 from solvers.random_gpu import RandomGpu
+from solvers.spreading.latency_model import LatencyModel
+from solvers.spreading.latency_oracle import TwinLatency
 from twin import GpuPlan, Placement, UserError, Workload, score_placement
 
 

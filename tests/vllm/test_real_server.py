@@ -24,8 +24,9 @@ from bench import validate
 from bench.vllm.adapters import write_adapters
 from bench.vllm.backends import EngineConfig
 from bench.vllm.failures import Kind, ServerError
+from bench.vllm.flags import ServerFlags
 from bench.vllm.models import TINY_LLAMA, model_shape, write_model
-from bench.vllm.server import ServerFlags, running_server, session_processes
+from bench.vllm.server import running_server, session_processes
 
 pytestmark = pytest.mark.vllm
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,66 @@
+"""What a cell names, made: its workload and its solver."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from bench.comparison.cell import Cell
+from solvers.base import Solver
+from twin import ServingProfile, UserError, Workload
+
+# The workload of the last cell: the next one is often of the same, and its requests need not be drawn again.
+_last_workload: list[tuple[str, Workload]] = []
+
+
+def workload_of(key: str, cell: Cell, profile: ServingProfile) -> Workload:
+    """The workload of a cell; that of the last one if it has the same key."""
+    if not _last_workload or _last_workload[0][0] != key:
+        _last_workload[:] = [(key, build_workload(cell.workload, profile))]
+    return _last_workload[0][1]
+
+
+def build_workload(options: Mapping[str, Any], profile: ServingProfile) -> Workload:
+    """The workload that a configuration describes, for a serving profile.
+
+    Raises
+    ------
+    UserError
+        For options that its builder does not know, or refuses.
+    """
+    # The profile is handed over afterwards: Hydra would make a configuration of it.
+    builder = instantiate(options, _partial_=True, _convert_="all")
+    try:
+        inspect.signature(builder).bind(profile)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"workload: {options['_target_']}: {error.__cause__ or error}") from None
+    workload = builder(profile)
+    if not isinstance(workload, Workload):
+        raise UserError(f"workload: {options['_target_']} must return a twin.Workload")
+    return workload
+
+
+def maker_of(name: str, options: Mapping[str, Any]) -> Callable[[], Solver]:
+    """What makes a solver; a mistake in its options is told at once, a solver that cannot be imported when it is asked for."""
+    try:
+        solver = instantiate(options, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        if isinstance(cause, TypeError):
+            raise UserError(f"solver.{name}: {cause}") from None
+        failure = error
+    else:
+        if not isinstance(solver, Solver):
+            raise UserError(f"solver.{name}: {options['_target_']} is no solvers.base.Solver")
+        return lambda: solver
+
+    def fail() -> Solver:
+        raise failure
+
+    return fail

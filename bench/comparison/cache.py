@@ -1,0 +1,202 @@
+"""Rows that have been computed, on disk: a cell is run again only when something that it rests on has changed.
+
+The key of a cell is a hash of its options, of the content of the files that they name, of the serving profile, of the
+predictor where the solver asks one, and of the code: the solver's module and what it imports, the objective's and the
+workload's, the twin's and the scoring's. Editing one solver changes the keys of that solver's cells alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.comparison.machine import versions
+from bench.comparison.rows import CRASH, TERMINATED, TIMEOUT, Row
+from bench.comparison.sources import source_hash
+from twin.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.comparison.cell import Cell
+
+#: Raised when the same key would no longer mean the same row.
+KEY_VERSION = 1
+
+#: What of the harness decides the figures of a row, besides the twin.
+SCORING = ("bench.comparison.compare", "bench.comparison.reserve", "solvers.fleet")
+
+
+class RowCache:
+    """A folder with one small JSON file for each cell that has been run.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when the first row is stored.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find(self, cell: Cell, *, failed: bool = True) -> Row | None:
+        """The row of a cell, or None if it must be run.
+
+        Parameters
+        ----------
+        cell : Cell
+        failed : bool
+            Take a row that tells of a crash, a time-out or an error as well.
+        """
+        path = self._path(cell_key(cell))
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))["row"]
+        except (FileNotFoundError, ValueError, KeyError):
+            return None
+        row = Row(**{name: value for name, value in values.items() if name in _COLUMNS})
+        return None if row.failed and not failed else row
+
+    def store(self, cell: Cell, row: Row) -> None:
+        """Keep the row of a cell, atomically; not one that tells of a mistake in the options, which costs nothing to find again.
+
+        Raises
+        ------
+        UserError
+            If the folder cannot be written to.
+        """
+        if not _worth_keeping(row):
+            return
+        path = self._path(cell_key(cell))
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # What the key was made of tells a curious user why a cell was run again.
+            content = {"made_of": key_parts(cell), "row": asdict(row)}
+            temporary.write_text(json.dumps(content), encoding="utf-8")
+            temporary.replace(path)
+        except OSError as error:
+            raise UserError(f"cache_dir={self.folder}: cannot be written ({error.strerror or error})") from None
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.json"
+
+
+def cell_key(cell: Cell) -> str:
+    """Hash of everything that the row of a cell rests on; names and labels, which only tables show, are left out."""
+    return hashlib.sha256(json.dumps(key_parts(cell), sort_keys=True).encode()).hexdigest()
+
+
+def key_parts(cell: Cell) -> dict[str, Any]:
+    """What the key of a cell is made of, by name."""
+    needs_predictor = _needs_predictor(json.dumps(cell.solver_options, sort_keys=True))
+    code = {
+        "solver": source_hash(_modules(_targets(cell.solver_options))),
+        "objective": source_hash(_modules(_targets(cell.objective))),
+        "workload": source_hash(_modules(_targets(cell.workload))),
+        "twin": source_hash(("twin",)),
+        "scoring": source_hash(SCORING, follow=False),
+    }
+    if needs_predictor:
+        code["predictors"] = source_hash(("predictors",))
+    return {
+        "version": KEY_VERSION,
+        "solver": canonical(cell.solver_options),
+        "workload": canonical(cell.workload),
+        "objective": canonical(cell.objective),
+        "seed": cell.seed,
+        "gpus": cell.gpus,
+        "time_limit_s": cell.time_limit_s,
+        "repeats": cell.repeats,
+        "reserve": cell.reserve,
+        "profile": _profile_hash(cell.profile),
+        "predictor": _predictor_hash(cell.profile) if needs_predictor else None,
+        "code": code,
+        "libraries": json.loads(versions()),
+    }
+
+
+def canonical(value: Any) -> Any:  # noqa: ANN401  # any JSON value
+    """The value with every path of a file in it replaced by a hash of the file's content."""
+    if isinstance(value, Mapping):
+        return {str(key): canonical(entry) for key, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [canonical(entry) for entry in value]
+    if isinstance(value, str) and ("/" in value or "." in value) and Path(value).is_file():
+        path = Path(value).resolve()
+        return f"file:{_file_hash(path, path.stat().st_mtime_ns)}"
+    return value
+
+
+def _worth_keeping(row: Row) -> bool:
+    if row.status == CRASH and row.message.endswith(TERMINATED):
+        # Somebody has ended it, which says nothing of the solver.
+        return False
+    if not row.failed or row.status in (CRASH, TIMEOUT):
+        return True
+    details = json.loads(row.details)
+    # What could not be imported today may be installed tomorrow.
+    return not details.get("user_error") and not details.get("not_made")
+
+
+def _targets(value: Any) -> Iterator[str]:  # noqa: ANN401  # any JSON value
+    """Every `_target_` in some options, at whatever depth."""
+    if isinstance(value, Mapping):
+        if isinstance(target := value.get("_target_"), str):
+            yield target
+        for entry in value.values():
+            yield from _targets(entry)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for entry in value:
+            yield from _targets(entry)
+
+
+def _modules(targets: Iterable[str]) -> tuple[str, ...]:
+    """Modules of `package.module.Class` and `package.module.function`."""
+    return tuple(sorted({target.rpartition(".")[0] or target for target in targets}))
+
+
+@lru_cache(maxsize=1024)
+def _needs_predictor(solver_options: str) -> bool:
+    """Whether the harness hands the predictor to a solver; it knows when it is made, since its options decide."""
+    from hydra.utils import instantiate
+
+    try:
+        return bool(instantiate(json.loads(solver_options), _convert_="all").tags.needs_predictor)
+    except Exception:  # noqa: BLE001  # the cell itself tells what is wrong with it
+        return False
+
+
+def _profile_hash(profile: str) -> str:
+    from twin.profile import load_profile
+
+    path = Path(profile)
+    if path.is_file():
+        return _file_hash(path.resolve(), path.stat().st_mtime_ns)
+    try:
+        shipped = resources.files("twin") / "profiles" / f"{load_profile(profile).name.replace('/', '__')}.json"
+        return hashlib.sha256(shipped.read_bytes()).hexdigest()
+    except (UserError, OSError):
+        return profile
+
+
+def _predictor_hash(profile: str) -> str | None:
+    from twin.profile import load_profile
+
+    try:
+        model = resources.files("predictors") / "models" / f"{load_profile(profile).name.replace('/', '__')}.npz"
+        return hashlib.sha256(model.read_bytes()).hexdigest()
+    except (UserError, OSError):
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _file_hash(path: Path, modified: int) -> str:  # noqa: ARG001  # a file that was changed is read again
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+_COLUMNS = {field.name for field in fields(Row)}

@@ -1,0 +1,99 @@
+"""One cell of a comparison as plain data: sent to other processes, stored in rows, and run again from there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from bench.comparison.rows import Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One solver on one workload: everything that its row depends on, JSON-serialisable.
+
+    Attributes
+    ----------
+    solver : str
+        Name in tables and rows.
+    solver_options, workload, objective : mapping
+        `_target_` (what makes it) and its options, as in `conf/solver`, `conf/workload` and `conf/objective` with every
+        interpolation resolved. The workload's seed is one of its options. A value that is the path of a file stands
+        for the content of the file.
+    profile : str
+        Name of a shipped serving profile, or a JSON file.
+    seed : int
+        For solvers that draw.
+    gpus : int, optional
+        GPU limit; without it, solvers that spread over a fleet get the smallest feasible one.
+    time_limit_s : float
+        For each call of the solver.
+    threads : int
+        GPUs that are simulated at the same time.
+    repeats : int
+        How often the solver runs; the least of its times counts.
+    reserve : float
+        The solver places for so much more load, as a share (`bench.comparison.reserve`); the score is that of the workload itself.
+    instance : str
+        Id in a suite.
+    best_bound : int, optional
+        Best lower bound known for the instance.
+    overrides : tuple of str
+        Options of the command line, which tell variants of a workload or a solver apart in tables.
+    """
+
+    solver: str
+    solver_options: Mapping[str, Any]
+    workload: Mapping[str, Any]
+    objective: Mapping[str, Any] = field(default_factory=lambda: {"_target_": "solvers.objectives.min_gpus.MinGpus"})
+    profile: str = "llama-3.1-8b"
+    seed: int = 0
+    gpus: int | None = None
+    time_limit_s: float = 60.0
+    threads: int = 2
+    repeats: int = 1
+    reserve: float = 0.0
+    instance: str = ""
+    best_bound: int | None = None
+    overrides: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """The cell as one line of JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Cell:
+        """The cell that `to_json` wrote."""
+        values = json.loads(text)
+        return cls(**{**values, "overrides": tuple(values["overrides"])})
+
+
+def described(row: Row, cell: Cell) -> Row:
+    """The row with what its cell says of it: names, labels, the bound known for its instance, and the cell itself."""
+    workload, solver = _labels(cell)
+    bound = cell.best_bound
+    gap = (row.gpus - bound) / bound if bound and row.feasible and row.gpus is not None else None
+    return replace(
+        row,
+        solver=cell.solver,
+        workload_options=workload,
+        solver_options=solver,
+        instance=cell.instance,
+        best_bound=bound,
+        gap=gap,
+        cell=cell.to_json(),
+    )
+
+
+def _labels(cell: Cell) -> tuple[str, str]:
+    """What the command line changed in the workload and in the solver."""
+    workload, solver = [], []
+    for override in cell.overrides:
+        text = override.lstrip("+~")
+        if text.startswith(("workload.", "workload/")):
+            workload.append(text[len("workload.") :])
+        elif text.startswith(f"solver.{cell.solver}.") and not text.startswith(f"solver.{cell.solver}._target_="):
+            solver.append(text.removeprefix(f"solver.{cell.solver}."))
+    return " ".join(workload), " ".join(solver)

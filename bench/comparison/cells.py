@@ -1,0 +1,58 @@
+"""The cells of a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from bench.comparison.cell import Cell
+from twin.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.comparison.config import BenchConfig
+
+
+def cells_of(config: BenchConfig, overrides: Sequence[str] = ()) -> list[Cell]:
+    """One cell for each solver of a configuration, in its order.
+
+    Raises
+    ------
+    UserError
+        If a YAML puts its options in the wrong place, or there is no solver.
+    """
+    return [
+        Cell(
+            solver=name,
+            solver_options=options,
+            workload=config.workload,
+            objective=config.objective,
+            profile=config.profile,
+            seed=config.seed,
+            gpus=config.gpus,
+            time_limit_s=config.time_limit_s,
+            threads=config.threads,
+            repeats=config.repeats,
+            reserve=config.reserve,
+            overrides=tuple(overrides),
+        )
+        for name, options in solver_options(config).items()
+    ]
+
+
+def solver_options(config: BenchConfig) -> dict[str, dict[str, Any]]:
+    """Options of each solver by its name.
+
+    Raises
+    ------
+    UserError
+        If a YAML puts its options in the wrong place, or there is no solver.
+    """
+    if not config.solver:
+        raise UserError("solver: name at least one, for instance solver=ffd")
+    for name, options in config.solver.items():
+        if not isinstance(options, dict) or "_target_" not in options:
+            raise UserError(
+                f"solver.{name} must be the options of one solver with its _target_; "
+                "a YAML in conf/solver starts with the line `# @package solver.NAME`"
+            )
+    return config.solver

@@ -1,0 +1,259 @@
+"""Rows: what the comparison stores of one candidate (a solver on a workload), in Parquet."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from twin.errors import UserError
+
+#: Status of a candidate whose solver raised an exception, whose process died, and whose process was killed because it went
+#: on long after its time limit; the others are `solvers.base.Status`.
+ERROR, CRASH, TIMEOUT = "error", "crash", "timeout"
+
+#: How the message of a crash ends whose process was told to stop, as a cluster does when a job is cancelled.
+TERMINATED = "(SIGTERM)"
+
+#: What a run calls its file of rows; `gather` looks for it.
+FILE_NAME = "rows.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One candidate: what was asked, what the solver answered, what the twin says of it.
+
+    Figures are None where there is no placement (or, for latencies, no finished request).
+
+    Attributes
+    ----------
+    workload, seed, solver, objective, profile : str or int
+        What was asked.
+    workload_options, solver_options : str
+        What the command line changed in the workload and in the solver, such as "n_adapters=200".
+    status : str
+        What the solver says ("optimal", "feasible", "infeasible", "time_limit"), or how it failed: "error" (it raised an
+        exception), "crash" (its process died), "timeout" (it was killed long after its time limit).
+    message : str
+        One line for people: why there is no placement, or what went wrong.
+    feasible : bool
+        What the twin says: there is a placement, no GPU starves and none has a memory error.
+    gpus, lower_bound, starved_gpus, memory_errors, starved_adapters : int
+        GPUs used; the fewest that any placement needs by the solver's oracle, if proven; GPUs that starve (memory errors
+        included) or do not start; adapters that starve.
+    throughput, offered_throughput : float
+        Tokens per second.
+    itl_ms, ttft_ms, ttft_p99_ms, e2e_ms, headroom : float
+        As in `twin.Score`.
+    objective_key : list of float
+        What the candidates are ranked by, smaller is better.
+    solve_time_s, score_time_s : float
+        The solver's time, and that of scoring on the twin; of all attempts, where the fleet was searched.
+    oracle_calls, simulated_steps, preemptions, adapter_loads : int
+        Deterministic work figures of the solver and of the scoring simulations.
+    time_limit_s : float
+        That the solver had.
+    gpu_limit : int
+        GPU limit that the solver had, or the fleet that it spread over.
+    reserve : float
+        The solver placed for so much more load, as a share; all figures are those of the workload itself.
+    fleet_searched : bool
+        The fleet was not given but is the smallest found that the twin calls feasible.
+    placement : str
+        JSON list of {max_loras, adapters} (and shares, where there are replicas).
+    gpu_results : str
+        JSON list, one object for each GPU of the placement: the twin's figures.
+    details : str
+        JSON object: whatever the solver adds.
+    n_adapters, total_rate, duration_s, mean_request_tokens
+        The workload's size: adapters, requests per second, seconds, mean prompt + output tokens of a request.
+    adapter_ranks, adapter_rates : list
+        The adapters that `placement` counts, from 0.
+    version : str
+        Of this package.
+    instance : str
+        Id of the instance, where the workload is one of a suite.
+    best_bound : int
+        The best lower bound known for the instance, whoever proved it.
+    gap : float
+        (GPUs - best bound) / best bound, of a feasible placement.
+    calibration_s : float
+        Time of a fixed loop of arithmetic (`bench.comparison.machine`), measured beside the solver: the ratio of two times compares
+        machines of one kind.
+    processor : str
+        What the times were measured on.
+    versions : str
+        JSON object: versions of Python and of the libraries that the figures rest on.
+    cell : str
+        JSON object from which the row can be made again: `bench.comparison.cell.Cell`.
+    """
+
+    workload: str
+    seed: int
+    solver: str
+    objective: str
+    profile: str
+    status: str
+    workload_options: str = ""
+    solver_options: str = ""
+    message: str = ""
+    feasible: bool = False
+    gpus: int | None = None
+    lower_bound: int | None = None
+    starved_gpus: int | None = None
+    memory_errors: int | None = None
+    starved_adapters: int | None = None
+    throughput: float | None = None
+    offered_throughput: float | None = None
+    itl_ms: float | None = None
+    ttft_ms: float | None = None
+    ttft_p99_ms: float | None = None
+    e2e_ms: float | None = None
+    headroom: float | None = None
+    objective_key: list[float] | None = None
+    solve_time_s: float | None = None
+    score_time_s: float | None = None
+    oracle_calls: int | None = None
+    simulated_steps: int | None = None
+    preemptions: int | None = None
+    adapter_loads: int | None = None
+    time_limit_s: float | None = None
+    gpu_limit: int | None = None
+    reserve: float = 0.0
+    fleet_searched: bool = False
+    placement: str | None = None
+    gpu_results: str | None = None
+    details: str = "{}"
+    n_adapters: int | None = None
+    total_rate: float | None = None
+    duration_s: float | None = None
+    mean_request_tokens: float | None = None
+    adapter_ranks: list[int] | None = None
+    adapter_rates: list[float] | None = None
+    version: str = ""
+    instance: str = ""
+    best_bound: int | None = None
+    gap: float | None = None
+    calibration_s: float | None = None
+    processor: str = ""
+    versions: str = "{}"
+    cell: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """The solver gave no answer at all."""
+        return self.status in (ERROR, CRASH, TIMEOUT)
+
+    @property
+    def workload_label(self) -> str:
+        """The workload and what was changed in it."""
+        return f"{self.workload} {self.workload_options}".strip()
+
+    @property
+    def solver_label(self) -> str:
+        """The solver, what was changed in it, and the reserve that it placed for."""
+        reserve = f" reserve={self.reserve:g}" if self.reserve else ""
+        return f"{self.solver} {self.solver_options}".strip() + reserve
+
+    @property
+    def rank_key(self) -> tuple[float, ...]:
+        """Sort key of the candidates for one workload and seed: feasible ones first, those without a placement last."""
+        if self.objective_key is None:
+            return (2.0,)
+        return (0.0 if self.feasible else 1.0, *self.objective_key)
+
+    @property
+    def gpu_figures(self) -> list[dict[str, Any]]:
+        """`gpu_results` and `placement` put together: one dict for each GPU."""
+        plans = json.loads(self.placement or "[]")
+        figures = json.loads(self.gpu_results or "[]")
+        return [{**plan, **figure} for plan, figure in zip(plans, figures, strict=True)]
+
+
+@cache
+def _schema() -> Any:  # noqa: ANN401  # a pyarrow.Schema: pyarrow has no types
+    import pyarrow as pa
+
+    types = {
+        "str": pa.string(),
+        "int": pa.int64(),
+        "float": pa.float64(),
+        "bool": pa.bool_(),
+        "list[int]": pa.list_(pa.int64()),
+        "list[float]": pa.list_(pa.float64()),
+    }
+    return pa.schema([(field.name, types[str(field.type).removesuffix(" | None")]) for field in fields(Row)])
+
+
+def write_rows(rows: Sequence[Row], path: Path) -> None:
+    """Write rows to a Parquet file, atomically.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be written.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    names = [field.name for field in fields(Row)]
+    table = pa.Table.from_pylist([{name: getattr(row, name) for name in names} for row in rows], schema=_schema())
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(table, temporary, compression="zstd")
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Rows of a Parquet file; columns that it lacks get their default, unknown ones are left out.
+
+    Raises
+    ------
+    UserError
+        If there is no such file, or it does not hold rows of this kind.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    known = {field.name for field in fields(Row)}
+    try:
+        table = parquet.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
+    data = table.select([name for name in table.column_names if name in known]).to_pylist()
+    try:
+        return [Row(**row) for row in data]
+    except TypeError as error:
+        raise UserError(f"{path}: does not hold rows of `python -m bench` ({error})") from None
+
+
+def gather(folder: Path) -> list[Row]:
+    """Rows of all the runs in a folder, whatever launched them, in the order of the runs' names (numbers by value)."""
+    return [row for path in sorted(folder.rglob(FILE_NAME), key=_by_number) for row in read_rows(path)]
+
+
+def _by_number(path: Path) -> list[tuple[int, str]]:
+    return [(int(part) if part.isdigit() else -1, part) for part in path.parts]
+
+
+def read_any(path: Path) -> list[Row]:
+    """Rows of a Parquet file, or of every run in a folder.
+
+    Raises
+    ------
+    UserError
+        If there are none.
+    """
+    if not path.exists():
+        raise UserError(f"rows={path}: no such file or folder")
+    rows = gather(path) if path.is_dir() else read_rows(path)
+    if not rows:
+        raise UserError(f"rows={path}: holds no rows (files called {FILE_NAME}) of `python -m bench`")
+    return rows

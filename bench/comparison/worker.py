@@ -1,0 +1,174 @@
+"""A process that runs cells, one after the other, and the handle by which another process owns it.
+
+A cell runs in a process of its own kind because a solver may hang, crash the interpreter or eat the memory. The process
+stays warm between cells: importing and compiling takes seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import Any
+
+from bench.comparison.cell import Cell
+from bench.comparison.rows import Row
+
+# Importing the solvers' libraries on a busy machine.
+_START_S = 120.0
+_POLL_S = 1.0
+
+
+class Worker:
+    """Handle of a process that runs one cell at a time.
+
+    Attributes
+    ----------
+    cell : Cell, optional
+        What it runs just now.
+    started : Row, optional
+        What is known of the cell's row so far.
+    left_s : float
+        Seconds that the cell has left; whoever waits for it counts them down.
+    connection : Connection
+        Readable when `answer` has something to tell.
+    """
+
+    def __init__(self) -> None:
+        self.cell: Cell | None = None
+        self.margin_s = 0.0
+        self.started: Row | None = None
+        self.left_s = float("inf")
+        self.connection, theirs = Pipe()
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.comparison.worker", str(theirs.fileno()), str(os.getpid())],
+            pass_fds=[theirs.fileno()],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            # A solver's chatter must not end up in the middle of a table.
+            stdout=sys.__stderr__ if sys.__stderr__ is not None else subprocess.DEVNULL,
+            # Ctrl-C is for the owner, who ends this one.
+            start_new_session=True,
+        )
+        theirs.close()
+        self._warm = False
+
+    def begin(self, cell: Cell, margin_s: float) -> None:
+        """Let the process run a cell, in the present folder and with the present `sys.path`.
+
+        Parameters
+        ----------
+        cell : Cell
+        margin_s : float
+            The cell has its time limit and this for each call of its solver.
+        """
+        self.cell, self.started, self.margin_s = cell, None, margin_s
+        self._extend(0.0 if self._warm else _START_S)
+        self._warm = True
+        # A process that is dead already is found out when its answer is read.
+        with contextlib.suppress(OSError):
+            self.connection.send((cell, str(Path.cwd()), sys.path))
+
+    def answer(self) -> Row | str | None:
+        """The row of the cell, one line on why there will be none, or None for "not yet"; to be called when `connection` is readable."""
+        try:
+            kind, row = self.connection.recv()
+        except (EOFError, OSError):
+            return self._obituary()
+        if kind == "row":
+            self.cell, self.left_s = None, float("inf")
+            return _checked(row)
+        self.started = _checked(row)
+        self._extend(0.0)
+        return None
+
+    def overdue(self) -> str | None:
+        """Why the cell must be given up, if it must."""
+        if self.cell is None or self.left_s > 0:
+            return None
+        return (
+            f"killed: no answer {self.margin_s:g} s after the time limit of {self.cell.time_limit_s:g} s "
+            "(margin_s=N gives it more)"
+        )
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is there."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """End the process and what it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self.connection.close()
+
+    def _extend(self, extra_s: float) -> None:
+        if self.cell is not None:
+            self.left_s = self.cell.time_limit_s + self.margin_s + extra_s
+
+    def _obituary(self) -> str:
+        # The pipe closes a moment before the process is gone.
+        try:
+            code = self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            return "the solver's process closed its connection"
+        if code >= 0:
+            return f"the solver's process ended with exit code {code}"
+        name = signal.Signals(-code).name
+        cause = ", which is what the kernel does when memory runs out" if -code == signal.SIGKILL else ""
+        return f"the solver's process died of signal {-code} ({name}){cause}"
+
+
+def _checked(row: Any) -> Row:  # noqa: ANN401  # whatever came through the pipe
+    if not isinstance(row, Row):
+        raise TypeError(f"a worker sent {type(row).__name__} instead of a row")
+    return row
+
+
+def main(file_descriptor: int, owner: int) -> None:
+    """Run the cells that come through a pipe, until it is closed.
+
+    Parameters
+    ----------
+    file_descriptor : int
+        Of this end of the pipe.
+    owner : int
+        Process id of the other end; this process ends with it.
+    """
+    threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
+    _offer_to_the_kernel()
+    from bench.comparison.run import run_cell
+
+    connection = Connection(file_descriptor)
+    while True:
+        try:
+            cell, folder, sys.path = connection.recv()
+        except EOFError:
+            return
+        os.chdir(folder)
+        row = run_cell(cell, lambda started: connection.send(("started", started)))
+        connection.send(("row", row))
+
+
+def _end_with(owner: int) -> None:
+    while os.getppid() == owner:
+        time.sleep(_POLL_S)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _offer_to_the_kernel() -> None:
+    """Be the process that is killed when memory runs out, instead of the owner, who tells what happened."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123
+        file.write("900")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,1 @@
+"""Hydra launchers that run a sweep's jobs on other processes or machines."""

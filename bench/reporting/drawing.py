@@ -1,0 +1,183 @@
+"""Charts as SVG in the colours of the page, and as PNG for a paper."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
+
+from bench.reporting.content import Chart, Palette, Series
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+
+
+#: White paper.
+PAPER = Palette("#22303c", "#c3cbd2", "#ffffff")
+
+# Stand for colours of the style sheet: no chart uses these for anything else.
+_PAGE = Palette("#010203", "#040506", "#070809")
+_VARIABLES = {_PAGE.ink: "var(--ink)", _PAGE.line: "var(--line)", _PAGE.surface: "var(--surface)"}
+
+#: Told apart on a light and on a dark page.
+COLOURS = (
+    "#3b82c4", "#e0792b", "#3fa66b", "#d6495b", "#9370c8", "#a5742f", "#d76cab", "#7f8a94", "#a8a52e", "#27a9b5",
+)  # fmt: skip
+DASHES: tuple[tuple[float, ...], ...] = ((), (4, 1.5), (1, 1.2), (5, 1.2, 1, 1.2))
+GOOD, BAD = "#2a9d8f", "#d6495b"
+MARKERS = ("o", "s", "^", "D")
+_FONT_SIZE = 9
+_DPI = 200
+
+# Prefix of the identifiers that survive into the page: what a reader may point at.
+_GROUP = "series:"
+
+
+def series(labels: Sequence[str]) -> dict[str, Series]:
+    """A colour, a dash and a marker for each of several solvers, in their order."""
+    return {
+        label: Series(
+            label,
+            COLOURS[place % len(COLOURS)],
+            DASHES[place // len(COLOURS) % len(DASHES)],
+            place // len(COLOURS) % len(MARKERS),
+        )
+        for place, label in enumerate(labels)
+    }
+
+
+def belongs_to(artist: Artist, label: str, title: str = "") -> None:
+    """Mark what is drawn as of a series, so that the page can single it out, with a title to show."""
+    artist.set_gid(f"{_GROUP}{label}\t{title or label}")
+
+
+def line_style(entry: Series) -> Any:  # noqa: ANN401  # matplotlib takes a name or a pair
+    """The dash of a series as matplotlib has it."""
+    return (0, entry.dash) if entry.dash else "-"
+
+
+def to_svg(chart: Chart) -> str:
+    """The chart as an SVG element whose neutral colours are those of the page."""
+    text = io.StringIO()
+    _painted(chart, _PAGE, f"chart-{chart.name}", text, "svg")
+    return _inline(text.getvalue(), chart)
+
+
+def write_png(chart: Chart, path: Path) -> None:
+    """Write the chart with its legend as PNG, atomically."""
+    data = io.BytesIO()
+    _painted(chart, PAPER, chart.name, data, "png")
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data.getvalue())
+    temporary.replace(path)
+
+
+def legend_handles(chart: Chart) -> list[Any]:
+    """The legend of a chart as matplotlib has it."""
+    from matplotlib.lines import Line2D
+
+    return [
+        Line2D(
+            [],
+            [],
+            color=entry.colour,
+            linestyle=line_style(entry),
+            linewidth=1.6,
+            marker=MARKERS[entry.marker],
+            markersize=4,
+            label=entry.label,
+        )
+        for entry in chart.legend
+    ]
+
+
+def plain_axes(axes: Axes, palette: Palette) -> None:
+    """A faint grid behind what is drawn."""
+    axes.grid(visible=True, color=palette.line, linewidth=0.5, alpha=0.7)
+    axes.set_axisbelow(True)
+
+
+def log_axis(axis: Axis, base: int = 10) -> None:
+    """Make an axis logarithmic once all is drawn, with plain figures at its ticks."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes = axis.axes
+    if axis is axes.yaxis:
+        axes.set_yscale("log")
+    else:
+        axes.set_xscale("log")
+    low, high = axis.get_view_interval()
+    # Over more than two decades the figures between the powers would run into each other.
+    between = base == 10 and high < 100 * low
+    axis.set_major_locator(LogLocator(base=base, subs=(1, 2, 5) if between else (1,), numticks=9))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _painted(chart: Chart, palette: Palette, salt: str, target: Any, kind: str) -> None:  # noqa: ANN401  # a text or byte stream
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    style: Any = {
+        "font.size": _FONT_SIZE,
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "text.color": palette.ink,
+        "axes.labelcolor": palette.ink,
+        "axes.edgecolor": palette.line,
+        "axes.facecolor": "none",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "xtick.color": palette.ink,
+        "ytick.color": palette.ink,
+        "hatch.color": BAD,
+        "legend.frameon": False,
+    }
+    width, height = chart.size_in
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(width, height), layout="constrained", facecolor="none" if kind == "svg" else "white")
+        chart.paint(figure, palette)
+        if kind == "png" and chart.legend:
+            handles = legend_handles(chart)
+            columns = 3
+            figure.set_size_inches(width, height + 0.17 * -(-len(handles) // columns) + 0.1)
+            figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=7, handlelength=2.6)
+        metadata = {"Date": None} if kind == "svg" else None
+        figure.savefig(target, format=kind, dpi=_DPI if kind == "png" else 72, metadata=metadata)
+
+
+def _inline(svg: str, chart: Chart) -> str:
+    """What of a stand-alone SVG belongs into a page."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
+    view = re.search(r'viewBox="([^"]+)"', svg)
+    if view is None:
+        raise ValueError(f"chart {chart.name}: no viewBox in what matplotlib wrote")
+    head = f'<svg class="chart" viewBox="{view.group(1)}" role="img" aria-label="{escape(chart.text, _QUOTE)}">'
+    svg = head + svg[svg.index(">") + 1 :]
+    svg = re.sub(rf'<g id="{_GROUP}([^"\t]*)(?:\t|&#9;)([^"]*)">', _marked, svg)
+    # Identifiers that nothing refers to would be the same in every chart.
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
+    svg = re.sub(r' id="([^"]+)"', lambda match: match.group(0) if match.group(1) in used else "", svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, variable)
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    # The clip paths of two charts of equal size would have the same name, which does no harm; a hundredth of a point is enough.
+    svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag.group()), svg)
+    svg = re.sub(r">\s+<", "><", svg)
+    return re.sub(r"\s*\n\s*", " ", svg).strip()
+
+
+_QUOTE = {'"': "&quot;"}
+
+
+def _marked(match: re.Match[str]) -> str:
+    label, title = match.groups()
+    return f'<g class="series" data-series="{label}"><title>{title}</title>'

@@ -1,0 +1,81 @@
+"""All candidates in one table."""
+
+from __future__ import annotations
+
+from bench.comparison.rows import Row
+from bench.reporting.content import NONE, Cell, Column, Part, Table, number, words
+from bench.reporting.study import Study, WorkloadCases
+from bench.statistics.instances import Case
+from bench.statistics.summary import gap
+
+
+def candidates(study: Study) -> Part:
+    """Every row of the comparison."""
+    lines = tuple(candidate_line(case, row, study.workload_of(case)) for case in study.cases for row in case.rows)
+    return Part(
+        "candidates",
+        "All candidates",
+        blocks=(
+            Table(
+                "candidates", "Every solver on every instance", candidate_columns(workload=True), lines, filterable=True
+            ),
+        ),
+    )
+
+
+def candidate_columns(*, workload: bool) -> tuple[Column, ...]:
+    """Columns of a table of candidates."""
+    first = (Column("Workload", numeric=False, facet=True),) if workload else ()
+    return (
+        *first,
+        Column("Solver", numeric=False, facet=workload),
+        Column("Seed"),
+        Column("Verdict", "of the twin; without a placement what the solver says", numeric=False, facet=workload),
+        Column("GPUs"),
+        Column("Bound", "the lower bound that this solver proves for its oracle"),
+        Column("Gap, %", "GPUs over the best lower bound of any solver less 1"),
+        Column("Starved GPUs"),
+        Column("Starved adapters", "below 90 % of their offered throughput, also on GPUs that do not starve"),
+        Column("Headroom", "least throughput / offered of a GPU, less 0.9"),
+        Column("Served, %", "throughput of the offered one"),
+        Column("ITL, ms", "mean time between tokens"),
+        Column("TTFT, ms", "mean time to the first token"),
+        Column("E2E, s", "mean end-to-end latency"),
+        Column("Solve, s"),
+        Column("Oracle calls"),
+    )
+
+
+def candidate_line(case: Case, row: Row, workload: WorkloadCases | None) -> tuple[Cell, ...]:
+    """One candidate; with its workload, where the table has that column."""
+    first = (words(workload.label, link=workload.link),) if workload else ()
+    served = (
+        100 * row.throughput / row.offered_throughput if row.throughput is not None and row.offered_throughput else None
+    )
+    return (
+        *first,
+        words(row.solver_label, solver=row.solver_label),
+        number(row.seed, 0),
+        verdict(row),
+        number(row.gpus, 0),
+        number(row.lower_bound, 0),
+        number(gap(row, case), 1, scale=100),
+        number(row.starved_gpus, 0),
+        number(row.starved_adapters, 0),
+        number(row.headroom, 3),
+        number(served, 1),
+        number(row.itl_ms, 1),
+        number(row.ttft_ms, 0),
+        number(None if row.e2e_ms is None else row.e2e_ms / 1000, 2),
+        number(row.solve_time_s, 3),
+        number(row.oracle_calls, 0),
+    )
+
+
+def verdict(row: Row) -> Cell:
+    """Feasible, starved, or why there is no placement."""
+    if row.feasible:
+        return words("feasible", tone="good")
+    if row.gpus is not None:
+        return words("does not start" if row.memory_errors else "starves", tone="bad")
+    return words(row.status.replace("_", " ") or NONE, tone="bad" if row.failed else "warn")

@@ -1,0 +1,93 @@
+"""Whether the ranking would stand if the twin were off by its own error."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pandas as pd
+
+from bench.reporting.content import Cell, Code, Column, Part, Table, number, words
+from bench.studies.rank_changes import SolverStability, rank_changes
+from twin import UserError
+
+
+def stability(scores: Path | None) -> Part | None:
+    """What `python -m bench.robustness` found; None where it was not run.
+
+    Raises
+    ------
+    UserError
+        If the file holds something else.
+    """
+    if scores is None:
+        return None
+    try:
+        table = pd.read_parquet(scores)
+    except (OSError, ValueError) as error:
+        raise UserError(f"robustness={scores}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
+    missing = {"instance", "objective", "solver", "sample", "feasible", "cost"} - set(table.columns)
+    if missing:
+        raise UserError(f"robustness={scores}: not written by `python -m bench.robustness`; it lacks {sorted(missing)}")
+    lines: list[str] = []
+    blocks: list[Table | Code] = []
+    objectives = list(table.groupby("objective", sort=False))
+    several = len(objectives) > 1
+    for objective, group in objectives:
+        changes = rank_changes(group)
+        lines += [f"{objective}: {line}" if several else line for line in changes.in_words()]
+        blocks.append(
+            Table(
+                f"robustness-{objective}" if several else "robustness",
+                "Solvers under moved profiles",
+                _COLUMNS,
+                tuple(_line(solver) for solver in changes.solvers),
+            )
+        )
+    blocks.append(Code("These figures come from", (_command(table),)))
+    return Part(
+        "robustness",
+        "Robustness",
+        (
+            (
+                "Every placement was simulated again under versions of the serving profile whose step-time coefficients are moved at "
+                "random, so that the step times are off by as much as the profile missed those of runs left out of the fit."
+            ),
+            *lines,
+        ),
+        tuple(blocks),
+    )
+
+
+_COLUMNS = (
+    Column("Solver", numeric=False),
+    Column("Mean rank", "under the profile itself; equal GPUs share a rank"),
+    Column("Least", "of the mean ranks under the moved profiles"),
+    Column("Largest", "the same"),
+    Column("Feasible, %", "under the profile itself"),
+    Column("Feasible, moved, %", "under the moved profiles"),
+    Column("Verdicts kept, %", "feasible or not, as under the profile itself"),
+)
+
+
+def _command(table: pd.DataFrame) -> str:
+    """The command that made the scores, as far as they tell."""
+    options = [
+        f"{name}={table[name].iloc[0]:g}"
+        for name in ("samples", "seed", "error_pct")
+        if name in table and table[name].iloc[0] >= 0
+    ]
+    options.append(f"solvers=[{','.join(sorted(table.solver.unique()))}]")
+    return shlex.join(["python", "-m", "bench.robustness", "RESULTS", *options])
+
+
+def _line(solver: SolverStability) -> tuple[Cell, ...]:
+    return (
+        words(solver.solver, solver=solver.solver),
+        number(solver.mean_rank, 2),
+        number(solver.lowest_rank, 2),
+        number(solver.highest_rank, 2),
+        number(solver.feasible, 1, scale=100),
+        number(solver.feasible_moved, 1, scale=100),
+        number(solver.verdicts_kept, 1, scale=100),
+    )

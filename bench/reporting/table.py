@@ -1,0 +1,214 @@
+"""Tables on the terminal: the candidates of one run, and the summary of a sweep."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from bench.comparison.rows import ERROR, Row
+from bench.statistics.bootstrap import Estimate
+from bench.statistics.instances import by_instance, cases, instance, mean_ranks, ranked
+from bench.statistics.summary import Statistics, by_objective, statistics_of
+
+# Beyond so many candidates a sweep prints its summary only; the rows are in the file.
+MOST_ROWS_PRINTED = 60
+
+
+def comparison_report(rows: Sequence[Row]) -> RenderableType:
+    """Heading, table and notes of candidates for one workload and seed."""
+    table = _table("solver", "feasible", "GPUs", "lower\nbound", "starved\nGPUs", *_SCORE_COLUMNS)
+    for row in ranked(rows):
+        table.add_row(
+            row.solver_label,
+            _verdict(row),
+            _whole(row.gpus),
+            _whole(row.lower_bound),
+            _whole(row.starved_gpus),
+            _throughput(row.throughput, row.offered_throughput),
+            _number(row.itl_ms, 1),
+            _number(row.ttft_ms, 0),
+            _number(row.solve_time_s, 2),
+        )
+    return Group(Text(heading(rows[0]), style="bold"), table, *_notes(rows))
+
+
+def heading(row: Row) -> str:
+    """Two lines: the workload; the serving profile, the seed and what is compared."""
+    load = ""
+    if row.n_adapters is not None and row.total_rate is not None and row.duration_s is not None:
+        adapters = "1 adapter" if row.n_adapters == 1 else f"{row.n_adapters} adapters"
+        load = f": {adapters}, {row.total_rate:.4g} requests/s, {row.duration_s:.0f} s"
+    limit = f" · GPU limit {row.gpu_limit}" if row.gpu_limit is not None and not row.fleet_searched else ""
+    if row.time_limit_s is not None:
+        limit += f" · time limit {row.time_limit_s:g} s"
+    return (
+        f"workload {row.workload_label}{load}\n"
+        f"profile {row.profile} · seed {row.seed} · objective {row.objective}{limit}"
+    )
+
+
+def sweep_report(rows: Sequence[Row]) -> RenderableType:
+    """Every candidate of a sweep (if they are not too many) and one summary over the seeds."""
+    parts: list[RenderableType] = []
+    if len(rows) <= MOST_ROWS_PRINTED:
+        for group in by_instance(rows).values():
+            parts += [comparison_report(group), Text()]
+    parts += [Text(f"summary of {len(rows)} candidates", style="bold"), summary_table(rows)]
+    for objective, compared in by_objective(cases(rows)).items():
+        if len(compared) > 1 and len({row.solver_label for case in compared for row in case.rows}) > 1:
+            title = f"all {len(compared)} instances, objective {objective}"
+            parts += [Text(), Text(title, style="bold"), overall_table(statistics_of(compared))]
+    return Group(*parts)
+
+
+def overall_table(statistics: Statistics) -> Table:
+    """One line for each solver over all instances, the best mean rank first; intervals are 95 % bootstrap intervals."""
+    measure = statistics.measure
+    table = _table(
+        "solver", "mean\nrank", "feasible", f"{measure.label} over the\nleast (where feasible)", "gap to the\nbound, %",
+        "wins / ties / losses", "solve s\n(geom. mean)",
+    )  # fmt: skip
+    for line in statistics.summaries:
+        table.add_row(
+            line.solver,
+            _number(line.mean_rank, 2),
+            _share(line.feasible, line.instances),
+            interval(line.ratio, 3),
+            interval(line.gap, 1, 100),
+            f"{line.wins} / {line.ties} / {line.losses}",
+            _number(line.time_s, 2),
+        )
+    return table
+
+
+def interval(estimate: Estimate, digits: int, scale: float = 1.0) -> str:
+    """A mean and its interval, such as "1.042 [1.000, 1.083]"."""
+    if estimate.value is None:
+        return _NONE
+    mean = f"{scale * estimate.value:.{digits}f}"
+    if estimate.low is None or estimate.high is None:
+        return mean
+    return f"{mean} [{scale * estimate.low:.{digits}f}, {scale * estimate.high:.{digits}f}]"
+
+
+def summary_table(rows: Sequence[Row]) -> Table:
+    """One line for each workload and solver: counts and means over the seeds."""
+    table = _table(
+        "workload", "solver", "mean\nrank", "feasible", "GPUs", "lower\nbound", "starved\nGPUs", *_SCORE_COLUMNS
+    )
+    ranks = {
+        (key, solver): rank for key, group in by_instance(rows).items() for solver, rank in mean_ranks(group).items()
+    }
+    workloads: dict[tuple[Any, ...], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        workloads[instance(row)[:-1]][row.solver_label].append(row)
+    for (workload, *_), solvers in workloads.items():
+        first = True
+        for solver, group in sorted(
+            solvers.items(), key=lambda item: _mean([ranks[instance(row), item[0]] for row in item[1]]) or 0
+        ):
+            placed = [row for row in group if row.gpus is not None]
+            table.add_row(
+                str(workload) if first else "",
+                solver,
+                _number(_mean([ranks[instance(row), solver] for row in group]), 2),
+                _share(sum(row.feasible for row in group), len(group)),
+                _spread([row.gpus for row in placed]),
+                _spread([row.lower_bound for row in group]),
+                _whole(sum(row.starved_gpus or 0 for row in placed)) if placed else _NONE,
+                _throughput(
+                    _mean([row.throughput for row in placed]), _mean([row.offered_throughput for row in placed])
+                ),
+                _number(_mean([row.itl_ms for row in placed]), 1),
+                _number(_mean([row.ttft_ms for row in placed]), 0),
+                _number(_mean([row.solve_time_s for row in group]), 2),
+            )
+            first = False
+        table.add_section()
+    return table
+
+
+_SCORE_COLUMNS = ("throughput /\noffered, tok/s", "ITL\nms", "TTFT\nms", "solve\ns")
+_NONE = "–"  # noqa: RUF001  # a dash, as printed tables have it
+
+
+def _table(*columns: str) -> Table:
+    table = Table(header_style="bold")
+    for column in columns:
+        if column in ("workload", "solver"):
+            # The names may be long; the figures must stay whole.
+            table.add_column(column, overflow="fold")
+        else:
+            table.add_column(column, justify="left" if column == "feasible" else "right", no_wrap=True)
+    return table
+
+
+def _verdict(row: Row) -> Text:
+    if row.feasible:
+        return Text("yes", style="green")
+    if row.gpus is not None:
+        return Text("no", style="red")
+    return Text(row.status.replace("_", " "), style="red" if row.status == ERROR else "yellow")
+
+
+def _notes(rows: Sequence[Row]) -> list[RenderableType]:
+    notes: list[RenderableType] = [
+        Text(f"{row.solver_label}: {row.status.replace('_', ' ')}: {row.message}", style="yellow")
+        for row in rows
+        if row.gpus is None
+    ]
+    notes += [
+        Text(f"{row.solver_label}: {row.message}", style="dim") for row in rows if row.gpus is not None and row.message
+    ]
+    searched = [row for row in rows if row.fleet_searched and row.gpus is not None]
+    found = [f"{row.solver_label} {row.gpu_limit}" for row in searched if row.feasible]
+    if found:
+        line = "no gpus=N is given; the smallest fleet found at which the twin calls it feasible"
+        notes.append(Text(f"{line}: {', '.join(found)}", style="dim"))
+    missed = [f"{row.solver_label} up to {row.gpu_limit}" for row in searched if not row.feasible]
+    if missed:
+        notes.append(
+            Text(f"no gpus=N is given; no fleet found that the twin calls feasible: {', '.join(missed)}", style="dim")
+        )
+    starving = sum(row.status == "optimal" and not row.feasible for row in rows)
+    if starving:
+        notes.append(Text("optimal is what the oracle says; the twin, which scores, does not agree", style="dim"))
+    return notes
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _spread(values: Sequence[int | None]) -> str:
+    """Mean, with the range where the values differ."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return _NONE
+    low, high = min(known), max(known)
+    return str(low) if low == high else f"{sum(known) / len(known):.2f} ({low}-{high})"
+
+
+def _share(part: int, whole: int) -> Text:
+    return Text(f"{part}/{whole}", style="green" if part == whole else "red")
+
+
+def _whole(value: int | None) -> str:
+    return _NONE if value is None else str(value)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return _NONE if value is None else f"{value:.{digits}f}"
+
+
+def _throughput(throughput: float | None, offered: float | None) -> str:
+    if throughput is None or offered is None:
+        return _NONE
+    share = f" ({throughput / offered:.1%})" if offered else ""
+    return f"{throughput:.0f} / {offered:.0f}{share}"

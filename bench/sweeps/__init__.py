@@ -1,0 +1,1 @@
+"""Hydra multiruns that resume where they stopped, and their jobs' rows as one comparison."""

@@ -1,0 +1,1 @@
+"""Training of the predictors: labelled contents, model cards, pictures of trees."""

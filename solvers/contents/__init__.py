@@ -1,0 +1,1 @@
+"""Contents: what a GPU can hold, by type, demand, pattern and order."""

@@ -1,0 +1,1 @@
+"""The parts of `exact`: its search, its bounds, its cuts and its answers."""

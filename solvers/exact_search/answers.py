@@ -1,0 +1,188 @@
+"""Answers from above: placements that an exact search finds, each for a share of the time."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+
+import numpy as np
+
+from solvers.contents.orders import decreasing_order, zigzag_order
+from solvers.contents.published_figures import backbone_tokens_per_s
+from solvers.exact_search.fast_answer import fast_answer
+from solvers.exact_search.state import SearchState
+from solvers.filling.model import FillModel
+from solvers.filling.one_by_one import fill_gpus
+from solvers.limits import Deadline, OutOfTimeError
+from solvers.mending.exchanges import fewer_on_twin
+from solvers.oracles.twin import TwinOracle
+from solvers.spreading.even import spread_feasibly
+from twin import GpuPlan, Placement
+
+#: Up to so many adapters the first answer is the greedy's, every GPU as full as the twin lets it be.
+MOST_GREEDY = 200
+#: Offered load, in terms of what the backbone serves without LoRA, with which one GPU for all is not tried.
+FAR_TOO_MUCH = 3.0
+#: Moves and swaps that are proposed for one number of GPUs.
+ANNEALING_PROPOSALS = 100_000
+
+
+class Answers:
+    """Ways to place; what they find goes into the progress of the search.
+
+    Parameters
+    ----------
+    state : SearchState
+    """
+
+    def __init__(self, state: SearchState) -> None:
+        self.state = state
+        self._filled_fast = False
+        self._fleets_tried: set[int] = set()
+
+    def one_gpu(self) -> None:
+        """One GPU for all: the only content there is then, so the answer needs no assumption."""
+        everything = tuple(range(self.state.problem.workload.n_adapters))
+        if self._far_too_much():
+            return
+        self.state.hint = self.state.oracle.find_max_loras(everything)
+        if self.state.hint:
+            self.state.progress.keep(Placement((GpuPlan(everything, self.state.hint),)))
+            self.state.progress.raise_bound(1, certain=True)
+        elif len(everything) > 1:
+            self.state.progress.raise_bound(2, certain=True)
+
+    def _far_too_much(self) -> bool:
+        """Whether one GPU for all is out of the question; simulating that would take long."""
+        workload = self.state.problem.workload
+        offered = workload.total_rate * workload.lengths.mean_total_tokens
+        return offered > FAR_TOO_MUCH * backbone_tokens_per_s(self.state.problem.profile, workload.lengths)
+
+    def first_answer(self) -> None:
+        """An answer for any time limit, with most of the time left for what follows."""
+        fast = self.state.problem.workload.n_adapters > MOST_GREEDY and self.state.many_types
+        for answer in (self._fast_answer, self._greedy) if fast else (self._greedy, self._fast_answer):
+            try:
+                answer(Deadline.after(self.state.deadline.left_s / 2))
+            except OutOfTimeError:
+                continue
+            if self.state.progress.best is not None:
+                return
+        # The oracle remembers what the greedy asked before it ran out of time.
+        self._greedy(self.state.deadline)
+
+    def greedily(self) -> None:
+        """GPUs filled one after the other, in two orders: seconds at most where the oracle is a learned model."""
+        self._greedy(self.state.deadline)
+
+    def _greedy(self, deadline: Deadline) -> None:
+        limitless = replace(self.state.problem, max_gpus=None)
+        for order in (decreasing_order, zigzag_order):
+            self.state.progress.keep(
+                fill_gpus(order(self.state.problem.workload), limitless, self.state.oracle, deadline)
+            )
+            if self.state.progress.proven:
+                return
+
+    def _fast_answer(self, deadline: Deadline) -> None:
+        """Filled by the learned model, checked and mended by the twin, where a model is shipped for the profile."""
+        self._filled_fast = True
+        placement, calls = fast_answer(self.state.problem, self.state.oracle, deadline, self.state.deadline)
+        self.state.other_calls += calls
+        if placement is not None:
+            self.state.progress.keep(placement)
+
+    def second_answer(self) -> None:
+        """The other of the two ways to a first answer; the fast one fills GPUs on the twin as well."""
+        if not self._filled_fast:
+            with contextlib.suppress(OutOfTimeError):
+                self._fast_answer(Deadline.after(self.state.deadline.left_s / 4))
+        if not self.state.progress.proven:
+            self.spread()
+
+    def spread(self, *, afresh: bool = False) -> None:
+        """Even spreads over fewer GPUs than the greedy needed, weighed by the prices of the bound.
+
+        Parameters
+        ----------
+        afresh : bool
+            On fleets that were tried before as well: finer prices may spread better.
+        """
+        weights = self.state.weights
+        if weights is None:
+            return
+        if afresh:
+            self._fleets_tried.clear()
+        while not self.state.progress.proven:
+            # Half-way between the bounds: a success rules out all above, a failure says little.
+            low, high = self.state.progress.lower_bound, self.state.progress.gpus
+            for fleet in range((low + high) // 2, high):
+                if fleet in self._fleets_tried:
+                    continue
+                self._fleets_tried.add(fleet)
+                placement = spread_feasibly(
+                    weights, fleet, self.state.oracle, self.state.deadline, hint=self.state.hint
+                )
+                if placement is not None:
+                    self.state.progress.keep(placement)
+                    break
+            else:
+                return
+
+    def searched(self) -> None:
+        """With the twin, exchange adapters between the GPUs of a fleet of one less, for half of the time that is left or more."""
+        oracle = self.state.oracle
+        if self.state.weights is None or self.state.progress.best is None or not isinstance(oracle, TwinOracle):
+            return
+        # With many types there is little left to do afterwards.
+        share = 0.8 if self.state.many_types else 0.5
+        deadline = Deadline.after(share * self.state.deadline.left_s)
+        placement = fewer_on_twin(
+            self.state.progress.best,
+            self.state.weights,
+            oracle,
+            deadline,
+            self.state.problem.seed,
+            least=self.state.progress.lower_bound,
+        )
+        self.state.progress.keep(placement)
+
+    def spread_otherwise(self) -> None:
+        """Spread over one GPU less with prices a little off, for a quarter of the time that is left."""
+        weights = self.state.weights
+        if weights is None:
+            return
+        deadline = Deadline.after(self.state.deadline.left_s / 4)
+        generator = np.random.default_rng(self.state.problem.seed)
+        for _ in range(50):
+            noisy = weights * np.exp(0.1 * generator.standard_normal(len(weights)))
+            try:
+                placement = spread_feasibly(
+                    noisy,
+                    self.state.progress.gpus - 1,
+                    self.state.oracle,
+                    deadline,
+                    hint=self.state.hint,
+                    most_refused=0.5,
+                )
+            except OutOfTimeError:
+                return
+            if placement is not None:
+                self.state.progress.keep(placement)
+                if self.state.progress.proven:
+                    return
+
+    def annealed(self) -> None:
+        """Anneal all adapters onto one GPU less, where the oracle is a learned model and thousands of contents cost little."""
+        model = FillModel(self.state.problem, distilled=self.state.oracle.name == "distilled")
+        deadline = Deadline.after(self.state.deadline.left_s / 4)
+        while not self.state.progress.proven and deadline.left_s:
+            filling, _ = model.annealed(self.state.progress.gpus - 1, deadline, proposals=ANNEALING_PROPOSALS)
+            plans = []
+            for group in filling.groups():
+                slots = self.state.oracle.find_max_loras(tuple(group), self.state.hint) if group else None
+                if group and slots is None:
+                    return
+                if slots is not None:
+                    plans.append(GpuPlan(tuple(group), slots))
+            self.state.progress.keep(Placement(tuple(plans)))

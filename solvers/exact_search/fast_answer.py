@@ -1,0 +1,62 @@
+"""A first placement for the exact solver in a few seconds, where a predictor is shipped for the profile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from predictors import load_predictor, shipped_predictors
+from solvers.base import Problem
+from solvers.contents.orders import sorted_plan
+from solvers.ffd_plus import FfdPlus
+from solvers.limits import Deadline
+from solvers.oracles.base import Oracle
+from twin import Placement
+
+
+def fast_answer(
+    problem: Problem, oracle: Oracle, deadline: Deadline, last_deadline: Deadline
+) -> tuple[Placement | None, int]:
+    """GPUs filled by the learned model (`solvers.ffd_plus`), all of them accepted by the oracle; None if there are none such.
+
+    Parameters
+    ----------
+    problem : Problem
+        Its GPU limit is not kept.
+    oracle : Oracle
+        Asked about the GPUs that the other solver had no time to check.
+    deadline : Deadline
+        For the other solver.
+    last_deadline : Deadline
+        For the oracle.
+
+    Returns
+    -------
+    placement : Placement or None
+    calls : int
+        Contents that the other solver asked about.
+
+    Raises
+    ------
+    OutOfTimeError
+    """
+    predictor = problem.predictor
+    if predictor is None and problem.profile.name in shipped_predictors():
+        predictor = load_predictor(problem.profile.name)
+    if predictor is None:
+        return None, 0
+    time_limit_s = max(deadline.left_s, 0.1)
+    # The exact solver searches on the twin itself, once it knows prices and a bound.
+    answer = FfdPlus(twin_search=False).solve(
+        replace(problem, predictor=predictor, max_gpus=None, time_limit_s=time_limit_s)
+    )
+    if answer.placement is None or answer.status == "feasible":
+        return answer.placement, answer.oracle_calls
+    plans = []
+    for plan in answer.placement.gpus:
+        last_deadline.check()
+        adapters = tuple(sorted(plan.adapters))
+        slots = oracle.find_max_loras(adapters, plan.max_loras)
+        if slots is None:
+            return None, answer.oracle_calls
+        plans.append(sorted_plan(adapters, slots))
+    return Placement(tuple(plans)), answer.oracle_calls

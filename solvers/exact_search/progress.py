@@ -1,0 +1,101 @@
+"""Bounds over time of an exact search."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from solvers.limits import NoPlacementError
+from twin import Placement
+
+
+class Progress:
+    """The best placement, the lower bound, and when they changed.
+
+    Parameters
+    ----------
+    max_gpus : int, optional
+        GPU limit.
+    oracle : str
+        Whose bound it is, for messages.
+    """
+
+    def __init__(self, max_gpus: int | None, oracle: str) -> None:
+        self.max_gpus = max_gpus
+        self.oracle = oracle
+        self.best: Placement | None = None
+        self.lower_bound = 1
+        self.fractional_bound = 0.0
+        self.refuted = False
+        self._certain = 1
+        self.history: list[tuple[float, int, int | None]] = []
+        self._started_s = time.perf_counter()
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of the best placement; an error before there is one."""
+        if self.best is None:
+            raise ValueError("there is no placement yet")
+        return self.best.n_gpus
+
+    @property
+    def proven(self) -> bool:
+        """Whether the bounds have met."""
+        return self.best is not None and self.lower_bound >= self.best.n_gpus
+
+    def raise_bound(self, bound: int, *, certain: bool = False) -> None:
+        """Take note of a lower bound.
+
+        A bound above the GPUs of a placement that the oracle accepts refutes what the bound rests on: bounds that rest on
+        it are dropped (`refuted`), and no more are taken.
+
+        Parameters
+        ----------
+        bound : int
+        certain : bool
+            It rests on nothing.
+
+        Raises
+        ------
+        NoPlacementError
+            When it is above the GPU limit.
+        """
+        if self.refuted or bound <= self.lower_bound:
+            return
+        if self.best is not None and bound > self.best.n_gpus:
+            self._refute()
+            return
+        if certain:
+            self._certain = bound
+        self.lower_bound = bound
+        self._note()
+        if self.max_gpus is not None and bound > self.max_gpus:
+            raise NoPlacementError(
+                f"at least {bound} GPUs are needed, more than the limit of {self.max_gpus} (proven for the {self.oracle})"
+            )
+
+    def keep(self, placement: Placement) -> None:
+        """Take note of a placement that the oracle accepts."""
+        if self.best is None or placement.n_gpus < self.best.n_gpus:
+            self.best = placement
+            if placement.n_gpus < self.lower_bound:
+                self._refute()
+            self._note()
+
+    def _refute(self) -> None:
+        self.refuted = True
+        self.lower_bound = self._certain
+        self.fractional_bound = 0.0
+
+    def details(self) -> dict[str, Any]:
+        """For a solution: bounds over time, gap."""
+        gap = None if self.best is None else round((self.best.n_gpus - self.lower_bound) / self.best.n_gpus, 4)
+        return {
+            "bounds_over_time_s": self.history,
+            "gap": gap,
+            "fractional_bound": round(self.fractional_bound, 4),
+        }
+
+    def _note(self) -> None:
+        gpus = None if self.best is None else self.best.n_gpus
+        self.history.append((round(time.perf_counter() - self._started_s, 3), self.lower_bound, gpus))

@@ -1,0 +1,195 @@
+"""The search behind the exact solver: answers from above and bounds from below, until they meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from solvers.base import Problem, Solution
+from solvers.contents.adapter_types import single_types
+from solvers.exact_search.answers import Answers
+from solvers.exact_search.assignment_loop import AssignmentLoop, worth_trying
+from solvers.exact_search.bounds import Bounds
+from solvers.exact_search.cut_loop import CutLoop
+from solvers.exact_search.frontier import frontier_bound
+from solvers.exact_search.monotone_check import MonotoneSample, sample_monotonicity
+from solvers.exact_search.state import SearchState
+from solvers.limits import Deadline, OutOfTimeError
+from solvers.oracles.base import Oracle
+
+
+class ExactSearch:
+    """One solve, step by step.
+
+    Parameters
+    ----------
+    problem : Problem
+    oracle : Oracle
+    deadline : Deadline
+    workers : int
+        Search threads of CP-SAT.
+    """
+
+    def __init__(self, problem: Problem, oracle: Oracle, deadline: Deadline, workers: int) -> None:
+        self.state = SearchState(problem, oracle, deadline, workers)
+        self.answers = Answers(self.state)
+        self.bounds = Bounds(self.state)
+        self.loop: CutLoop | None = None
+        self.assignment: AssignmentLoop | None = None
+        self.stopped = ""
+        self.monotone = MonotoneSample(0, 0)
+
+    def run(self) -> None:
+        """Place, bound, and close the gap, until the bounds meet or the time is up.
+
+        Raises
+        ------
+        NoPlacementError
+            When there is none within the GPU limit.
+        OutOfTimeError
+        """
+        answers, bounds = self.answers, self.bounds
+        steps: list[Callable[[], None]] = [answers.one_gpu]
+        if self.state.replays:
+            steps += [bounds.first, answers.first_answer, self._zones, self._frontier]
+            steps += [answers.second_answer, answers.searched]
+        else:
+            # Zones take less time than a fine frontier where there are many types, but now and then they stop short of it.
+            steps += [answers.greedily, self._first_zones, self._zones, answers.annealed, self._zones, self._frontier]
+        steps += [answers.spread_otherwise, self._assign, self._more_zones, self._cut_loop]
+        for step in steps:
+            step()
+            if self.state.progress.proven:
+                return
+
+    def _frontier(self) -> None:
+        """Raise the bound by made-up contents; with the twin, for half of the time, and where the cover is solved fast."""
+        deadline = self.state.deadline
+        if self.state.replays:
+            if self.state.many_types:
+                return
+            deadline = Deadline.after(deadline.left_s / 2)
+        try:
+            for _ in self.bounds.by_grains(deadline):
+                self.answers.spread(afresh=True)
+                if self.state.progress.proven:
+                    return
+        except OutOfTimeError:
+            self.state.deadline.check()
+
+    def _first_zones(self) -> None:
+        """Little is to be gained by more where a spread is as good as the bound already."""
+        self._zones(share=1 / 20)
+
+    def _zones(self, *, share: float | None = None) -> None:
+        """Raise the bound by search zones, and spread by what the adapters turn out to cost."""
+        if share is None:
+            share = 1 / 2 if self.state.many_types else 1 / 3
+        self.bounds.by_zones(share)
+        if not self.state.progress.proven:
+            self.answers.spread(afresh=True)
+
+    def _more_zones(self) -> None:
+        """What time is left, where the cut loop has no types to count by."""
+        if self.state.replays and self.state.many_types:
+            self._zones(share=1.0)
+
+    def _assign(self) -> None:
+        """With few adapters, ask whether one GPU less will do, for half of the time that is left."""
+        state, boxes = self.state, self.bounds.boxes
+        workload = state.problem.workload
+        if boxes is None or state.weights is None:
+            return
+        if not worth_trying(workload.n_adapters, state.progress.gpus, state.progress.fractional_bound):
+            return
+        singles = single_types(workload)
+        demands = state.oracle.demands(singles)
+        prices = [
+            frontier_bound(
+                demands, singles.counts, singles.ranks, boxes, start=start, max_rounds=rounds, deadline=state.deadline
+            ).prices
+            for start, rounds in ((state.weights, 20), (demands.load / demands.load.sum(), 1))
+        ]
+        if self.bounds.zones is not None:
+            prices.append(self.bounds.zones.prices)
+        deadline = Deadline.after(state.deadline.left_s / 2)
+        self.assignment = AssignmentLoop(state.oracle, state.progress, deadline, state.workers, prices)
+        try:
+            self.assignment.run()
+        except OutOfTimeError:
+            self.stopped = "the time for assigning single adapters was used up"
+
+    def _cut_loop(self) -> None:
+        """Cuts and columns over adapters counted by type, as long as there are few types."""
+        if self.bounds.by_frontier is None or self.bounds.boxes is None:
+            self.stopped = "what the cover by fractions of contents uses is accepted, or the time was used up"
+            return
+        state = self.state
+        self.loop = CutLoop(state.oracle, state.types, state.demands, state.progress, state.deadline, state.workers)
+        self.stopped = self.loop.run(self.bounds.boxes, self.bounds.by_frontier.prices)
+
+    # --- the answer
+
+    @property
+    def _needs(self) -> set[str]:
+        """What the bound rests on."""
+        loops = (self.loop, self.assignment)
+        return self.bounds.needs.union(*(loop.needs for loop in loops if loop is not None))
+
+    def sample_monotonicity(self) -> None:
+        """Test what the bound rests on, on the oracle in use, if it rests on it; a second of extra time at most."""
+        needs = self._needs
+        if needs and self.state.progress.best is not None:
+            self.monotone = sample_monotonicity(
+                self.state.oracle,
+                self.state.progress.best,
+                self.state.problem.seed,
+                Deadline.after(min(1.0, self.state.problem.time_limit_s)),
+            )
+
+    def details(self) -> dict[str, Any]:
+        """What the result says about its proof."""
+        needs = set() if self.state.progress.refuted else self._needs
+        loop = {"cuts": len(self.loop.cuts), "patterns": len(self.loop.patterns)} if self.loop else {}
+        if self.assignment:
+            loop |= {"assignments": self.assignment.rounds, "covers": len(self.assignment.covers)}
+        if self.bounds.zones:
+            loop |= {"zones": len(self.bounds.zones.table), "zone_cuts": len(self.bounds.zones.cuts)}
+        return {
+            "oracle": self.state.oracle.name,
+            "types": len(self.state.types),
+            **self.state.progress.details(),
+            **loop,
+            "monotonicity_refuted": self.state.progress.refuted,
+            "monotonicity_needed": "monotonicity" in needs,
+            "monotonicity_pairs": self.monotone.pairs,
+            "monotonicity_violations": self.monotone.violations,
+            "interchangeability_needed": "interchangeability" in needs,
+            "stopped": "the bounds met" if self.state.progress.proven else self.stopped,
+        }
+
+    def solution(self) -> Solution:
+        """The best placement with its bound."""
+        calls, limit, best = (
+            self.state.oracle.calls + self.state.other_calls,
+            self.state.problem.max_gpus,
+            self.state.progress.best,
+        )
+        if best is None or (limit is not None and best.n_gpus > limit):
+            found = "" if best is None else f"; the best found needs {best.n_gpus} GPUs"
+            return Solution(
+                "time_limit",
+                lower_bound=self.state.progress.lower_bound,
+                oracle_calls=calls,
+                message=f"no placement within the limits{found}",
+                details=self.details(),
+            )
+        proven = self.state.progress.proven
+        return Solution(
+            "optimal" if proven else "feasible",
+            best,
+            lower_bound=self.state.progress.lower_bound,
+            oracle_calls=calls,
+            message="" if proven else f"not proven: {self.stopped}",
+            details=self.details(),
+        )

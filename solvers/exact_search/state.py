@@ -1,0 +1,54 @@
+"""What the parts of an exact search share: the problem, what is known of it so far, and the time that is left."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.base import Problem
+from solvers.contents.adapter_types import adapter_types
+from solvers.exact_search.progress import Progress
+from solvers.limits import Deadline
+from solvers.oracles.base import Oracle
+from solvers.oracles.twin import TwinOracle
+
+#: Up to so many types the frontier's cover is solved for the types, and contents are counted by type.
+MOST_TYPES = 150
+
+
+class SearchState:
+    """State of one solve.
+
+    Parameters
+    ----------
+    problem : Problem
+    oracle : Oracle
+    deadline : Deadline
+    workers : int
+        Search threads of CP-SAT.
+    """
+
+    def __init__(self, problem: Problem, oracle: Oracle, deadline: Deadline, workers: int) -> None:
+        self.problem = problem
+        self.oracle = oracle
+        self.deadline = deadline
+        self.workers = workers
+        self.progress = Progress(problem.max_gpus, oracle.name)
+        self.types = adapter_types(problem.workload, by_requests=not oracle.interchangeable)
+        self.demands = oracle.demands(self.types)
+        #: Price of each adapter by the best bound so far.
+        self.weights: NDArray[np.float64] | None = None
+        #: The `max_loras` of one GPU for all, if that is accepted.
+        self.hint: int | None = None
+        #: Contents that other solvers asked about.
+        self.other_calls = 0
+
+    @property
+    def replays(self) -> bool:
+        """Whether the oracle simulates: a question takes milliseconds, and adapters of one type are only alike."""
+        return isinstance(self.oracle, TwinOracle)
+
+    @property
+    def many_types(self) -> bool:
+        """Whether there are too many types to count contents by type."""
+        return len(self.types) > MOST_TYPES

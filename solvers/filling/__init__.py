@@ -1,0 +1,1 @@
+"""Filling GPUs one after the other, to the most that an oracle accepts."""

@@ -1,0 +1,53 @@
+"""Limits of a solve: time, GPUs, and how a solver says that it ran into one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from solvers.base import Problem
+
+
+class OutOfTimeError(Exception):
+    """The time limit passed before there was an answer."""
+
+
+class NoPlacementError(Exception):
+    """There is no placement, or none was found; the message says why."""
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """When a solver must stop.
+
+    Attributes
+    ----------
+    end_s : float
+        On the clock of `time.perf_counter`.
+    total_s : float
+        Seconds that there were at first.
+    """
+
+    end_s: float
+    total_s: float = 0.0
+
+    @staticmethod
+    def after(seconds: float) -> Deadline:
+        """The deadline so many seconds from now."""
+        return Deadline(time.perf_counter() + seconds, seconds)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds left, 0 when passed."""
+        return max(0.0, self.end_s - time.perf_counter())
+
+    def check(self) -> None:
+        """Raise `OutOfTimeError` when passed."""
+        if time.perf_counter() >= self.end_s:
+            raise OutOfTimeError
+
+
+def check_gpu_limit(n_gpus: int, problem: Problem) -> None:
+    """Raise `NoPlacementError` when a placement needs more GPUs than there are."""
+    if problem.max_gpus is not None and n_gpus > problem.max_gpus:
+        raise NoPlacementError(f"needs {n_gpus} GPUs, more than the limit of {problem.max_gpus}")

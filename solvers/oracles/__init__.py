@@ -1,0 +1,1 @@
+"""Oracles: whether a GPU serves a content, asked of the twin or of a predictor."""

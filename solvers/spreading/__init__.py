@@ -1,0 +1,1 @@
+"""Spreading adapters over a given number of GPUs."""

@@ -1,0 +1,1 @@
+"""Search zones: boxes of load in which no content is feasible, and the bounds that they give."""

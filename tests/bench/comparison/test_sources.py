@@ -1,0 +1,89 @@
+"""The hash of a module's code: it changes with the code that the module rests on, and with nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.comparison.sources import find_source, source_files, source_hash
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of another project, with a module that rests on a helper, and one that does not."""
+    folder = tmp_path / "outside_package"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "helper.py").write_text("FACTOR = 2\n")
+    (folder / "types_only.py").write_text("class Thing: ...\n")
+    (folder / "other.py").write_text("X = 1\n")
+    (folder / "solver.py").write_text(
+        "from typing import TYPE_CHECKING\n"
+        "import numpy\n"
+        "from solvers.base import Solver\n"
+        "if TYPE_CHECKING:\n    from outside_package.types_only import Thing\n"
+        "def solve():\n    from .helper import FACTOR\n    return FACTOR\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    forget()
+    return folder
+
+
+def forget() -> None:
+    """What another process would find."""
+    for function in (source_hash, find_source):
+        function.cache_clear()
+    vars(__import__("bench.comparison.sources", fromlist=["_imports"]))["_imports"].cache_clear()
+
+
+def hashes() -> tuple[str, str]:
+    forget()
+    return source_hash(("outside_package.solver",)), source_hash(("outside_package.other",))
+
+
+def test_imports_are_followed_into_its_own_package_and_this_project(package: Path) -> None:
+    files = source_files(["outside_package.solver"])
+    assert {"outside_package", "outside_package.helper", "outside_package.solver", "solvers.base"} <= set(files)
+    assert "twin.errors" in files, "what solvers.base imports"
+    assert not {
+        name for name in files if name.startswith(("numpy", "outside_package.types_only", "outside_package.other"))
+    }
+    assert files["outside_package.helper"] == package / "helper.py"
+
+
+def test_a_changed_helper_changes_what_rests_on_it_and_nothing_else(package: Path) -> None:
+    solver, other = hashes()
+    (package / "helper.py").write_text("FACTOR = 3\n")
+    assert hashes()[0] != solver
+    assert hashes()[1] == other
+
+
+def test_comments_layout_and_types_do_not_count(package: Path) -> None:
+    before = hashes()
+    (package / "helper.py").write_text("# why\n\nFACTOR = (2)\n")
+    (package / "types_only.py").write_text("class Thing: x = 1\n")
+    assert hashes() == before
+
+
+def test_a_module_that_is_gone_or_broken_has_a_hash_of_its_own(package: Path) -> None:
+    before, _ = hashes()
+    (package / "helper.py").write_text("FACTOR = (\n")
+    broken, _ = hashes()
+    (package / "helper.py").unlink()
+    assert len({before, broken, hashes()[0]}) == 3
+    assert find_source("no_such_package.module") is None
+
+
+def test_one_process_keeps_to_the_code_that_it_has_loaded(package: Path) -> None:
+    before = source_hash(("outside_package.solver",))
+    (package / "helper.py").write_text("FACTOR = 4\n")
+    assert source_hash(("outside_package.solver",)) == before
+
+
+def test_editing_one_shipped_solver_leaves_the_others_alone() -> None:
+    """No solver imports another one, and none of them the harness."""
+    for name in ("ffd", "max_pack", "hrw", "lora_serve"):
+        files = set(source_files([f"solvers.{name}"]))
+        assert not files & {f"solvers.{other}" for other in ("exact", "ffd_plus", "dlora") if other != name}
+        assert not any(module.split(".")[0] == "bench" for module in files)

@@ -1,0 +1,140 @@
+"""The list of adapters: what is read, what is refused and how, and the workload that it makes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.planning.adapters import Adapter, Traffic, changed, read_adapters, workload_of
+from solvers.contents.adapter_types import adapter_types
+from twin import UserError, load_profile
+
+PROFILE = load_profile("llama-3.1-8b")
+TRAFFIC = Traffic.of(PROFILE)
+
+
+def listed(tmp_path: Path, text: str, **rates: float) -> list[Adapter]:
+    file = tmp_path / "a.csv"
+    file.write_text(text, encoding="utf-8")
+    return read_adapters(file, rates or None)
+
+
+def test_columns_come_in_any_order_and_others_are_passed_over(tmp_path: Path) -> None:
+    text = 'rate, name,owner,rank,path,prompt_tokens\n1.5,"a, b",x,8,/w/a,100\n\n0,c,y,16,,\n'
+    assert listed(tmp_path, text) == [
+        Adapter("a, b", 8, 1.5, prompt_tokens=100.0, path="/w/a"),
+        Adapter("c", 16, 0.0),
+    ]
+
+
+def test_the_mark_that_spreadsheets_write_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfname,rank,rate\r\na,8,1\r\n")
+    assert read_adapters(tmp_path / "a.csv") == [Adapter("a", 8, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "row 1: no column 'name'"),
+        ("name,rank,rates\na,8,1\n", "row 1: no column 'rate' (requests per second) among name, rank, rates; 'rates'"),
+        ("name,rank,rate,rate\na,8,1,1\n", "row 1: column 'rate' is there twice"),
+        ("name,rank,rate\n", "no adapter in it"),
+        ("name,rank,rate\na,8,1\na,8,2\n", "row 3, column name: 'a' is in row 2 already"),
+        ("name,rank,rate\n ,8,1\n", "row 2, column name: empty"),
+        ("name,rank,rate\na,8\n", "row 2, column rate: empty"),
+        ("name,rank,rate\na,8,1,2\n", "row 2: more values than the header has columns"),
+        ("name,rank,rate\na,eight,1\n", "row 2, column rank: 'eight' must be a number, 1 or more"),
+        ("name,rank,rate\na,8.5,1\n", "row 2, column rank: '8.5' must be a whole number"),
+        ("name,rank,rate\na,0,1\n", "row 2, column rank: '0' must be a number, 1 or more"),
+        ("name,rank,rate\na,8,-1\n", "row 2, column rate: '-1' must be a number, 0 or more"),
+        ("name,rank,rate\na,8,nan\n", "row 2, column rate: 'nan'"),
+        ("name,rank,rate,output_tokens\na,8,1,0\n", "row 2, column output_tokens: '0' must be a number, 1 or more"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UserError) as refused:
+        listed(tmp_path, text)
+    assert said in str(refused.value)
+    assert "a.csv" in str(refused.value)
+
+
+def test_no_file_and_no_text_are_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        read_adapters(tmp_path / "none.csv")
+    (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="UTF-8"):
+        read_adapters(tmp_path / "a.csv")
+
+
+def test_counted_rates_take_the_place_of_the_column(tmp_path: Path) -> None:
+    assert [a.rate for a in listed(tmp_path, "name,rank\na,8\nb,8\n", a=2.0)] == [2.0, 0.0]
+
+
+def test_what_if() -> None:
+    adapters = [Adapter("a", 8, 1.0), Adapter("b", 8, 2.0)]
+    what_if = changed(adapters, scale=1.5, rates={"b": 5.0}, ranks={"a": 16})
+    assert what_if == [Adapter("a", 16, 1.5), Adapter("b", 8, 5.0)]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"scale": 0.0}, "scale=0.0 must be a number above 0"),
+        ({"rates": {"billin": 1.0}}, r"what_if.rate.billin: no adapter of this name \(did you mean billing"),
+        ({"rates": {"billing": -1.0}}, "what_if.rate.billing=-1.0 must be 0 or more"),
+        ({"ranks": {"billing": 0}}, "what_if.rank.billing=0 must be 1 or more"),
+    ],
+)
+def test_a_wrong_what_if_is_said(options: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        changed([Adapter("billing", 8, 1.0)], **({"scale": 1.0, "rates": {}, "ranks": {}} | options))  # type: ignore[arg-type]
+
+
+adapters = st.builds(
+    Adapter,
+    name=st.just("a"),
+    rank=st.sampled_from([8, 16, 32]),
+    rate=st.just(0.0) | st.floats(1e-9, 2),
+    prompt_tokens=st.none() | st.floats(1, 4000),
+    output_tokens=st.none() | st.floats(1, 4000),
+)
+
+
+@settings(max_examples=30)
+@given(st.lists(adapters, min_size=1, max_size=5), st.data())
+def test_the_requests_of_an_adapter_are_its_own(listing: list[Adapter], data: st.DataObject) -> None:
+    """Whoever is beside it: moving an adapter to another GPU moves its requests unchanged."""
+    everything = workload_of(listing, TRAFFIC, PROFILE)
+    chosen = data.draw(st.lists(st.sampled_from(range(len(listing))), min_size=1, unique=True))
+    part = workload_of([listing[index] for index in chosen], TRAFFIC, PROFILE, ids=chosen)
+    alone, among = part.requests, everything.requests_of(np.array(chosen))
+    for name in ("arrival_s", "adapter", "prompt_tokens", "output_tokens", "requested_tokens"):
+        np.testing.assert_array_equal(getattr(alone, name), getattr(among, name))
+
+
+@pytest.mark.parametrize(("prompt", "output"), [(20.0, 900.0), (3000.0, 1000.0), (1.0, 1.0), (60_000.0, 60_000.0)])
+def test_the_mean_lengths_of_an_adapter_are_kept(prompt: float, output: float) -> None:
+    listing = [Adapter("a", 8, 20.0, prompt, output), Adapter("b", 8, 20.0)]
+    requests = workload_of(listing, TRAFFIC, PROFILE).requests
+    own = requests.adapter == 0
+    assert requests.prompt_tokens[own].mean() == pytest.approx(prompt, rel=0.06)
+    # Prompt and output together are cut to what the server takes.
+    assert requests.requested_tokens[own].mean() == pytest.approx(output, rel=0.08)
+    assert (requests.prompt_tokens + requests.requested_tokens).max() <= PROFILE.max_model_len
+    assert requests.prompt_tokens[~own].mean() == pytest.approx(222.8, rel=0.05)
+
+
+def test_adapters_of_other_lengths_are_no_type_of_one_kind() -> None:
+    """Or a proof that counts adapters of a type would take a short request for a long one."""
+    listing = [Adapter("a", 8, 1.0, 20, 900), Adapter("b", 8, 1.0, 900, 20), Adapter("c", 8, 1.0, 20, 900)]
+    types = adapter_types(workload_of(listing, TRAFFIC, PROFILE))
+    assert sorted(tuple(members) for members in types.members) == [(0, 2), (1,)]
+
+
+def test_lengths_beyond_the_server_are_said() -> None:
+    with pytest.raises(UserError, match="adapter long: prompt_tokens=131000 and output_tokens=197 together"):
+        workload_of([Adapter("long", 8, 1.0, 131_000)], TRAFFIC, PROFILE)
+    with pytest.raises(UserError, match="rank=64"):
+        workload_of([Adapter("a", 64, 1.0)], TRAFFIC, PROFILE)

@@ -1,0 +1,128 @@
+"""Tables: what is compared with what, and how it is put."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+from rich.console import Console, RenderableType
+
+from bench.comparison.rows import Row
+from bench.reporting.table import MOST_ROWS_PRINTED, comparison_report, overall_table, summary_table, sweep_report
+from bench.statistics.instances import by_instance, cases, ranked
+from bench.statistics.summary import by_objective, statistics_of
+
+ROW = Row(
+    workload="w",
+    seed=0,
+    solver="a",
+    objective="min_gpus",
+    profile="p",
+    status="feasible",
+    feasible=True,
+    gpus=3,
+    starved_gpus=0,
+    throughput=95.0,
+    offered_throughput=100.0,
+    objective_key=[0.0, 3.0, 0.0],
+)
+
+
+def row(solver: str, gpus: int | None, *, feasible: bool = True, seed: int = 0, **more: object) -> Row:
+    if gpus is None:
+        cleared = {"gpus": None, "objective_key": None, "throughput": None, "feasible": False, "status": "infeasible"}
+        return replace(ROW, solver=solver, seed=seed, **(cleared | more))  # type: ignore[arg-type]
+    key = [0.0 if feasible else 1.0, float(gpus), 0.0]
+    return replace(ROW, solver=solver, seed=seed, gpus=gpus, feasible=feasible, objective_key=key, **more)  # type: ignore[arg-type]
+
+
+def text(report: RenderableType) -> str:
+    console = Console(file=StringIO(), width=160)
+    console.print(report)
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+def cells(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Cells of the summary by solver."""
+    table = summary_table(rows)
+    columns = [[str(cell) for cell in column.cells] for column in table.columns]
+    return {solver: [column[i] for column in columns] for i, solver in enumerate(columns[1])}
+
+
+def test_ranked_by_feasibility_then_by_the_objective() -> None:
+    rows = [row("starving", 1, feasible=False), row("none", None), row("four", 4), row("two", 2)]
+    assert [r.solver for r in ranked(rows)] == ["two", "four", "starving", "none"]
+
+
+def test_only_what_had_the_same_problem_is_compared() -> None:
+    rows = [
+        row("a", 2),
+        row("b", 3, workload_options="n_adapters=9"),
+        row("c", 2, seed=1),
+        row("d", 2, gpu_limit=4),
+        row("e", 2, gpu_limit=2, fleet_searched=True),
+    ]
+    assert [[r.solver for r in group] for group in by_instance(rows).values()] == [["a", "e"], ["b"], ["c"], ["d"]]
+
+
+def test_the_report_says_why_there_is_no_placement() -> None:
+    report = text(comparison_report([row("a", 2), row("b", None, message="adapter 7 starves a GPU alone")]))
+    assert "b: infeasible: adapter 7 starves a GPU alone" in report
+
+
+def test_the_report_owns_up_to_a_searched_fleet() -> None:
+    rows = [
+        row("spread", 6, gpu_limit=6, fleet_searched=True),
+        row("even", 7, gpu_limit=7, fleet_searched=True),
+        row("dice", 8, gpu_limit=9, fleet_searched=True, feasible=False, starved_gpus=1),
+    ]
+    report = text(comparison_report(rows))
+    assert "the smallest fleet found at which the twin calls it feasible: spread 6, even 7\n" in report
+    assert "no fleet found that the twin calls feasible: dice up to 9" in report
+
+
+def test_the_report_shows_a_share_and_a_verdict() -> None:
+    report = text(comparison_report([row("a", 2), row("b", 2, feasible=False, starved_gpus=1)]))
+    assert "95 / 100 (95.0%)" in report
+    assert [line.split("│")[2].strip() for line in report.splitlines() if "95 / 100" in line] == ["yes", "no"]
+
+
+def test_mean_rank_shares_ties() -> None:
+    rows = [row("a", 2), row("b", 2), row("c", 3), row("a", 4, seed=1), row("b", 2, seed=1), row("c", 3, seed=1)]
+    assert {solver: values[2] for solver, values in cells(rows).items()} == {"b": "1.25", "a": "2.25", "c": "2.50"}
+
+
+def test_the_summary_counts_and_averages_over_the_seeds() -> None:
+    rows = [row("a", 2), row("a", 3, seed=1, feasible=False, starved_gpus=2), row("a", None, seed=2)]
+    _, _, _, feasible, gpus, bound, starved, *_ = cells(rows)["a"]
+    assert (feasible, gpus, bound, starved) == ("1/3", "2.50 (2-3)", "–", "2")  # noqa: RUF001  # the dash of the table
+
+
+def test_variants_of_a_solver_are_told_apart() -> None:
+    rows = [row("a", 2, solver_options="workers=1"), row("a", 3, solver_options="workers=2")]
+    assert set(cells(rows)) == {"a workers=1", "a workers=2"}
+
+
+@pytest.mark.parametrize(("count", "tables"), [(3, 4), (MOST_ROWS_PRINTED + 1, 1)])
+def test_a_big_sweep_prints_its_summary_only(count: int, tables: int) -> None:
+    report = text(sweep_report([row("a", 2, seed=seed) for seed in range(count)]))
+    assert report.count("┏") == tables
+
+
+def test_over_all_instances_the_intervals_and_the_score_are_shown() -> None:
+    rows = [row("a", 2, seed=seed) for seed in range(3)] + [row("b", gpus, seed=gpus) for gpus in range(3)]
+    rows = [r for r in rows if r.gpus]
+    (statistics,) = (statistics_of(group) for group in by_objective(cases(rows)).values())
+    columns = [[str(cell) for cell in column.cells] for column in overall_table(statistics).columns]
+    lines = {solver: [column[i] for column in columns] for i, solver in enumerate(columns[0])}
+    assert lines["a"][2] == "3/3"
+    # One GPU against two on seed 1, two against two on seed 2.
+    assert lines["a"][3].startswith("1.260 [")
+    assert lines["a"][5] == "0 / 1 / 1"
+    assert lines["b"][5] == "1 / 1 / 0"
+
+
+def test_a_sweep_over_instances_ends_with_the_statistics() -> None:
+    rows = [row(solver, 2, seed=seed) for solver in "ab" for seed in (0, 1)]
+    assert "all 2 instances, objective min_gpus" in text(sweep_report(rows))
+    assert "all 2 instances" not in text(sweep_report(rows[:2]))

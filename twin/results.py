@@ -1,0 +1,224 @@
+"""What the twin says of one GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from twin import engine
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from twin.profile import ServingProfile
+    from twin.workload import Requests
+
+
+#: A GPU starves when its throughput is below this share of the offered throughput
+#: (arXiv 2602.24044 and arXiv 2508.08343).
+STARVATION_SHARE = 0.9
+PERCENTILES = (50, 90, 99)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Mean and percentiles in milliseconds; NaN where nothing was observed."""
+
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True)
+class EngineRun:
+    """What the engine left behind, as arrays; `twin.engine` names the entries of `totals` and the columns of the rest.
+
+    Attributes
+    ----------
+    totals : array of shape (engine.N_TOTALS,)
+    first_token_s, finish_s : arrays of shape (n_requests,)
+        NaN where a request did not come that far.
+    itl_counts : array of shape (engine.ITL_BINS,)
+        Gaps between tokens by length.
+    samples : array of shape (n_samples, engine.N_SAMPLE_COLUMNS)
+    events : array of shape (n_events, 4)
+    """
+
+    totals: NDArray[np.float64]
+    first_token_s: NDArray[np.float64]
+    finish_s: NDArray[np.float64]
+    itl_counts: NDArray[np.int64]
+    samples: NDArray[np.float64]
+    events: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class GpuResult:
+    """What the twin says of one GPU.
+
+    Attributes
+    ----------
+    throughput, offered_throughput : float
+        Tokens per second: prompt + output of the requests finished inside the window; prompt +
+        requested output of all that arrived.
+    starved : bool
+        throughput < 0.9 x offered, or a memory error.
+    memory_error : bool
+        The engine would not start with these flags; nothing was served then.
+    stalled : bool
+        A request came whose prompt can never fit; the engine is stuck behind it.
+    adapter_ids : array of shape (n_adapters,)
+        Workload indices of the adapters on this GPU.
+    adapter_throughput, adapter_offered : arrays of shape (n_adapters,)
+        Per adapter, tokens per second.
+    ttft, itl, e2e : Latency
+        Time to first token, inter-token latency and end-to-end latency of requests finished inside
+        the window (ITL percentiles are over the tokens of all requests).
+    mean_running, mean_waiting, mean_adapters, mean_kv_tokens : float
+        Time averages while the engine was busy.
+    samples : array of shape (n_samples, engine.N_SAMPLE_COLUMNS)
+        On demand: the engine's state at sampled steps; `twin.engine` names the columns.
+    events : array of shape (n_events, 4)
+        On demand: the decisions (step, kind, request, tokens), kinds as in `twin.engine`.
+    """
+
+    throughput: float
+    offered_throughput: float
+    memory_error: bool
+    stalled: bool
+    max_loras: int
+    max_lora_rank: int
+    kv_capacity_tokens: int
+    arrived: int
+    finished: int
+    dropped: int
+    adapter_ids: NDArray[np.int64]
+    adapter_throughput: NDArray[np.float64]
+    adapter_offered: NDArray[np.float64]
+    ttft: Latency
+    itl: Latency
+    e2e: Latency
+    output_tokens: int
+    steps: int
+    preemptions: int
+    loads: int
+    disk_loads: int
+    load_s: float
+    scheduler_s: float
+    busy_s: float
+    mean_running: float
+    mean_waiting: float
+    max_waiting: int
+    mean_adapters: float
+    mean_kv_tokens: float
+    samples: NDArray[np.float64] = field(repr=False)
+    events: NDArray[np.int64] = field(repr=False)
+    first_token_s: NDArray[np.float64] = field(repr=False)
+    finish_s: NDArray[np.float64] = field(repr=False)
+
+    @classmethod
+    def of_run(  # noqa: PLR0913  # everything that a result rests on
+        cls,
+        run: EngineRun,
+        requests: Requests,
+        profile: ServingProfile,
+        duration_s: float,
+        n_adapters: int,
+        server: tuple[int, int, int],
+    ) -> GpuResult:
+        """The figures of one run of the engine.
+
+        Parameters
+        ----------
+        run : EngineRun
+        requests : Requests
+            With `adapter` counted in 0..n_adapters-1.
+        profile : ServingProfile
+        duration_s : float
+            The window in seconds.
+        n_adapters : int
+        server : tuple of int
+            `max_loras`, `max_lora_rank` and KV-cache size in tokens; 0 of them means that the engine would not start.
+        """
+        max_loras, rank, kv_tokens = server
+        totals = run.totals
+        done = np.flatnonzero((run.finish_s >= 0) & (run.finish_s <= duration_s))
+        offered = requests.prompt_tokens + requests.requested_tokens
+        served = requests.prompt_tokens[done] + requests.output_tokens[done]
+        first, last = run.first_token_s[done], run.finish_s[done]
+        arrival = requests.arrival_s[done]
+        overhead_s = profile.request_overhead_ms / 1000
+        gaps = requests.output_tokens[done] - 1
+        itl_mean = float((last - first).sum() / gaps.sum() * 1000) if gaps.sum() else np.nan
+        busy_s = max(totals[engine.BUSY_S], 1e-12)
+        return cls(
+            throughput=float(served.sum() / duration_s),
+            offered_throughput=float(offered.sum() / duration_s),
+            memory_error=kv_tokens == 0,
+            stalled=bool(totals[engine.STALLED]),
+            max_loras=max_loras,
+            max_lora_rank=rank,
+            kv_capacity_tokens=kv_tokens,
+            arrived=len(requests),
+            finished=len(done),
+            dropped=int(totals[engine.DROPPED]),
+            adapter_ids=np.arange(n_adapters),
+            adapter_throughput=np.bincount(requests.adapter[done], served, n_adapters) / duration_s,
+            adapter_offered=np.bincount(requests.adapter, offered, n_adapters) / duration_s,
+            ttft=_latency(first - arrival + overhead_s),
+            itl=Latency(itl_mean, *_percentiles_of_counts(run.itl_counts)),
+            e2e=_latency(last - arrival + overhead_s),
+            output_tokens=int(requests.output_tokens[done].sum()),
+            steps=int(totals[engine.STEPS]),
+            preemptions=int(totals[engine.PREEMPTIONS]),
+            loads=int(totals[engine.LOADS]),
+            disk_loads=int(totals[engine.DISK_LOADS]),
+            load_s=float(totals[engine.LOAD_S]),
+            scheduler_s=float(totals[engine.SCHEDULER_S]),
+            busy_s=float(totals[engine.BUSY_S]),
+            mean_running=float(totals[engine.RUNNING_S] / busy_s),
+            mean_waiting=float(totals[engine.WAITING_S] / busy_s),
+            max_waiting=int(totals[engine.MAX_WAITING]),
+            mean_adapters=float(totals[engine.ADAPTERS_S] / busy_s),
+            mean_kv_tokens=float(totals[engine.KV_TOKENS_S] / busy_s),
+            samples=run.samples,
+            events=run.events,
+            first_token_s=run.first_token_s,
+            finish_s=run.finish_s,
+        )
+
+    @property
+    def starved(self) -> bool:
+        """Whether the GPU falls short of 90 % of its offered throughput."""
+        return self.memory_error or self.throughput < STARVATION_SHARE * self.offered_throughput
+
+    @property
+    def starved_adapters(self) -> NDArray[np.int64]:
+        """Workload indices of the adapters that get less than 90 % of what they ask for."""
+        if self.memory_error:
+            return self.adapter_ids
+        return self.adapter_ids[self.adapter_throughput < STARVATION_SHARE * self.adapter_offered]
+
+    @property
+    def feasible(self) -> bool:
+        """Neither starvation nor a memory error."""
+        return not self.starved
+
+
+def _latency(seconds: NDArray[np.float64]) -> Latency:
+    if not len(seconds):
+        return Latency(np.nan, np.nan, np.nan, np.nan)
+    p50, p90, p99 = np.percentile(seconds, PERCENTILES) * 1000
+    return Latency(float(seconds.mean() * 1000), float(p50), float(p90), float(p99))
+
+
+def _percentiles_of_counts(counts: NDArray[np.int64]) -> tuple[float, float, float]:
+    if not counts.sum():
+        return np.nan, np.nan, np.nan
+    share = np.cumsum(counts) / counts.sum()
+    bins = np.searchsorted(share, np.array(PERCENTILES) / 100)
+    p50, p90, p99 = engine.ITL_FIRST_S * np.exp((bins + 0.5) * engine.ITL_LOG_WIDTH) * 1000
+    return float(p50), float(p90), float(p99)
