@@ -19,9 +19,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from numba import njit
 
 from twin import Lengths, UserError
+from twin.compiled import njit
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

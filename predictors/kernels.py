@@ -6,11 +6,11 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
 from predictors import features as content_places
 from predictors.meanfield import LOAD_INPUT, N_INPUTS, SERVICE_INPUT, estimated_share, model_inputs
 from predictors.trees import forest_value
+from twin.compiled import njit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -23,7 +23,6 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
 from predictors.features import (
     ACTIVE,
@@ -40,6 +39,7 @@ from predictors.features import (
     SERVICE_TIMES_S,
     WINDOW,
 )
+from twin.compiled import njit
 from twin.engine import (
     PER_ADAPTER,
     PER_EAGER_STEP,

@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
 from predictors.trees import Forest, forest_from_nodes
+from twin.compiled import njit
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

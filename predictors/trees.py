@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
+
+from twin.compiled import njit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,9 +24,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from twin.compiled import njit
 from twin.queues import Ints, list_append, list_remove, tree_update
 
 Floats = NDArray[np.float64]

@@ -7,8 +7,9 @@ O(log n_adapters) for the trees, whatever the number of open requests.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from twin.compiled import njit
 
 Ints = NDArray[np.int64]
 

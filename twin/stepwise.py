@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from twin.compiled import njit
 from twin.engine import (
     ADAPTERS_S,
     ADMIT,

@@ -17,12 +17,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from solvers.contents.demands import Demands
 from solvers.contents.patterns import cover_value
 from solvers.limits import Deadline
+from twin.compiled import njit
 
 #: Columns that cost less than this by the cover's prices, where those in use cost 1, are forgotten.
 NEARLY_WORTH = 0.97

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from predictors.features import MAX_LORAS, N_FEATURES, N_SUMS
 from predictors.kernels import starvation_of
 from predictors.meanfield import N_INPUTS
+from twin.compiled import njit
 
 
 @njit(cache=True, nogil=True, inline="always")

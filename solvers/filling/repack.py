@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from predictors.features import MAX_LORAS, N_FEATURES, N_SUMS
 from predictors.kernels import starvation_of
 from predictors.meanfield import N_INPUTS
 from solvers.limits import Deadline
+from twin.compiled import njit
 
 #: Proposals of one compiled call, between looks at the clock.
 CHUNK = 500

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from solvers.base import Problem, Solution, Solver
@@ -13,6 +12,7 @@ from solvers.contents.orders import describe, sorted_plan
 from solvers.contents.published_figures import operating_point_tokens_per_s
 from solvers.limits import NoPlacementError, check_gpu_limit
 from twin import Placement, UserError
+from twin.compiled import njit
 
 FIRST_FIT, BEST_FIT, WORST_FIT = range(3)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from predictors.features import MAX_LORAS, N_FEATURES, N_SUMS, OUTPUT, RATE
 from predictors.kernels import latency_of, starvation_of
 from predictors.meanfield import N_INPUTS
+from twin.compiled import njit
 
 #: What the predictors are asked for: mean inter-token latency, mean time to first token, or what both make of a request.
 ITL, TTFT, E2E = 0, 1, 2

@@ -8,8 +8,9 @@ another. The price of the dearest content in a zone is a linear programme with o
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from twin.compiled import njit
 
 
 @njit(cache=True, nogil=True)

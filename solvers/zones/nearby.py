@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from twin.compiled import njit
 
 #: Rounds of additions and exchanges.
 MOST_ROUNDS = 12

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numba import njit
 from numpy.typing import NDArray
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -19,6 +18,7 @@ from predictors.features import N_SUMS
 from predictors.kernels import starvation_of, throughput_of
 from predictors.meanfield import N_INPUTS
 from twin import Lengths
+from twin.compiled import njit
 
 CALLS = 20_000
 
