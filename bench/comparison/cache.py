@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.comparison.machine import versions
 from bench.comparison.rows import CRASH, TERMINATED, TIMEOUT, Row
-from bench.comparison.sources import source_hash
+from bench.comparison.sources import find_source, source_hash
 from twin.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 #: Raised when the same key would no longer mean the same row.
 KEY_VERSION = 1
 
-#: What of the harness decides the figures of a row, besides the twin.
-SCORING = ("bench.comparison.compare", "bench.comparison.reserve", "solvers.fleet")
+#: What makes a row of a cell: with all that it imports, this decides the figures, whichever solver is asked.
+SCORING = ("bench.comparison.run",)
 
 
 class RowCache:
@@ -95,11 +95,12 @@ def key_parts(cell: Cell) -> dict[str, Any]:
     """What the key of a cell is made of, by name."""
     needs_predictor = _needs_predictor(json.dumps(cell.solver_options, sort_keys=True))
     code = {
-        "solver": source_hash(_modules(_targets(cell.solver_options))),
-        "objective": source_hash(_modules(_targets(cell.objective))),
-        "workload": source_hash(_modules(_targets(cell.workload))),
+        "solver": source_hash(modules_of(_targets(cell.solver_options))),
+        "objective": source_hash(modules_of(_targets(cell.objective))),
+        "workload": source_hash(modules_of(_targets(cell.workload))),
         "twin": source_hash(("twin",)),
-        "scoring": source_hash(SCORING, follow=False),
+        # Predictors are imported for the solvers that ask one.
+        "scoring": source_hash(SCORING, without=("predictors",)),
     }
     if needs_predictor:
         code["predictors"] = source_hash(("predictors",))
@@ -155,9 +156,19 @@ def _targets(value: Any) -> Iterator[str]:  # noqa: ANN401  # any JSON value
             yield from _targets(entry)
 
 
-def _modules(targets: Iterable[str]) -> tuple[str, ...]:
-    """Modules of `package.module.Class` and `package.module.function`."""
-    return tuple(sorted({target.rpartition(".")[0] or target for target in targets}))
+def modules_of(targets: Iterable[str]) -> tuple[str, ...]:
+    """Modules of `package.module.Class`, `package.module.Class.method` and `package.module.function`.
+
+    Of a name that leads nowhere the package that it begins with; the cell itself tells what is wrong with it.
+    """
+    return tuple(sorted({_module(target) for target in targets}))
+
+
+def _module(target: str) -> str:
+    name = otherwise = target.rpartition(".")[0] or target
+    while name and find_source(name) is None:
+        name = name.rpartition(".")[0]
+    return name or otherwise
 
 
 @lru_cache(maxsize=1024)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from hydra.utils import instantiate
 
@@ -13,10 +14,12 @@ from bench.comparison.cache import canonical
 from bench.comparison.cell import Cell, described
 from bench.comparison.cells import cells_of
 from bench.comparison.compare import Comparison, bare_row, compare, error_row
-from bench.comparison.config import BenchConfig
 from bench.comparison.machine import calibration_s, processor, versions
 from bench.comparison.rows import Row
 from twin import load_profile
+
+if TYPE_CHECKING:
+    from bench.comparison.config import BenchConfig
 
 
 def run(config: BenchConfig, overrides: Sequence[str] = ()) -> Iterator[Row]:

@@ -15,30 +15,43 @@ PROJECT = ("twin", "predictors", "solvers", "bench")
 
 
 @cache
-def source_hash(modules: tuple[str, ...], *, follow: bool = True) -> str:
+def source_hash(modules: tuple[str, ...], *, without: tuple[str, ...] = ()) -> str:
     """Hash of the code of some modules and of all that they import, followed within their packages and `PROJECT`.
 
-    Comments and layout do not count, nor do imports for type checking alone. The first answer stands for the life of the
-    process, which goes on with the code that it has loaded whatever happens to the files.
+    Comments, docstrings and layout do not count, nor do imports for type checking alone. The first answer stands for the
+    life of the process, which goes on with the code that it has loaded whatever happens to the files.
 
     Parameters
     ----------
     modules : tuple of str
-        Absolute names. One that cannot be found counts by its name.
-    follow : bool
-        Without it the imports are left out.
+        Absolute names. One of another project that cannot be found counts by its name.
+    without : tuple of str
+        Packages that are left out.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If one of `modules` belongs to this project and is not there: a hash that leaves it out would say nothing.
     """
-    files = source_files(modules) if follow else {name: find_source(name) for name in modules}
     total = hashlib.sha256()
-    for name, path in sorted(files.items()):
+    for name, path in sorted(source_files(modules, without=without).items()):
         total.update(f"{name}:{_code_hash(path) if path else 'not found'}\n".encode())
     return total.hexdigest()
 
 
-def source_files(modules: Iterable[str]) -> dict[str, Path | None]:
-    """Source file of each module and of all that it imports, at whatever depth; None for a module that cannot be found."""
+def source_files(modules: Iterable[str], *, without: Iterable[str] = ()) -> dict[str, Path | None]:
+    """Source file of each module and of all that it imports, at whatever depth; None for a module that cannot be found.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If one of `modules` belongs to this project and is not there.
+    """
     waiting = list(modules)
-    inside = {*PROJECT, *(name.partition(".")[0] for name in waiting)}
+    for name in waiting:
+        if name.partition(".")[0] in PROJECT and find_source(name) is None:
+            raise ModuleNotFoundError(f"no module {name} in this project", name=name)
+    inside = {*PROJECT, *(name.partition(".")[0] for name in waiting)}.difference(without)
     found: dict[str, Path | None] = {}
     while waiting:
         name = waiting.pop()
@@ -73,10 +86,23 @@ def find_source(name: str) -> Path | None:
 def _code_hash(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     try:
-        code = ast.dump(ast.parse(text))
+        code = ast.dump(_without_docstrings(ast.parse(text)))
     except SyntaxError:
         code = text
     return hashlib.sha256(code.encode()).hexdigest()
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.body:
+            first = node.body[0]
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body = node.body[1:]
+    return tree
 
 
 @cache

@@ -16,8 +16,8 @@ from bench.suites.instance import Instance
 from bench.suites.library import BestKnown
 from twin import UserError, load_profile
 
-#: Modules of the twin that the figures of a placement rest on.
-_DECIDING = ("arrivals", "builders", "engine", "lengths", "placement", "queues", "score", "simulate", "workload")
+#: What makes a workload and what scores a placement of it: with all that they import, these decide the figures.
+DECIDING = ("twin.builders", "twin.score")
 
 #: What is known of an instance before anybody has solved it.
 TRIVIAL = "trivial: there are adapters"
@@ -134,9 +134,9 @@ def _better(old: BestKnown, row: Row, command: str) -> BestKnown:
 def fingerprint(profile: str) -> str:
     """Twelve hexadecimal digits of the twin's code and a serving profile: figures hold for these.
 
-    Only the modules that decide what is simulated count; comments, docstrings' layout and where a profile came from do not.
+    Comments, docstrings, layout and where a profile came from do not count.
     """
-    code = source_hash(tuple(f"twin.{name}" for name in _DECIDING), follow=False)
+    code = source_hash(DECIDING)
     values = asdict(load_profile(profile))
     values.pop("provenance")
     text = code + json.dumps(values, sort_keys=True, default=str)

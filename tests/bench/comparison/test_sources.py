@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.comparison.cache import SCORING, modules_of
 from bench.comparison.sources import find_source, source_files, source_hash
+from bench.suites.bounds import DECIDING
 
 
 @pytest.fixture
@@ -59,9 +61,9 @@ def test_a_changed_helper_changes_what_rests_on_it_and_nothing_else(package: Pat
     assert hashes()[1] == other
 
 
-def test_comments_layout_and_types_do_not_count(package: Path) -> None:
+def test_comments_docstrings_layout_and_types_do_not_count(package: Path) -> None:
     before = hashes()
-    (package / "helper.py").write_text("# why\n\nFACTOR = (2)\n")
+    (package / "helper.py").write_text('"""What it is."""\n# why\n\nFACTOR = (2)\n')
     (package / "types_only.py").write_text("class Thing: x = 1\n")
     assert hashes() == before
 
@@ -73,6 +75,18 @@ def test_a_module_that_is_gone_or_broken_has_a_hash_of_its_own(package: Path) ->
     (package / "helper.py").unlink()
     assert len({before, broken, hashes()[0]}) == 3
     assert find_source("no_such_package.module") is None
+
+
+@pytest.mark.parametrize("name", ["twin.not_there", "bench.comparison.not_there", "solvers.ffd.FFD"])
+def test_a_module_of_this_project_that_is_not_there_has_no_hash(name: str) -> None:
+    with pytest.raises(ModuleNotFoundError, match=name):
+        source_hash(("twin", name))
+
+
+def test_a_package_is_left_out_on_demand(package: Path) -> None:
+    files = source_files(["outside_package.solver"], without=["twin"])
+    assert "solvers.base" in files
+    assert not any(name.partition(".")[0] == "twin" for name in files)
 
 
 def test_one_process_keeps_to_the_code_that_it_has_loaded(package: Path) -> None:
@@ -87,3 +101,42 @@ def test_editing_one_shipped_solver_leaves_the_others_alone() -> None:
         files = set(source_files([f"solvers.{name}"]))
         assert not files & {f"solvers.{other}" for other in ("exact", "ffd_plus", "dlora") if other != name}
         assert not any(module.split(".")[0] == "bench" for module in files)
+
+
+def test_scoring_is_what_makes_a_row_and_neither_tables_nor_solvers() -> None:
+    files = set(source_files(SCORING, without=["predictors"]))
+    assert {
+        "bench.comparison.build",
+        "bench.comparison.compare",
+        "bench.comparison.reserve",
+        "solvers.base",
+        "solvers.fleet",
+        "solvers.limits",
+        "twin.queues",
+        "twin.results",
+    } <= files
+    assert not files & {"bench.comparison.config", "bench.comparison.differences", "bench.comparison.execution"}
+    assert not {name for name in files if name.startswith(("bench.reporting", "bench.suites", "predictors"))}
+    assert not files & {f"solvers.{name}" for name in ("exact", "ffd", "ffd_plus", "max_pack", "hrw", "lora_serve")}
+
+
+def test_the_twin_of_known_bounds_has_every_module_that_makes_a_workload_or_simulates_one() -> None:
+    files = set(source_files(DECIDING))
+    assert {
+        f"twin.{name}" for name in ("builders", "traces", "results", "profile", "queues", "stepwise", "workload")
+    } <= files
+    assert {name.partition(".")[0] for name in files} == {"twin"}
+
+
+@pytest.mark.parametrize(
+    ("target", "module"),
+    [
+        ("solvers.ffd.FFD", "solvers.ffd"),
+        ("twin.lengths.LogNormalTokens.of", "twin.lengths"),
+        ("twin.Lengths", "twin"),
+        ("solvers.not_there.Nothing", "solvers"),
+        ("not_installed.module.Solver", "not_installed.module"),
+    ],
+)
+def test_the_module_of_a_target(target: str, module: str) -> None:
+    assert modules_of([target]) == (module,)
