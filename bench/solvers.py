@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, fields
 
 from hydra.utils import get_class
@@ -35,11 +36,11 @@ def main(config: SolversConfig) -> None:
     if config.check is None:
         console().print(listing(list_solvers()))
         return
-    _check(_named(config.check))
+    _check(config.check, _named(config.check))
 
 
 def listing(entries: list[SolverEntry]) -> Table:
-    """A line for each solver: name, class, tags; for one that cannot be imported the reason."""
+    """A line for each solver: name, class with the options that make it a variant, tags; for one that cannot be imported the reason."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("solver", "class", "tags"):
         table.add_column(column, overflow="fold")
@@ -47,13 +48,21 @@ def listing(entries: list[SolverEntry]) -> Table:
         if entry.solver is None:
             table.add_row(entry.name, entry.target, Text(f"cannot be imported: {entry.reason}", style="red"))
         else:
-            table.add_row(entry.name, entry.target, Text(", ".join(_tags(entry)), style="dim"))
+            table.add_row(entry.name, _class(entry), Text(", ".join(_tags(entry)), style="dim"))
     return table
+
+
+def _class(entry: SolverEntry) -> str:
+    """The class, and those of its options that differ from its defaults."""
+    assert entry.solver is not None  # noqa: S101  # the one that calls has looked
+    defaults = {name: known.default for name, known in inspect.signature(entry.solver).parameters.items()}
+    changed = [f"{name}={value}" for name, value in entry.options.items() if value != defaults.get(name)]
+    return f"{entry.target}({', '.join(changed)})" if changed else entry.target
 
 
 def _tags(entry: SolverEntry) -> list[str]:
     try:
-        tags = entry.solver().tags if entry.solver else Tags()
+        tags = entry.make().tags
     except TypeError:  # an option has no default; the class says what it can
         tags = entry.solver.tags if entry.solver else Tags()
     return [field.name.replace("_", " ") for field in fields(tags) if getattr(tags, field.name)]
@@ -65,7 +74,7 @@ def _named(name: str) -> Solver:
         if entry.name == name and entry.solver is None:
             raise UserError(f"check={name}: {entry.target} cannot be imported: {entry.reason}")
         if entry.name == name and entry.solver is not None:
-            return entry.solver()
+            return entry.make()
     try:
         solver = get_class(name)()
     except Exception as error:  # noqa: BLE001  # whatever a module or a class raises
@@ -75,7 +84,7 @@ def _named(name: str) -> Solver:
     return solver
 
 
-def _check(solver: Solver) -> None:
+def _check(name: str, solver: Solver) -> None:
     terminal = console()
     broken = 0
     for check in check_solver(solver):
@@ -87,7 +96,7 @@ def _check(solver: Solver) -> None:
         else:
             terminal.print(Text.assemble(("ok      ", "green"), check.name))
     if broken:
-        raise UserError(f"{solver.name} breaks the contract in {broken} checks")
+        raise UserError(f"{name} breaks the contract in {broken} checks")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from solvers.base import Problem, Solution, Tags
 from solvers.contents.published_figures import operating_point_tokens_per_s
 from solvers.contents.replicas import placement_of_shares
 from solvers.fleet import FleetSolver
+from twin import UserError
 
 
 class LoraServe(FleetSolver):
@@ -20,14 +21,27 @@ class LoraServe(FleetSolver):
     the GPUs by largest remainder. In a rank the largest demand goes first, to the emptiest GPU, and on to the
     next where it does not fit. What is left over goes to the least loaded GPU whose largest rank is at least as
     large. Requests are routed by the fractions, and `max_loras` is the adapter count.
+
+    Parameters
+    ----------
+    adapters_per_slot : int
+        With 1 a slot for each adapter, as published; with 3, a third as many slots, as in `lora_serve_third`.
+    search : bool
+        As in `FleetSolver`.
     """
 
     name: ClassVar[str] = "lora_serve"
     spread_tags: ClassVar[Tags] = Tags(needs_fleet=True, uses_replicas=True)
 
+    def __init__(self, adapters_per_slot: int = 1, *, search: bool = False) -> None:
+        super().__init__(search=search)
+        if adapters_per_slot < 1:
+            raise UserError(f"solver.adapters_per_slot={adapters_per_slot} of solver {self.name}: must be 1 or more")
+        self.adapters_per_slot = adapters_per_slot
+
     def slots(self, n_adapters: int) -> int:
         """`max_loras` of a GPU with so many adapters."""
-        return n_adapters
+        return max(1, n_adapters // self.adapters_per_slot)
 
     def spread(self, problem: Problem) -> Solution:
         """Pack the fleet rank by rank."""

@@ -1,19 +1,30 @@
-"""Which solvers there are: those of this package and those that others add by entry point."""
+"""Which solvers there are: those of this package, with their variants, and those that others add by entry point.
+
+A shipped solver is a class in `solvers/` with a YAML in `conf/solver` that names it and gives its options. A variant is one more YAML
+of the same class, with other options and a name of its own.
+"""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 import solvers
 from solvers.base import Solver
 
 #: Entry-point group of solvers in other packages.
 ENTRY_POINTS = "lora_placement_bench.solvers"
+
+#: A YAML for each shipped solver and variant; its stem is the name.
+SOLVER_YAMLS = Path(solvers.__file__).resolve().parents[1] / "conf" / "solver"
 
 
 @dataclass(frozen=True)
@@ -30,12 +41,27 @@ class SolverEntry:
         The class; absent when its import failed.
     reason : str
         Why the import failed.
+    options : mapping
+        What the YAML of the name says, by keyword; nothing for a solver without one.
     """
 
     name: str
     target: str
     solver: type[Solver] | None = None
     reason: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def make(self) -> Solver:
+        """The solver with its options.
+
+        Raises
+        ------
+        ImportError
+            When its import failed.
+        """
+        if self.solver is None:
+            raise ImportError(f"{self.target} cannot be imported: {self.reason}")
+        return self.solver(**self.options)
 
 
 def list_solvers() -> list[SolverEntry]:
@@ -47,6 +73,21 @@ def list_solvers() -> list[SolverEntry]:
 
 
 def _shipped() -> Iterator[SolverEntry]:
+    """An entry for each YAML, and one for each class, or module that cannot be imported, that no YAML names."""
+    by_target = {entry.target: entry for entry in _classes()}
+    named = set()
+    for path in sorted(SOLVER_YAMLS.glob("*.yaml")):
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+        target = options.pop("_target_")
+        found = by_target.get(target) or by_target.get(target.rpartition(".")[0])
+        named.add(found.target if found else target)
+        reason = found.reason if found else f"{target}: there is no such solver"
+        yield SolverEntry(path.stem, target, found.solver if found else None, reason, options)
+    yield from (entry for target, entry in by_target.items() if target not in named)
+
+
+def _classes() -> Iterator[SolverEntry]:
+    """The solver classes of this package, and modules that cannot be imported."""
     for module in pkgutil.iter_modules(solvers.__path__, "solvers."):
         if module.ispkg:
             continue

@@ -9,6 +9,17 @@ from typing import Any
 
 from bench.comparison.rows import Row
 
+#: What rows written earlier name by `_target_`: where it is now, and the options with which it is the same.
+MOVED: dict[str, tuple[str, dict[str, Any]]] = {
+    "bench.suite_popularity.dirichlet": ("twin.builders.dirichlet", {}),
+    "solvers.best_fit_decreasing.BestFitDecreasing": ("solvers.vector_packing.VectorPacking", {"rule": "best_fit"}),
+    "solvers.ffd_fast.FfdFast": ("solvers.ffd.Ffd", {"distilled": True, "twin": "outside"}),
+    "solvers.first_fit_decreasing.FirstFitDecreasing": ("solvers.vector_packing.VectorPacking", {"rule": "first_fit"}),
+    "solvers.lora_serve_third.LoraServeThird": ("solvers.lora_serve.LoraServe", {"adapters_per_slot": 3}),
+    "solvers.max_backbone_half.MaxBackboneHalf": ("solvers.max_backbone.MaxBackbone", {"adapters_per_slot": 2}),
+    "solvers.worst_fit_decreasing.WorstFitDecreasing": ("solvers.vector_packing.VectorPacking", {"rule": "worst_fit"}),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -65,9 +76,21 @@ class Cell:
 
     @classmethod
     def from_json(cls, text: str) -> Cell:
-        """The cell that `to_json` wrote."""
-        values = json.loads(text)
+        """The cell that `to_json` wrote, now or when some classes had other names (`MOVED`)."""
+        values = _as_named_now(json.loads(text))
         return cls(**{**values, "overrides": tuple(values["overrides"])})
+
+
+def _as_named_now(value: Any) -> Any:  # noqa: ANN401  # whatever JSON holds
+    """Plain data with each `_target_` that has moved under its name of today, at whatever depth."""
+    if isinstance(value, list):
+        return [_as_named_now(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    named = {key: _as_named_now(item) for key, item in value.items()}
+    target, options = MOVED.get(named.get("_target_", ""), (None, {}))
+    # Options that the row gives itself go first.
+    return {**options, **named, "_target_": target} if target else named
 
 
 def described(row: Row, cell: Cell) -> Row:

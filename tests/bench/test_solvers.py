@@ -42,7 +42,7 @@ def test_a_breach_is_told_and_the_command_fails(capsys: pytest.CaptureFixture[st
     assert stopped.value.code == 2
     printed = capsys.readouterr()
     assert "broken  what_it_vouches_for_is_feasible" in printed.out
-    assert "boastful breaks the contract in" in printed.err
+    assert "Boastful breaks the contract in" in printed.err
 
 
 @pytest.mark.parametrize("name", ["no_such_solver", "pathlib.Path"])

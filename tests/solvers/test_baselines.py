@@ -14,16 +14,14 @@ from solvers.contents.published_figures import adapter_kv_tokens, backbone_token
 from solvers.dlora import Dlora, replicate
 from solvers.ffd import Ffd
 from solvers.filling.test_points import TEST_POINTS
-from solvers.filling.vectors import BEST_FIT, FIRST_FIT, WORST_FIT, pack_vectors
 from solvers.hrw import RendezvousHashing, hashes
 from solvers.latency import Latency
 from solvers.least_loaded import LeastLoaded
 from solvers.lora_serve import LoraServe, gpus_by_rank, pack_fractions
-from solvers.lora_serve_third import LoraServeThird
 from solvers.max_backbone import MaxBackbone
-from solvers.max_backbone_half import MaxBackboneHalf
 from solvers.min_cost_flow import MinCostFlow, assign
 from solvers.random_gpu import RandomGpu
+from solvers.vector_packing import BEST_FIT, FIRST_FIT, WORST_FIT, VectorPacking, pack_vectors
 from twin import Placement, UserError, Workload, load_profile, score_placement, workload_from_groups
 from twin.lengths import fixed_lengths
 
@@ -68,7 +66,7 @@ def test_another_profile_is_measured_on_the_twin() -> None:
 def test_max_backbone_fills_in_the_order_given_up_to_the_backbones_throughput(problem: Problem) -> None:
     # 17,814.5 tokens/s are 89.07 requests/s of 200 tokens: 40 + 40, then 20 + 60, then 10.
     given = with_rates(problem, [40, 40, 20, 60, 10])
-    full, half = MaxBackbone().run(given), MaxBackboneHalf().run(given)
+    full, half = MaxBackbone().run(given), MaxBackbone(adapters_per_slot=2).run(given)
     assert contents(full) == contents(half) == [(0, 1), (2, 3), (4,)]
     assert slots(full) == [2, 2, 1]
     assert slots(half) == [1, 1, 1]
@@ -185,7 +183,7 @@ def test_lora_serve_says_when_there_are_not_enough_servers(problem: Problem) -> 
 
 
 def test_the_variant_has_a_third_of_the_slots(problem: Problem) -> None:
-    whole, third = LoraServe().run(problem), LoraServeThird().run(problem)
+    whole, third = LoraServe().run(problem), LoraServe(adapters_per_slot=3).run(problem)
     assert contents(whole) == contents(third)
     assert slots(third) == [max(1, count // 3) for count in slots(whole)]
 
@@ -260,8 +258,16 @@ def test_an_earlier_placement_must_fit_the_workload(problem: Problem) -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: RendezvousHashing(slots_per_gpu=0), lambda: MinCostFlow(move_penalty=-1), lambda: Latency(order="up")],
-    ids=["slots_per_gpu", "move_penalty", "order"],
+    [
+        lambda: RendezvousHashing(slots_per_gpu=0),
+        lambda: MinCostFlow(move_penalty=-1),
+        lambda: Latency(order="up"),
+        lambda: LoraServe(adapters_per_slot=0),
+        lambda: MaxBackbone(adapters_per_slot=0),
+        lambda: VectorPacking("next_fit"),
+        lambda: VectorPacking(utilisation=0.0),
+    ],
+    ids=["slots_per_gpu", "move_penalty", "order", "adapters_per_slot", "slots_of_max_backbone", "rule", "utilisation"],
 )
 def test_an_option_out_of_range_is_the_users_mistake(make: type[Solver]) -> None:
     with pytest.raises(UserError, match=r"solver\.\w+="):

@@ -20,20 +20,18 @@ EXPECTED_FAILURES: dict[str, dict[str, str]] = {}
 ENTRIES = [entry for entry in list_solvers() if entry.target.startswith("solvers.")]
 
 
-def made(name: str) -> Solver:
-    entry = next(entry for entry in ENTRIES if entry.name == name)
-    assert entry.solver is not None, entry.reason
-    return entry.solver()
-
-
 def test_every_shipped_solver_can_be_imported() -> None:
     assert {entry.name: entry.reason for entry in ENTRIES if entry.solver is None} == {}
 
 
 @pytest.mark.parametrize(
     "check",
-    [c for e in ENTRIES if e.solver for c in check_solver(e.solver(), expected_failures=EXPECTED_FAILURES.get(e.name))],
-    ids=str,
+    [
+        pytest.param(check, id=f"{entry.name}-{check.name}")
+        for entry in ENTRIES
+        if entry.solver
+        for check in check_solver(entry.make(), expected_failures=EXPECTED_FAILURES.get(entry.name))
+    ],
 )
 def test_contract(check: Callable[[], None]) -> None:
     check()

@@ -1,6 +1,5 @@
 """The search for the fewest GPUs."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 from solvers.base import Problem
 from solvers.fleet import FleetSolver, fewest_gpus
 from solvers.least_loaded import LeastLoaded
-from solvers.registry import list_solvers
+from solvers.registry import SolverEntry, list_solvers
 from twin import score_placement, workload_from_groups
 
 
@@ -46,20 +45,19 @@ def test_few_attempts() -> None:
     assert len(calls) <= 20
 
 
-FLEET = [entry.solver for entry in list_solvers() if entry.solver and issubclass(entry.solver, FleetSolver)]
+FLEET = [entry for entry in list_solvers() if entry.solver and issubclass(entry.solver, FleetSolver)]
 
 
-@pytest.mark.parametrize("solver", FLEET, ids=lambda solver: solver.name)
-def test_the_search_ends_at_a_feasible_fleet_within_the_limit(
-    solver: Callable[..., FleetSolver], problem: Problem
-) -> None:
-    found = solver(search=True).run(replace(problem, max_gpus=40))
+@pytest.mark.parametrize("entry", FLEET, ids=lambda entry: entry.name)
+def test_the_search_ends_at_a_feasible_fleet_within_the_limit(entry: SolverEntry, problem: Problem) -> None:
+    searching = replace(entry, options={**entry.options, "search": True})
+    found = searching.make().run(replace(problem, max_gpus=40))
     assert found.placement is not None
     assert found.status == "feasible"
     assert score_placement(problem.workload, found.placement, problem.profile).feasible
     tried = found.details["fleets_tried"]
     assert max(tried) <= 40
-    as_published = solver().run(replace(problem, max_gpus=found.placement.n_gpus))
+    as_published = entry.make().run(replace(problem, max_gpus=found.placement.n_gpus))
     assert as_published.status in ("unchecked", "feasible")
 
 

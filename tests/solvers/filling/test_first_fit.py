@@ -13,7 +13,6 @@ from predictors import load_predictor
 from solvers.base import Problem
 from solvers.contents.orders import zigzag_order
 from solvers.ffd import Ffd
-from solvers.ffd_fast import FfdFast
 from solvers.filling.test_points import (
     TEST_POINTS,
     Content,
@@ -123,7 +122,7 @@ def test_the_twin_is_asked_only_where_the_predictor_is_unsure() -> None:
     assert twin.calls == unsure.asked_twin == 1
 
 
-@pytest.mark.parametrize("solver", [Ffd(), Ffd(twin="never"), Ffd(twin="always"), FfdFast()])
+@pytest.mark.parametrize("solver", [Ffd(), Ffd(twin="never"), Ffd(twin="always"), Ffd("outside", distilled=True)])
 def test_placements_are_feasible_on_the_twin(solver: Ffd) -> None:
     from twin import score_placement
 

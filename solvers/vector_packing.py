@@ -1,4 +1,4 @@
-"""Classical two-dimensional vector packing, shared by first-fit, best-fit and worst-fit decreasing."""
+"""Baseline: classical two-dimensional vector packing, by first-fit, best-fit or worst-fit decreasing."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from twin import Placement, UserError
 from twin.compiled import njit
 
 FIRST_FIT, BEST_FIT, WORST_FIT = range(3)
+#: The rules by name.
+RULES = {"first_fit": FIRST_FIT, "best_fit": BEST_FIT, "worst_fit": WORST_FIT}
 
 
 @njit(cache=True, nogil=True)
@@ -62,15 +64,22 @@ class VectorPacking(Solver):
 
     Parameters
     ----------
+    rule : {"first_fit", "best_fit", "worst_fit"}
+        Of the GPUs with room the first, the fullest or the emptiest.
     utilisation : float
         Share of the operating point (tokens per second at the adapter's rank) that a GPU may be filled to.
     """
 
-    rule: ClassVar[int]
+    name: ClassVar[str] = "vector_packing"
 
-    def __init__(self, utilisation: float = 0.75) -> None:
+    def __init__(self, rule: str = "first_fit", utilisation: float = 0.75) -> None:
+        if rule not in RULES:
+            raise UserError(f"solver.rule={rule} of solver vector_packing: must be one of {list(RULES)}")
         if not 0 < utilisation <= 2:
-            raise UserError(f"solver.utilisation={utilisation} of solver {self.name}: must be above 0 and at most 2")
+            raise UserError(
+                f"solver.utilisation={utilisation} of solver {rule}_decreasing: must be above 0 and at most 2"
+            )
+        self.rule = rule
         self.utilisation = utilisation
 
     def solve(self, problem: Problem) -> Solution:
@@ -89,7 +98,7 @@ class VectorPacking(Solver):
             )
         order = np.argsort(-sizes.sum(axis=1), kind="stable")
         gpu_of = np.empty(len(order), dtype=np.int64)
-        n_gpus = pack_vectors(sizes[order], self.rule, gpu_of)
+        n_gpus = pack_vectors(sizes[order], RULES[self.rule], gpu_of)
         try:
             check_gpu_limit(n_gpus, problem)
         except NoPlacementError as why:
