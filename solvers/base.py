@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+
+import numpy as np
 
 from twin.errors import UserError
+from twin.placement import Placement
 
 if TYPE_CHECKING:
     from predictors import Predictor
     from solvers.objectives.base import Objective
-    from twin import Placement, ServingProfile, Workload
+    from twin import ServingProfile, Workload
 
 Status = Literal["optimal", "feasible", "unchecked", "infeasible", "time_limit"]
 
@@ -20,6 +25,9 @@ Status = Literal["optimal", "feasible", "unchecked", "infeasible", "time_limit"]
 PLACED: tuple[Status, ...] = ("optimal", "feasible", "unchecked")
 #: Statuses by which a solver vouches for its placement.
 VOUCHED: tuple[Status, ...] = ("optimal", "feasible")
+
+#: Longest message of a solution, in characters, and longest `details`, in characters of JSON.
+LONGEST_MESSAGE, LONGEST_DETAILS = 10_000, 4_000_000
 
 
 @dataclass(frozen=True)
@@ -163,21 +171,97 @@ class Solver(ABC):
         start = time.perf_counter()
         solution = self.solve(problem)
         elapsed_s = time.perf_counter() - start
-        self._check_solution(solution, problem)
-        return replace(solution, solve_time_s=elapsed_s)
+        return replace(checked(solution, problem, self.name, self.tags), solve_time_s=elapsed_s)
 
-    def _check_solution(self, solution: Solution, problem: Problem) -> None:
-        placement, bound = solution.placement, solution.lower_bound
-        if (solution.status in PLACED) != (placement is not None):
-            raise ValueError(f"{self.name}: status {solution.status!r} does not go with its placement")
-        if solution.status == "optimal" and not self.tags.exact:
-            raise ValueError(f"{self.name}: only a solver tagged exact can call a placement optimal")
-        if placement is None:
-            return
-        placement.check(problem.workload)
-        if problem.max_gpus is not None and placement.n_gpus > problem.max_gpus:
-            raise ValueError(f"{self.name}: uses {placement.n_gpus} GPUs of {problem.max_gpus}")
-        if placement.has_replicas and not self.tags.uses_replicas:
-            raise ValueError(f"{self.name}: places replicas without the tag uses_replicas")
-        if bound is not None and bound > placement.n_gpus:
-            raise ValueError(f"{self.name}: lower bound {bound} is above the {placement.n_gpus} GPUs of its placement")
+
+def checked(solution: object, problem: Problem, name: str, tags: Tags) -> Solution:
+    """A solver's answer, once it is known to be well formed; whole numbers of NumPy become Python's.
+
+    Parameters
+    ----------
+    solution : object
+        Whatever the solver has returned.
+    problem : Problem
+        What it was asked.
+    name : str
+        Of the solver, for the message.
+    tags : Tags
+        What the solver may do.
+
+    Raises
+    ------
+    ValueError
+        For an answer that is none, that contradicts itself, the workload, the GPU limit or the tags, or that cannot be
+        written to a file of rows.
+    """
+    if not isinstance(solution, Solution):
+        raise ValueError(f"{name}: returned {type(solution).__name__}, not a Solution")  # noqa: TRY004  # all alike
+    solution = _plain(solution, name)
+    placement, bound = solution.placement, solution.lower_bound
+    if (solution.status in PLACED) != (placement is not None):
+        raise ValueError(f"{name}: status {solution.status!r} does not go with its placement")
+    if solution.status == "optimal" and not tags.exact:
+        raise ValueError(f"{name}: only a solver tagged exact can call a placement optimal")
+    if placement is None:
+        return solution
+    placement.check(problem.workload)
+    if problem.max_gpus is not None and placement.n_gpus > problem.max_gpus:
+        raise ValueError(f"{name}: uses {placement.n_gpus} GPUs of {problem.max_gpus}")
+    if placement.has_replicas and not tags.uses_replicas:
+        raise ValueError(f"{name}: places replicas without the tag uses_replicas")
+    if bound is not None and bound > placement.n_gpus:
+        raise ValueError(f"{name}: lower bound {bound} is above the {placement.n_gpus} GPUs of its placement")
+    return solution
+
+
+def _plain(solution: Solution, name: str) -> Solution:
+    """The solution in Python's own types, each value of the type that `Solution` says."""
+    if solution.status not in get_args(Status):
+        raise ValueError(f"{name}: status {str(solution.status)[:40]!r} must be one of {', '.join(get_args(Status))}")
+    if not (solution.placement is None or isinstance(solution.placement, Placement)):
+        raise ValueError(f"{name}: placement is a {type(solution.placement).__name__}, not a Placement")
+    message: object = solution.message
+    if not isinstance(message, str) or len(message) > LONGEST_MESSAGE or not _can_be_written(message):
+        raise ValueError(f"{name}: message must be text of at most {LONGEST_MESSAGE} characters that UTF-8 can write")
+    bound = solution.lower_bound
+    return replace(
+        solution,
+        placement=None if solution.placement is None else solution.placement.plain(),
+        lower_bound=None if bound is None else _count(bound, f"{name}: lower_bound"),
+        oracle_calls=_count(solution.oracle_calls, f"{name}: oracle_calls"),
+        details=_plain_details(solution.details, name),
+    )
+
+
+def _count(value: object, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= int(value) < 2**63:
+        raise ValueError(f"{what}={str(value)[:40]} must be a whole number, 0 or more")
+    return int(value)
+
+
+def _can_be_written(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _plain_details(details: object, name: str) -> dict[str, Any]:
+    """The details as JSON has them."""
+    if not isinstance(details, dict):
+        raise ValueError(f"{name}: details must be a dict, not {type(details).__name__}")  # noqa: TRY004  # all alike
+    try:
+        text = json.dumps(details, allow_nan=False, default=_of_numpy, ensure_ascii=False)
+        plain = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{name}: details cannot be written as JSON ({str(error)[:200]})") from None
+    if len(text) > LONGEST_DETAILS or not _can_be_written(text):
+        raise ValueError(f"{name}: details must be at most {LONGEST_DETAILS} characters of JSON that UTF-8 can write")
+    return dict(plain)
+
+
+def _of_numpy(value: object) -> object:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not JSON-serialisable")

@@ -155,7 +155,7 @@ def _run(solver: Solver, problem: Problem) -> Solution:
     """Solve; an answer that `Solver.run` finds malformed, or an exception, breaks the contract."""
     try:
         return solver.run(problem)
-    except Exception as error:
+    except (Exception, SystemExit, GeneratorExit) as error:
         raise ContractError(f"{solver.name}: {type(error).__name__}: {error}") from error
 
 

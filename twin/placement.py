@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy as np
 from twin.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from twin.workload import Workload
@@ -40,6 +43,67 @@ class GpuPlan:
     max_cpu_loras: int | None = None
 
 
+# Shares are sums of rounded parts.
+_SHARES = 1e-6
+# What a flag of a server can hold.
+_LARGEST = 2**31
+
+
+def _check_plan(plan: GpuPlan, n_adapters: int) -> None:
+    """Raise `ValueError`, which goes on after "GPU N", for a plan that no server could have."""
+    if not plan.adapters:
+        msg = "has no adapters"
+        raise ValueError(msg)
+    for name, value in (("max_loras", plan.max_loras), ("max_cpu_loras", plan.max_cpu_loras)):
+        if value is not None and not 1 <= value < _LARGEST:
+            msg = f"has {name}={value}: must be 1 or more, and below {_LARGEST}"
+            raise ValueError(msg)
+    if plan.max_cpu_loras is not None and plan.max_cpu_loras < plan.max_loras:
+        msg = f"max_cpu_loras={plan.max_cpu_loras} must be max_loras={plan.max_loras} or more"
+        raise ValueError(msg)
+    if len(set(plan.adapters)) != len(plan.adapters):
+        msg = "lists an adapter twice"
+        raise ValueError(msg)
+    if min(plan.adapters) < 0 or max(plan.adapters) >= n_adapters:
+        msg = "has an adapter that is not in the workload"
+        raise ValueError(msg)
+    if plan.shares is None:
+        return
+    if len(plan.shares) != len(plan.adapters):
+        msg = f"has {len(plan.shares)} shares of {len(plan.adapters)} adapters"
+        raise ValueError(msg)
+    if wrong := [share for share in plan.shares if not 0 < share <= 1 + _SHARES]:
+        msg = f"has share={wrong[0]}: must be above 0 and at most 1"
+        raise ValueError(msg)
+
+
+def _plain_plan(plan: GpuPlan) -> GpuPlan:
+    return GpuPlan(
+        tuple(_whole("adapters", adapter) for adapter in plan.adapters),
+        _whole("max_loras", plan.max_loras),
+        None if plan.shares is None else tuple(_number("shares", share) for share in plan.shares),
+        None if plan.max_cpu_loras is None else _whole("max_cpu_loras", plan.max_cpu_loras),
+    )
+
+
+def _tuple(values: Sequence[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(values)
+
+
+def _whole(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        msg = f"{name}: {str(value)[:40]} is no whole number"
+        raise ValueError(msg)  # noqa: TRY004  # one kind of error for all that is wrong with a placement
+    return int(value)
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        msg = f"{name}: {str(value)[:40]} is no number"
+        raise ValueError(msg)  # noqa: TRY004  # as above
+    return float(value)
+
+
 @dataclass(frozen=True)
 class Placement:
     """The plans of all GPUs used."""
@@ -57,29 +121,33 @@ class Placement:
         return any(plan.shares is not None for plan in self.gpus)
 
     def check(self, workload: Workload) -> None:
-        """Raise `ValueError` unless every adapter is placed once (or its shares sum to 1)."""
+        """Raise `ValueError` unless every adapter is placed once (or its shares sum to 1), with numbers that mean something."""
         share = np.zeros(workload.n_adapters)
         for number, plan in enumerate(self.gpus):
-            if not plan.adapters:
-                msg = f"GPU {number} has no adapters"
-                raise ValueError(msg)
-            if plan.max_loras < 1:
-                msg = f"GPU {number}: max_loras={plan.max_loras} must be 1 or more"
-                raise ValueError(msg)
-            if plan.max_cpu_loras is not None and plan.max_cpu_loras < plan.max_loras:
-                msg = f"GPU {number}: max_cpu_loras={plan.max_cpu_loras} must be max_loras={plan.max_loras} or more"
-                raise ValueError(msg)
-            if len(set(plan.adapters)) != len(plan.adapters):
-                msg = f"GPU {number} lists an adapter twice"
-                raise ValueError(msg)
-            if min(plan.adapters) < 0 or max(plan.adapters) >= workload.n_adapters:
-                msg = f"GPU {number} has an adapter that is not in the workload"
-                raise ValueError(msg)
+            try:
+                _check_plan(plan, workload.n_adapters)
+            except ValueError as error:
+                msg = f"GPU {number} {error}"
+                raise ValueError(msg) from None
             share[list(plan.adapters)] += 1.0 if plan.shares is None else plan.shares
-        wrong = np.flatnonzero(np.abs(share - 1) > 1e-6)
+        wrong = np.flatnonzero(~(np.abs(share - 1) <= _SHARES))
         if len(wrong):
             msg = f"adapter {wrong[0]} is placed {share[wrong[0]]:g} times"
             raise ValueError(msg)
+
+    def plain(self) -> Placement:
+        """The same placement in Python's own numbers, whatever whole numbers and sequences it was made of.
+
+        Raises
+        ------
+        ValueError
+            For what is no whole number where there must be one, and no number at all.
+        """
+        try:
+            return Placement(tuple(_plain_plan(plan) for plan in self.gpus))
+        except (TypeError, AttributeError, OverflowError) as error:
+            msg = f"the placement is no tuple of GpuPlan ({error})"
+            raise ValueError(msg) from None
 
     def routing_intervals(self, n_adapters: int) -> list[NDArray[np.float64] | None]:
         """For each GPU, the part of [0, 1) of each of its adapters' routing draws that it serves.
@@ -129,14 +197,11 @@ class Placement:
             return Placement(
                 tuple(
                     GpuPlan(
-                        tuple(int(a) for a in row["adapters"]),
-                        int(row["max_loras"]),
-                        tuple(float(s) for s in row["shares"]) if "shares" in row else None,
-                        int(row["max_cpu_loras"]) if "max_cpu_loras" in row else None,
+                        tuple(row["adapters"]), row["max_loras"], _tuple(row.get("shares")), row.get("max_cpu_loras")
                     )
                     for row in rows
                 )
-            )
-        except (ValueError, KeyError, TypeError) as error:
+            ).plain()
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             msg = f"{origin}: a placement is a JSON list of {{max_loras, adapters}} ({error})"
             raise UserError(msg) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -107,10 +107,10 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, all optional but
         long_way = step_by_step or profile.long_prefill_token_threshold > 0
         simulate = run_step_by_step if long_way else engine.run_engine
         totals = simulate(
-            requests.arrival_s,
-            requests.adapter,
-            requests.prompt_tokens,
-            requests.output_tokens,
+            _writeable(requests.arrival_s),
+            _writeable(requests.adapter),
+            _writeable(requests.prompt_tokens),
+            _writeable(requests.output_tokens),
             n_adapters,
             load_s,
             disk_s,
@@ -135,6 +135,11 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, all optional but
         events=events[: min(record_events, int(totals[engine.N_EVENTS]))],
     )
     return GpuResult.of_run(run, requests, profile, duration_s, n_adapters, (max_loras, rank, capacity))
+
+
+def _writeable(array: NDArray[Any]) -> NDArray[Any]:
+    """The array itself, or a copy of a read-only one: Numba would compile the engine once more for that kind."""
+    return array if array.flags.writeable else array.copy()
 
 
 def _limits(

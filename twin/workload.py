@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,13 @@ class Requests:
 
     def __len__(self) -> int:
         return len(self.arrival_s)
+
+    def read_only(self) -> Requests:
+        """The same requests in arrays that nobody can write to by mistake; they share the memory of these."""
+        views = [getattr(self, each.name).view() for each in fields(self)]
+        for view in views:
+            view.flags.writeable = False
+        return Requests(*views)
 
     def of(self, adapters: NDArray[np.int64], n_adapters: int) -> Requests:
         """Requests of some adapters only, still in order of arrival."""
@@ -154,10 +161,9 @@ class Workload:
 
     @cached_property
     def requests(self) -> Requests:
-        """The requests that every candidate placement is scored with."""
-        if self.trace is not None:
-            return self.trace
-        return self._draw(np.arange(self.n_adapters), None)
+        """The requests that every candidate placement is scored with; the arrays are read-only."""
+        drawn = self._draw(np.arange(self.n_adapters), None) if self.trace is None else self.trace
+        return drawn.read_only()
 
     def requests_of(self, adapters: NDArray[np.int64], intervals: NDArray[np.float64] | None = None) -> Requests:
         """The requests that some adapters send to one GPU.
