@@ -32,10 +32,11 @@ bench: $(READY) ## compare placement solvers; ARGS are Hydra overrides
 test: $(READY) ## run the tests; ARGS go to pytest
 	$(RUN) pytest -n $(PYTEST_WORKERS) $(ARGS)
 
-lint: $(READY) ## ruff check, ruff format --check, mypy
+lint: $(READY) ## ruff check, ruff format --check, mypy, the contracts on imports
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+	$(VENV)/bin/lint-imports --no-logo --no-cache
 
 format: $(READY) ## let ruff mend and format the code
 	$(RUN) ruff check --fix .

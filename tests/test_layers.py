@@ -1,46 +1,20 @@
-"""The layers `bench` > `solvers` > `predictors` > `twin`: an import points down only."""
+"""Imports point down: `make lint` holds the contracts; here is that they see what they are for, and what they do not see."""
 
 import ast
+import graphlib
+import shutil
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("twin", "predictors", "solvers", "bench")
-# What no layer may import: it is not there when the package is installed.
-OUTSIDE = ("tests",)
-
-
-def imported_modules(source: str, module: str, *, is_package: bool = False) -> Iterator[tuple[int, str]]:
-    """Yield (line, absolute name) of each import, at whatever depth: in functions, under TYPE_CHECKING, by literal name."""
-    for node in ast.walk(ast.parse(source)):
-        match node:
-            case ast.Import(names=names):
-                yield from ((node.lineno, name.name) for name in names)
-            case ast.ImportFrom(module=name, level=0):
-                yield node.lineno, name or ""
-            case ast.ImportFrom(module=name, names=names, level=level):
-                parts = module.split(".")
-                base = parts[: len(parts) - level + is_package]
-                # `from .. import solvers` names the module only in what it imports.
-                yield from ((node.lineno, ".".join([*base, name or alias.name])) for alias in names)
-            case ast.Call(
-                func=ast.Name(id="__import__" | "import_module") | ast.Attribute(attr="import_module"),
-                args=[ast.Constant(value=str(name)), *_],
-            ):
-                yield node.lineno, name
-
-
-def violations(source: str, module: str, *, is_package: bool = False) -> list[str]:
-    """Return one line for each import in `source` that points up, or out of the layers into the tests."""
-    layer, *_ = module.split(".")
-    above = LAYERS[LAYERS.index(layer) + 1 :] + OUTSIDE
-    return [
-        f"{module}, line {line}: {layer} must not import {name}"
-        for line, name in imported_modules(source, module, is_package=is_package)
-        if name.split(".")[0] in above
-    ]
 
 
 def layer_files() -> list[Path]:
@@ -48,61 +22,111 @@ def layer_files() -> list[Path]:
     return sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_every_layer_is_there(layer: str) -> None:
-    """A layer that was renamed would otherwise pass unseen."""
-    assert any(path.relative_to(ROOT).parts[0] == layer for path in layer_files())
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    """Who imports whom, imports in functions and under TYPE_CHECKING included."""
+    return grimp.build_graph(*LAYERS, cache_dir=None)
 
 
-@pytest.mark.parametrize("path", layer_files(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_down(path: Path) -> None:
-    is_package = path.name == "__init__.py"
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    module = ".".join(parts[:-1] if is_package else parts)
-    assert violations(path.read_text(encoding="utf-8"), module, is_package=is_package) == []
+# --- the contracts see what they are for
 
 
-@pytest.mark.parametrize(
-    ("module", "source"),
-    [
-        ("twin.simulator", "import solvers"),
-        ("twin.simulator", "import numpy, predictors.features as features"),
-        ("twin.simulator", "from predictors import features"),
-        ("predictors.training", "from solvers.base import Solver"),
-        ("solvers.exact", "def solve():\n    from bench.score import score\n    return score"),
-        ("solvers.exact", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from bench import rows"),
-        ("twin.simulator", "import importlib\nimportlib.import_module('bench.rows')"),
-        ("twin.simulator", "from importlib import import_module\nimport_module('solvers')"),
-        ("twin.simulator", "__import__('bench')"),
-        ("bench.rows", "from tests.helpers import workload"),
-    ],
-)
-def test_an_import_that_points_up_is_found(module: str, source: str) -> None:
-    assert len(violations(source, module)) == 1
+def contracts() -> dict[str, dict[str, Any]]:
+    """Return the contracts of pyproject.toml by their id."""
+    tables = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    return {table["id"]: table for table in tables}
 
 
-@pytest.mark.parametrize(
-    ("module", "source"),
-    [
-        ("bench.score", "from solvers import base\nfrom predictors import features\nimport twin.simulator"),
-        ("bench.score", "from . import rows\nfrom .rows import Row"),
-        ("twin.simulator", "import numpy as np\nfrom twin.errors import UserError"),
-        ("twin.simulator", "from . import bench"),
-        ("twin.simulator", "import benchmarks_of_others\n'import bench'  # import bench"),
-    ],
-)
-def test_an_import_that_points_down_or_stays_is_allowed(module: str, source: str) -> None:
-    assert violations(source, module) == []
+def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Check the contracts on the packages in `folder`, as `make lint` does."""
+    code = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    call = [sys.executable, "-c", code, "--no-logo", "--no-cache"]
+    return subprocess.run(call, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """Return a folder with the four packages' code and the contracts."""
+    for path in [*layer_files(), ROOT / "pyproject.toml"]:
+        target = tmp_path / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    return tmp_path
 
 
 @pytest.mark.parametrize(
-    ("module", "is_package", "source", "expected"),
+    ("file", "source", "broken"),
     [
-        ("twin.kernels.step", False, "from . import slots", "twin.kernels.slots"),
-        ("twin.kernels.step", False, "from ..errors import UserError", "twin.errors"),
-        ("twin.kernels", True, "from .step import advance", "twin.kernels.step"),
-        ("twin.kernels", True, "from .. import errors", "twin.errors"),
+        ("twin/errors.py", "def lazily():\n    from solvers import base\n", "packages"),
+        (
+            "predictors/errors.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import bench.plan\n",
+            "packages",
+        ),
+        ("twin/errors.py", "from tests.conftest import ROOT\n", "tests"),
+        ("bench/shared/__init__.py", "def lazily():\n    from bench.plan import main\n", "bench"),
+        ("bench/comparison/__init__.py", "import bench.reporting\n", "bench"),
+        ("bench/attic/__init__.py", "", "bench"),
+        ("solvers/oracles/__init__.py", "import solvers.filling\n", "solvers"),
+        ("solvers/my_solver.py", "", "solvers"),
+        ("twin/errors.py", "def lazily():\n    from twin import score\n", "circles"),
     ],
 )
-def test_relative_imports_are_resolved(module: str, is_package: bool, source: str, expected: str) -> None:
-    assert list(imported_modules(source, module, is_package=is_package)) == [(1, expected)]
+def test_an_import_that_points_up_breaks_a_contract(copy: Path, file: str, source: str, broken: str) -> None:
+    path = copy / file
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(source)
+    done = lint_imports(copy)
+    assert done.returncode == 1
+    assert f"{contracts()[broken]['name']} BROKEN" in done.stdout.replace("\n", " ")
+
+
+def test_the_code_keeps_the_contracts(copy: Path) -> None:
+    done = lint_imports(copy)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_commands_are_on_top_of_bench() -> None:
+    """A command on a lower line could be imported by a folder."""
+    top = {name.strip() for name in contracts()["bench"]["layers"][0].split("|")}
+    assert top == {path.stem for path in (ROOT / "bench").glob("*.py")} - {"__init__"}
+
+
+# --- what import-linter does not see
+
+
+def test_no_circle_joins_a_package_and_its_modules(graph: grimp.ImportGraph) -> None:
+    """Siblings are compared by a contract; a module that imports from the package that it is in is no sibling of it."""
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    list(graphlib.TopologicalSorter(imports).static_order())
+
+
+def imported_by_name(source: str) -> Iterator[str]:
+    """Yield each module that `source` imports by a literal name, at whatever depth."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Call(
+                func=ast.Name(id="__import__" | "import_module") | ast.Attribute(attr="import_module"),
+                args=[ast.Constant(value=str(name)), *_],
+            ):
+                yield name
+
+
+def test_no_module_of_this_project_is_imported_by_name() -> None:
+    """An import by name would get around the contracts."""
+    named = {path: set(imported_by_name(path.read_text(encoding="utf-8"))) for path in layer_files()}
+    ours = {*LAYERS, "tests"}
+    assert [path for path, names in named.items() if ours & {name.split(".")[0] for name in names}] == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import importlib\nimportlib.import_module('bench.rows')",
+        "from importlib import import_module\nimport_module('bench.rows')",
+        "def lazily():\n\n    return __import__('bench.rows')",
+    ],
+)
+def test_an_import_by_name_is_found(source: str) -> None:
+    assert list(imported_by_name(source)) == ["bench.rows"]
