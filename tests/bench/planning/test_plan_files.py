@@ -61,7 +61,8 @@ def test_the_command_of_a_gpu() -> None:
     assert arguments(GPUS[0], SERVING) == [
         "vllm", "serve", "org/base", "--port", "9000", "--max-model-len", "32768", "--max-num-seqs", "2048",
         "--max-num-batched-tokens", "2048", "--block-size", "16", "--no-enable-prefix-caching",
-        "--enable-lora", "--max-loras", "4", "--max-lora-rank", "16", "--max-cpu-loras", "5", "--quiet", "--lora-modules", "billing=/w/billing",
+        "--enable-lora", "--max-loras", "4", "--max-lora-rank", "16", "--max-cpu-loras", "5", "--quiet",
+        "--lora-modules", "billing=/w/billing",
         '{"name": "Code/Assist=v2", "path": "/adapters/Code/Assist=v2"}',
     ]  # fmt: skip
 
