@@ -16,7 +16,7 @@ import numpy as np
 
 from predictors.design import RATE_RANGE, Content, draw_content, longest_window_s
 from predictors.features import content_features, length_stats
-from twin.results import STARVATION_SHARE
+from twin.service import STARVATION_SHARE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,19 +7,25 @@ from twin.placement import GpuPlan, Placement
 from twin.profile import ServingProfile, load_profile, shipped_profiles
 from twin.results import GpuResult
 from twin.score import Score, score_placement, score_results
+from twin.service import BATCH, INTERACTIVE, PUBLISHED, Judgement, ServiceLevel
 from twin.simulate import simulate_gpu, simulate_placement, simulate_requests
 from twin.workload import Requests, Workload, workload_from_groups
 
 __all__ = [
+    "BATCH",
+    "INTERACTIVE",
+    "PUBLISHED",
     "GammaArrivals",
     "GpuPlan",
     "GpuResult",
+    "Judgement",
     "Lengths",
     "LogNormalTokens",
     "Placement",
     "PoissonArrivals",
     "Requests",
     "Score",
+    "ServiceLevel",
     "ServingProfile",
     "UnpredictableArrivals",
     "UserError",

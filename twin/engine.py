@@ -33,8 +33,8 @@ Floats = NDArray[np.float64]
 
 # Places in the `limits` array.
 BLOCK_SIZE, BLOCKS, MAX_SEQS, TOKEN_BUDGET, MAX_LORAS, HOST_SLOTS, OPEN_CAP = range(7)
-RESERVE_FULL, WATERMARK, EAGER_ABOVE, ASYNCHRONOUS, LONG_PREFILL = range(7, 12)
-N_LIMITS = 12
+RESERVE_FULL, WATERMARK, EAGER_ABOVE, ASYNCHRONOUS, LONG_PREFILL, JUDGED = range(7, 13)
+N_LIMITS = 13
 
 # Places in the `totals` array that the loop returns.
 (STEPS, PREEMPTIONS, LOADS, DISK_LOADS, DROPPED, STALLED, BUSY_S, RUNNING_S, WAITING_S, ADAPTERS_S,
@@ -106,6 +106,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
     scheduler_s: Floats,
     limits: Ints,
     duration_s: float,
+    horizon_s: float,
     first_token_s: Floats,
     finish_s: Floats,
     itl_counts: Ints,
@@ -113,7 +114,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
     samples: Floats,
     sample_every_s: float,
 ) -> Floats:
-    """Simulate one GPU until `duration_s` or until every request is served.
+    """Simulate one GPU until `horizon_s`, until every request is served, or until those that are judged are, after `duration_s`.
 
     Parameters
     ----------
@@ -128,6 +129,9 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
         Constant, per running request, per skipped waiting request, per waiting request.
     limits : array of shape (N_LIMITS,), int64
     duration_s : float
+        End of the window that totals, counts of inter-token latencies, events and samples are of.
+    horizon_s : float
+        `duration_s`, or later: the first `limits[JUDGED]` requests are then served on, beside whatever arrives meanwhile.
     first_token_s, finish_s : arrays of shape (n_requests,), filled in
         Must come in as NaN; a request that was turned away by the cap gets -1 in both.
     itl_counts : array of shape (ITL_BINS,), filled in
@@ -222,6 +226,10 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
     next_sample_s = 0.0
     n_events = 0
     n_samples = 0
+    n_unfinished = limits[JUDGED]
+    window_is_over = False
+    totals_of_window = totals
+    itl_counts_of_window = itl_counts
 
     while True:
         while freed >= 0:
@@ -236,7 +244,19 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
             now = max(now, arrival_s[upcoming])
         start = max(now, free_s)
         if start >= duration_s:
-            break
+            if not window_is_over and horizon_s > duration_s:
+                window_is_over = True
+                totals[STEPS] = step
+                totals[END_S] = start
+                totals[N_EVENTS] = n_events
+                totals[N_SAMPLES] = n_samples
+                totals_of_window = totals.copy()
+                itl_counts_of_window = itl_counts.copy()
+                # What is served on leaves no events and no samples.
+                events = events[:0]
+                samples = samples[:0]
+            if start >= horizon_s or n_unfinished == 0:
+                break
 
         while upcoming < n_requests and arrival_s[upcoming] <= now:
             i = upcoming
@@ -246,6 +266,8 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                 totals[DROPPED] += 1
                 first_token_s[i] = -1.0
                 finish_s[i] = -1.0
+                if i < limits[JUDGED]:
+                    n_unfinished -= 1
                 continue
             a = adapter[i]
             queue_key[i] = i
@@ -539,6 +561,8 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                     bucket_tail[place] = done
                     continue
             finish_s[done] = free_s
+            if done < limits[JUDGED]:
+                n_unfinished -= 1
             kv_tokens -= held_tokens
             sequence[done] = (held_tokens + block_size - 1) // block_size
             bucket_after[done] = leaving
@@ -565,6 +589,9 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
             freed = leaving
         step += 1
 
+    if window_is_over:
+        itl_counts[:] = itl_counts_of_window
+        return totals_of_window
     totals[STEPS] = step
     totals[END_S] = max(now, free_s)
     totals[N_EVENTS] = n_events

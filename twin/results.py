@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from twin import engine
+from twin.service import PUBLISHED, STARVATION_SHARE, Judgement, ServiceLevel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,10 +17,7 @@ if TYPE_CHECKING:
     from twin.workload import Requests
 
 
-#: A GPU starves when its throughput is below this share of the offered throughput
-#: (arXiv 2602.24044 and arXiv 2508.08343).
-STARVATION_SHARE = 0.9
-PERCENTILES = (50, 90, 99)
+PERCENTILES = (50, 90, 95, 99)
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,7 @@ class Latency:
     mean_ms: float
     p50_ms: float
     p90_ms: float
+    p95_ms: float
     p99_ms: float
 
 
@@ -74,9 +73,14 @@ class GpuResult:
         Workload indices of the adapters on this GPU.
     adapter_throughput, adapter_offered : arrays of shape (n_adapters,)
         Per adapter, tokens per second.
-    ttft, itl, e2e : Latency
-        Time to first token, inter-token latency and end-to-end latency of requests finished inside
-        the window (ITL percentiles are over the tokens of all requests).
+    ttft, tpot, itl, e2e : Latency
+        Time to first token, time per later output token, inter-token latency and end-to-end latency of requests finished
+        inside the window (ITL percentiles are over the tokens of all requests).
+    service : ServiceLevel
+        What is promised.
+    judgement : Judgement, optional
+        The requests judged by their latency: by the promise, or, where that is the published rule, by another level that
+        was asked for beside it.
     mean_running, mean_waiting, mean_adapters, mean_kv_tokens : float
         Time averages while the engine was busy.
     samples : array of shape (n_samples, engine.N_SAMPLE_COLUMNS)
@@ -99,6 +103,7 @@ class GpuResult:
     adapter_throughput: NDArray[np.float64]
     adapter_offered: NDArray[np.float64]
     ttft: Latency
+    tpot: Latency
     itl: Latency
     e2e: Latency
     output_tokens: int
@@ -118,6 +123,8 @@ class GpuResult:
     events: NDArray[np.int64] = field(repr=False)
     first_token_s: NDArray[np.float64] = field(repr=False)
     finish_s: NDArray[np.float64] = field(repr=False)
+    service: ServiceLevel = PUBLISHED
+    judgement: Judgement | None = None
 
     @classmethod
     def of_run(  # noqa: PLR0913  # everything that a result rests on
@@ -128,6 +135,10 @@ class GpuResult:
         duration_s: float,
         n_adapters: int,
         server: tuple[int, int, int],
+        service: ServiceLevel = PUBLISHED,
+        shown: ServiceLevel | None = None,
+        *,
+        latencies: bool = True,
     ) -> GpuResult:
         """The figures of one run of the engine.
 
@@ -142,11 +153,18 @@ class GpuResult:
         n_adapters : int
         server : tuple of int
             `max_loras`, `max_lora_rank` and KV-cache size in tokens; 0 of them means that the engine would not start.
+        service : ServiceLevel
+        shown : ServiceLevel, optional
+            What requests are judged by where `service` judges none.
+        latencies : bool
+            Without them, which a verdict does not need, their figures are NaN.
         """
         max_loras, rank, kv_tokens = server
         totals = run.totals
         done = np.flatnonzero((run.finish_s >= 0) & (run.finish_s <= duration_s))
-        offered = requests.prompt_tokens + requests.requested_tokens
+        judge = service if service.judges_requests else shown
+        arrived = len(requests) if judge is None else int(np.searchsorted(requests.arrival_s, duration_s))
+        offered = (requests.prompt_tokens + requests.requested_tokens)[:arrived]
         served = requests.prompt_tokens[done] + requests.output_tokens[done]
         first, last = run.first_token_s[done], run.finish_s[done]
         arrival = requests.arrival_s[done]
@@ -162,15 +180,16 @@ class GpuResult:
             max_loras=max_loras,
             max_lora_rank=rank,
             kv_capacity_tokens=kv_tokens,
-            arrived=len(requests),
+            arrived=arrived,
             finished=len(done),
             dropped=int(totals[engine.DROPPED]),
             adapter_ids=np.arange(n_adapters),
             adapter_throughput=np.bincount(requests.adapter[done], served, n_adapters) / duration_s,
-            adapter_offered=np.bincount(requests.adapter, offered, n_adapters) / duration_s,
-            ttft=_latency(first - arrival + overhead_s),
-            itl=Latency(itl_mean, *_percentiles_of_counts(run.itl_counts)),
-            e2e=_latency(last - arrival + overhead_s),
+            adapter_offered=np.bincount(requests.adapter[:arrived], offered, n_adapters) / duration_s,
+            ttft=_latency(first - arrival + overhead_s) if latencies else UNKNOWN,
+            tpot=_latency((last - first)[gaps > 0] / gaps[gaps > 0]) if latencies else UNKNOWN,
+            itl=Latency(itl_mean, *_percentiles_of_counts(run.itl_counts)) if latencies else UNKNOWN,
+            e2e=_latency(last - arrival + overhead_s) if latencies else UNKNOWN,
             output_tokens=int(requests.output_tokens[done].sum()),
             steps=int(totals[engine.STEPS]),
             preemptions=int(totals[engine.PREEMPTIONS]),
@@ -188,6 +207,8 @@ class GpuResult:
             events=run.events,
             first_token_s=run.first_token_s,
             finish_s=run.finish_s,
+            service=service,
+            judgement=None if judge is None else _judgement(judge, run, requests, profile, duration_s, n_adapters),
         )
 
     @property
@@ -203,22 +224,63 @@ class GpuResult:
         return self.adapter_ids[self.adapter_throughput < STARVATION_SHARE * self.adapter_offered]
 
     @property
+    def fails(self) -> bool:
+        """Whether the GPU fails its service level; a memory error always does."""
+        if self.memory_error or not self.service.judges_requests or self.judgement is None:
+            return self.starved
+        return self.judgement.worst < self.service.share
+
+    @property
+    def failing_adapters(self) -> NDArray[np.int64]:
+        """Workload indices of the adapters that the service level is not kept for."""
+        if self.memory_error or not self.service.judges_requests or self.judgement is None:
+            return self.starved_adapters
+        return self.adapter_ids[self.judgement.failing]
+
+    @property
+    def headroom(self) -> float:
+        """How far the figure that the service level looks at is above the least it must be; negative where it fails."""
+        if self.memory_error:
+            return -self.service.share
+        if not self.service.judges_requests or self.judgement is None:
+            served = self.throughput / self.offered_throughput if self.offered_throughput else 1.0
+            return served - self.service.share
+        return self.judgement.worst - self.service.share
+
+    @property
     def feasible(self) -> bool:
-        """Neither starvation nor a memory error."""
-        return not self.starved
+        """The service level is kept, and there is no memory error."""
+        return not self.fails
+
+
+#: Nothing was observed, or nobody asked.
+UNKNOWN = Latency(*[np.nan] * (1 + len(PERCENTILES)))
 
 
 def _latency(seconds: NDArray[np.float64]) -> Latency:
     if not len(seconds):
-        return Latency(np.nan, np.nan, np.nan, np.nan)
-    p50, p90, p99 = np.percentile(seconds, PERCENTILES) * 1000
-    return Latency(float(seconds.mean() * 1000), float(p50), float(p90), float(p99))
+        return UNKNOWN
+    return Latency(float(seconds.mean() * 1000), *(np.percentile(seconds, PERCENTILES) * 1000).tolist())
 
 
-def _percentiles_of_counts(counts: NDArray[np.int64]) -> tuple[float, float, float]:
+def _percentiles_of_counts(counts: NDArray[np.int64]) -> list[float]:
     if not counts.sum():
-        return np.nan, np.nan, np.nan
+        return [np.nan] * len(PERCENTILES)
     share = np.cumsum(counts) / counts.sum()
     bins = np.searchsorted(share, np.array(PERCENTILES) / 100)
-    p50, p90, p99 = engine.ITL_FIRST_S * np.exp((bins + 0.5) * engine.ITL_LOG_WIDTH) * 1000
-    return float(p50), float(p90), float(p99)
+    found: list[float] = (engine.ITL_FIRST_S * np.exp((bins + 0.5) * engine.ITL_LOG_WIDTH) * 1000).tolist()
+    return found
+
+
+def _judgement(  # noqa: PLR0913  # what a judgement is made of
+    level: ServiceLevel,
+    run: EngineRun,
+    requests: Requests,
+    profile: ServingProfile,
+    duration_s: float,
+    n_adapters: int,
+) -> Judgement:
+    judged = level.judged(requests, duration_s)
+    met = level.met(requests, run.first_token_s, run.finish_s, profile.request_overhead_ms / 1000)[judged]
+    adapter = requests.adapter[judged]
+    return Judgement(level, np.bincount(adapter, minlength=n_adapters), np.bincount(adapter[met], minlength=n_adapters))

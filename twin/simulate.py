@@ -11,6 +11,7 @@ import numpy as np
 from twin import engine
 from twin.errors import UserError
 from twin.results import EngineRun, GpuResult
+from twin.service import PUBLISHED, ServiceLevel
 from twin.stepwise import run_step_by_step
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, all optional but
     max_samples: int | None = None,
     record_events: int = 0,
     step_by_step: bool = False,
+    service: ServiceLevel = PUBLISHED,
+    shown: ServiceLevel | None = None,
+    latencies: bool = True,
 ) -> GpuResult:
     """Simulate one GPU that serves `requests`.
 
@@ -66,6 +70,13 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, all optional but
     step_by_step : bool
         Visit every running request in every step: the same result, later. It is how the fast engine
         is checked, and what a profile with a `long_prefill_token_threshold` needs.
+    service : ServiceLevel
+        What is promised. Where it judges requests, `requests` should go on after the window (`Workload.lengthened`), and
+        the simulation does until the last judged one has met its limits or missed them; every other figure is of the window.
+    shown : ServiceLevel, optional
+        What requests are judged by where the promise is the published rule.
+    latencies : bool
+        Without them, which a verdict does not need, figures of latency are NaN.
 
     Returns
     -------
@@ -100,6 +111,11 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, all optional but
     totals = np.zeros(engine.N_TOTALS)
     if capacity > 0:
         limits = _limits(profile, capacity, max_loras, max(max_cpu_loras or n_adapters, max_loras), open_cap)
+        horizon_s = duration_s
+        judge = service if service.judges_requests else shown
+        if judge is not None:
+            horizon_s = judge.horizon_s(requests, duration_s)
+            limits[engine.JUDGED] = judge.judged(requests, duration_s).stop
         unique, inverse = np.unique(ranks, return_inverse=True)
         load_s = np.array([profile.load_time_ms(rank, int(r)) / 1000 for r in unique])[inverse]
         disk_s = np.array([profile.disk_time_ms(int(r)) / 1000 for r in unique])[inverse]
@@ -119,6 +135,7 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, all optional but
             np.array(profile.scheduler_ms) / 1000,
             limits,
             duration_s,
+            horizon_s,
             first_token_s,
             finish_s,
             itl_counts,
@@ -134,7 +151,8 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, all optional but
         samples=samples[: int(totals[engine.N_SAMPLES])],
         events=events[: min(record_events, int(totals[engine.N_EVENTS]))],
     )
-    return GpuResult.of_run(run, requests, profile, duration_s, n_adapters, (max_loras, rank, capacity))
+    server = (max_loras, rank, capacity)
+    return GpuResult.of_run(run, requests, profile, duration_s, n_adapters, server, service, shown, latencies=latencies)
 
 
 def _writeable(array: NDArray[Any]) -> NDArray[Any]:
@@ -179,6 +197,8 @@ def simulate_gpu(  # noqa: PLR0913  # one GPU of a placement, and what to keep o
     max_cpu_loras: int | None = None,
     sample_every_s: float | None = None,
     keep_requests: bool = False,
+    service: ServiceLevel = PUBLISHED,
+    shown: ServiceLevel | None = None,
 ) -> GpuResult:
     """Simulate one GPU of a placement: some adapters of a workload.
 
@@ -198,6 +218,8 @@ def simulate_gpu(  # noqa: PLR0913  # one GPU of a placement, and what to keep o
     keep_requests : bool
         Keep the times of the single requests, `first_token_s` and `finish_s`; otherwise they come back empty, because
         those of a fleet fill the memory.
+    service, shown : ServiceLevel
+        As in `simulate_requests`.
 
     Returns
     -------
@@ -205,14 +227,18 @@ def simulate_gpu(  # noqa: PLR0913  # one GPU of a placement, and what to keep o
         With `adapter_ids` in terms of the workload.
     """
     local = np.asarray(adapters, dtype=np.int64)
+    judge = service if service.judges_requests else shown
+    source = workload if judge is None else workload.lengthened(judge.tail_s)
     result = simulate_requests(
-        workload.requests_of(local, intervals),
+        source.requests_of(local, intervals),
         workload.ranks[local],
         profile,
         max_loras,
         duration_s=workload.duration_s,
         max_cpu_loras=max_cpu_loras,
         sample_every_s=sample_every_s,
+        service=service,
+        shown=shown,
     )
     if keep_requests:
         return replace(result, adapter_ids=local)
@@ -228,6 +254,8 @@ def simulate_placement(  # noqa: PLR0913  # what to keep of a run is optional
     threads: int = 2,
     sample_every_s: float | None = None,
     keep_requests: bool = False,
+    service: ServiceLevel = PUBLISHED,
+    shown: ServiceLevel | None = None,
 ) -> list[GpuResult]:
     """Simulate every GPU of a placement, in parallel threads (the event loop releases the GIL)."""
 
@@ -241,6 +269,8 @@ def simulate_placement(  # noqa: PLR0913  # what to keep of a run is optional
             max_cpu_loras=plan.max_cpu_loras,
             sample_every_s=sample_every_s,
             keep_requests=keep_requests,
+            service=service,
+            shown=shown,
         )
 
     with ThreadPoolExecutor(max_workers=threads) as pool:

@@ -28,6 +28,7 @@ from twin.engine import (
     END_S,
     FINISH,
     HOST_SLOTS,
+    JUDGED,
     KV_TOKENS_S,
     LOAD_S,
     LOADS,
@@ -109,6 +110,7 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # the signature 
     scheduler_s: Floats,
     limits: Ints,
     duration_s: float,
+    horizon_s: float,
     first_token_s: Floats,
     finish_s: Floats,
     itl_counts: Ints,
@@ -153,6 +155,10 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # the signature 
     upcoming = 0
     kv_tokens = 0
     next_sample_s = 0.0
+    n_unfinished = limits[JUDGED]
+    window_is_over = False
+    totals_of_window = totals
+    itl_counts_of_window = itl_counts
 
     while True:
         if n_running == 0 and n_waiting == 0:
@@ -161,12 +167,22 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # the signature 
             now = max(now, arrival_s[upcoming])
         start = max(now, free_s)
         if start >= duration_s:
-            break
+            if not window_is_over and horizon_s > duration_s:
+                window_is_over = True
+                totals[END_S] = start
+                totals_of_window = totals.copy()
+                itl_counts_of_window = itl_counts.copy()
+                events = events[:0]
+                samples = samples[:0]
+            if start >= horizon_s or n_unfinished == 0:
+                break
 
         while upcoming < n_requests and arrival_s[upcoming] <= now:
             if limits[OPEN_CAP] > 0 and n_running + n_waiting >= limits[OPEN_CAP]:
                 totals[DROPPED] += 1
                 first_token_s[upcoming] = finish_s[upcoming] = -1.0
+                if upcoming < limits[JUDGED]:
+                    n_unfinished -= 1
             else:
                 list_append(waiting_after, waiting_before, upcoming)
                 n_waiting += 1
@@ -350,6 +366,8 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # the signature 
                 tokens[i] += 1
                 if tokens[i] == prompt[i] + output[i]:
                     finish_s[i] = free_s
+                    if i < limits[JUDGED]:
+                        n_unfinished -= 1
                     finished_in[i] = step
                     kv_tokens -= computed[i]
                     a = adapter[i]
@@ -378,5 +396,8 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # the signature 
                 n_kept += 1
         n_running = n_kept
 
+    if window_is_over:
+        itl_counts[:] = itl_counts_of_window
+        return totals_of_window
     totals[END_S] = max(now, free_s)
     return totals

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -237,6 +238,30 @@ class Workload:
         lengths = self.lengths.from_uniforms(np.concatenate([np.empty((0, LENGTH_DRAWS)), *uniforms])[order])
         return Requests(arrival[order], place[order], *lengths)
 
+    def lengthened(self, tail_s: float) -> Workload:
+        """The same requests, and those that go on arriving for `tail_s` after the window; a trace begins again.
+
+        Parameters
+        ----------
+        tail_s : float
+
+        Returns
+        -------
+        Workload
+            With a window of `duration_s + tail_s`. Made once: its requests are drawn once as well.
+        """
+        if not tail_s:
+            return self
+        if tail_s not in self._longer:
+            duration_s = self.duration_s + tail_s
+            trace = None if self.trace is None else _repeated(self.trace, self.duration_s, duration_s)
+            self._longer[tail_s] = replace(self, duration_s=duration_s, trace=trace)
+        return self._longer[tail_s]
+
+    @cached_property
+    def _longer(self) -> dict[float, Workload]:
+        return {}
+
     def with_seed(self, seed: int) -> Workload:
         """The same workload with other random streams."""
         return replace(self, seed=seed)
@@ -245,6 +270,16 @@ class Workload:
 def _stream(seed: int, number: int) -> np.random.Generator:
     # Philox is counter-based: a stream costs microseconds to open, which matters at 100,000 adapters.
     return np.random.Generator(np.random.Philox(key=[seed, number]))
+
+
+def _repeated(trace: Requests, duration_s: float, until_s: float) -> Requests:
+    """A recorded trace, and again from its beginning until a time."""
+    rows = np.arange(len(trace))
+    turns = np.arange(math.ceil(until_s / duration_s))
+    every, turn = np.tile(rows, len(turns)), np.repeat(turns, len(rows))
+    arrival_s = trace.arrival_s[every] + turn * duration_s
+    kept = np.flatnonzero(arrival_s < until_s)
+    return replace(trace.take(every[kept]), arrival_s=arrival_s[kept])
 
 
 def workload_from_groups(

@@ -11,7 +11,7 @@ import numpy as np
 from bench.comparison.build import build_workload
 from solvers.oracles.twin import TwinOracle
 from twin import ServingProfile, UserError, Workload, load_profile
-from twin.results import STARVATION_SHARE
+from twin.service import STARVATION_SHARE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

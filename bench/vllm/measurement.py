@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bench.vllm.client import ClientLoad, Replay
 
 #: Share of the offered throughput below which a GPU starves; as in the twin.
-from twin.results import STARVATION_SHARE
+from twin.service import STARVATION_SHARE
 
 
 @dataclass(frozen=True)

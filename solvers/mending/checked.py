@@ -20,7 +20,7 @@ from solvers.oracles.base import nearest_first
 from solvers.oracles.twin import TwinOracle
 from solvers.spreading.even import Contents, spread_feasibly
 from twin import GpuPlan, Placement
-from twin.results import STARVATION_SHARE
+from twin.service import STARVATION_SHARE
 
 #: From so many GPUs on, GPUs are sampled and mended by themselves; below, all of them together.
 LARGE_FLEET = 64

@@ -19,7 +19,7 @@ from solvers.oracles.base import nearest_first
 from solvers.oracles.twin import TwinOracle
 from solvers.spreading.dealing import least_loaded, rank_by_rank, slices
 from twin import GpuPlan, Placement
-from twin.results import STARVATION_SHARE
+from twin.service import STARVATION_SHARE
 
 #: Largest share of a GPU's adapters that is exchanged, and how often none comes back.
 LARGEST_EXCHANGE, ONE_WAY = 0.2, 0.2

@@ -1,4 +1,4 @@
-"""The fewest GPUs that starve nobody."""
+"""The fewest GPUs that keep the service level."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ class MinGpus(Objective):
     name: ClassVar[str] = "min_gpus"
 
     def key(self, score: Score) -> tuple[float, ...]:
-        """(starved GPUs, GPUs, -headroom)."""
-        return (score.starved_gpus, score.gpus, -score.headroom)
+        """(failing GPUs, GPUs, -headroom)."""
+        return (score.failed_gpus, score.gpus, -score.headroom)

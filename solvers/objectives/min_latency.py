@@ -33,6 +33,6 @@ class MinLatency(Objective):
         self.metric = metric
 
     def key(self, score: Score) -> tuple[float, ...]:
-        """(starved GPUs, mean latency)."""
+        """(failing GPUs, mean latency)."""
         latency = getattr(score, self.metric)
-        return (score.starved_gpus, math.inf if math.isnan(latency) else latency)
+        return (score.failed_gpus, math.inf if math.isnan(latency) else latency)

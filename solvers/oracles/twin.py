@@ -14,7 +14,7 @@ from solvers.contents.adapter_types import AdapterTypes
 from solvers.contents.demands import Demands, presence
 from solvers.oracles.base import MadeUp, Oracle, nearest_first
 from twin import GpuResult, Requests, ServingProfile, Workload, simulate_requests
-from twin.results import STARVATION_SHARE
+from twin.service import STARVATION_SHARE
 
 #: Contents are compared by the adapters active in these multiples of the mean time in service on an overloaded GPU; the
 #: times on GPUs near their limit scatter around it (tests/solvers/test_demands.py).
