@@ -24,7 +24,7 @@ from rich.text import Text
 
 from bench.comparison.rows import read_any
 from bench.shared.command import command
-from bench.shared.files import write_text
+from bench.shared.files import check_files, write_text
 from bench.shared.terminal import console
 from bench.statistics.instances import cases
 from bench.studies.bound_check import BoundCheckOptions, Checked, check, key_of, served, settings_of
@@ -60,6 +60,7 @@ def main(config: BoundCheckConfig) -> None:
     for name, least in (("seconds", 0.0), ("gpus", 0), ("exchanges", 0)):
         if getattr(config, name) < least:
             raise UserError(f"{name}={getattr(config, name)} must be {least:g} or more")
+    check_files(table=config.table)
     found = cases(read_any(Path(config.rows)))
     known = {case.key[0] for case in found}
     for name in config.instances:

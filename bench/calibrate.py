@@ -21,6 +21,7 @@ from bench.measured.profile_from_scrapes import FLAGS as FLAGS_OF_A_SERVER
 from bench.measured.profile_from_scrapes import profile_from_metrics
 from bench.measured.published import PROFILE_OF_MODEL
 from bench.shared.command import command
+from bench.shared.files import check_folder
 from twin import UserError
 from twin.profile import ServingProfile
 
@@ -52,8 +53,7 @@ def main(config: CalibrateConfig) -> None:
             "give either runs=DIR (published runs), metrics=[FILE,...] (scrapes of a running server) or "
             "campaign=DIR (what python -m bench.campaign measured)"
         )
-    out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = check_folder("out", config.out)
     if config.metrics is not None:
         profile = profile_from_metrics(
             config.metrics,

@@ -6,11 +6,11 @@ Every finished point is on disk at once, and a campaign that was interrupted goe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 
 from bench.shared.command import command
+from bench.shared.files import check_folder
 from bench.vllm.load_points import CampaignOptions, about, check, measure, missing
 from bench.vllm.measurement import write_json
 from bench.vllm.stopping import run_until_stopped
@@ -28,7 +28,7 @@ def main(config: CampaignConfig) -> None:
     """Measure what is missing."""
     console = Console(width=None if Console().is_terminal else 120, highlight=False)
     check(config)
-    out = Path(config.out)
+    out = check_folder("out", config.out)
     todo = missing(config, out)
     total = sum(len(server.points) for server in config.servers)
     console.print(

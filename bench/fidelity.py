@@ -34,6 +34,7 @@ from bench.measured.twin_beside_runs import (
     write_csv,
 )
 from bench.shared.command import command
+from bench.shared.files import check_file
 
 
 @dataclass
@@ -52,6 +53,7 @@ class FidelityConfig(ReplayOptions):
 def main(config: FidelityConfig) -> None:
     """Replay the runs, print the errors and write them."""
     console = Console(width=None if Console().is_terminal else 160)
+    out, summary_path, picture = _targets(config)
     runs = read_runs(config.runs)
     if config.predictor:
         check_predictors(runs, config, console)
@@ -62,16 +64,13 @@ def main(config: FidelityConfig) -> None:
         f"{', '.join(f'{p.name} ({p.engine} {p.engine_version})' for p in profiles.values())}"
     )
     rows = replay_runs(runs, profiles, config, console)
-    out = Path(config.out or "results/runs/fidelity/runs.csv")
     write_csv(rows, out)
     left_out = {name: profile.provenance.get("left_out_scenarios", []) for name, profile in profiles.items()}
     published = published_twin(config.runs)
     summary = summarise(rows, left_out, published)
-    summary_path = Path(config.summary or "results/fidelity/summary.csv")
     write_csv(summary.round(3), summary_path)
     for table in summary_tables(summary):
         console.print(table)
-    picture = Path(config.picture or "results/fidelity/fidelity.png")
     draw(rows, left_out, picture)
     errors = int((rows.measured_memory_error != rows.simulated_memory_error).sum())
     console.print(f"memory error: predicted as measured in {len(rows) - errors} of {len(rows)} runs")
@@ -85,6 +84,19 @@ def main(config: FidelityConfig) -> None:
     console.print(f"wrote {out}, {summary_path} and {picture}")
 
 
+def _targets(config: FidelityConfig) -> tuple[Path, Path, Path]:
+    """Files of the rows, the summary and the picture, once it is clear that they can be written."""
+    rows, folder, name = (
+        ("predicted", "predictors", "real_runs") if config.predictor else ("runs", "fidelity", "fidelity")
+    )
+    summary = "real_runs" if config.predictor else "summary"
+    return (
+        check_file("out", config.out or f"results/runs/fidelity/{rows}.csv"),
+        check_file("summary", config.summary or f"results/{folder}/{summary}.csv"),
+        check_file("picture", config.picture or f"results/{folder}/{name}.png"),
+    )
+
+
 def check_predictors(runs: pd.DataFrame, config: FidelityConfig, console: Console) -> None:
     """Ask predictors about the runs, print the errors and write them."""
     predictors = predictors_of(runs, str(config.predictor))
@@ -92,18 +104,16 @@ def check_predictors(runs: pd.DataFrame, config: FidelityConfig, console: Consol
     console.print(
         f"predicting {len(rows) // len(MODELS)} runs of {config.runs}, {rows.in_range.mean():.1%} in the trained range"
     )
-    out = Path(config.out or "results/runs/fidelity/predicted.csv")
+    out, summary_path, picture = _targets(config)
     write_csv(rows, out)
     left_out = {name: p.profile.provenance.get("left_out_scenarios", []) for name, p in predictors.items()}
     parts = [summarise(rows[rows.predictor == name], left_out, None).assign(predictor=name) for name in MODELS]
     summary = pd.concat([*parts, left_out_twin_data(predictors)], ignore_index=True)
     first = ["model", "predictor"]
     summary = summary[[*first, *(name for name in summary.columns if name not in first)]]
-    summary_path = Path(config.summary or "results/predictors/real_runs.csv")
     write_csv(summary.round(3), summary_path)
     for table in predictor_tables(summary):
         console.print(table)
-    picture = Path(config.picture or "results/predictors/real_runs.png")
     draw(rows[rows.predictor == "full"], left_out, picture, "predicted")
     console.print(f"wrote {out}, {summary_path} and {picture}")
 

@@ -15,7 +15,7 @@ from rich.progress import track
 from rich.table import Table
 
 from bench.shared.command import command
-from bench.shared.files import write_text
+from bench.shared.files import check_folder, write_table, write_text
 from bench.shared.terminal import console
 from bench.studies.max_pack import MaxPack, MaxPackOptions, Point, identical_adapters, measure
 from twin import UserError, load_profile
@@ -55,9 +55,7 @@ def main(config: MaxPackConfig) -> None:
 
     if not config.ranks or not config.rates:
         raise UserError("ranks and rates must name at least one each")
-    folder = Path(config.out) if config.out else Path(HydraConfig.get().runtime.output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"out={folder} must be a folder")
+    folder = check_folder("out", config.out or HydraConfig.get().runtime.output_dir)
     pairs = [(rank, rate) for rate in config.rates for rank in config.ranks]
     found: list[MaxPack] = []
     points: list[Point] = []
@@ -101,11 +99,7 @@ def _table(found: Sequence[MaxPack]) -> Table:
 def _write(points: Sequence[Point], found: Sequence[MaxPack], folder: Path) -> None:
     import pandas as pd
 
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / "points.parquet"
-    temporary = target.with_name(f"{target.name}.tmp")
-    pd.DataFrame([asdict(point) for point in points]).to_parquet(temporary)
-    temporary.replace(target)
+    write_table(pd.DataFrame([asdict(point) for point in points]), folder / "points.parquet")
     write_text(folder / "max_pack.csv", pd.DataFrame([asdict(pack) for pack in found]).to_csv(index=False))
 
 

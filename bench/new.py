@@ -17,6 +17,7 @@ from omegaconf import MISSING
 from rich.text import Text
 
 from bench.shared.command import CONF, command
+from bench.shared.files import check_folder
 from bench.shared.terminal import console
 from twin import UserError
 
@@ -68,7 +69,8 @@ def write_package(kind: str, name: str, folder: Path) -> list[Path]:
         For a kind or a name that cannot be, or a folder that is in use.
     """
     _check(kind, name)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    check_folder("out", str(folder))
+    if folder.exists() and any(folder.iterdir()):
         raise UserError(f"out={folder}: is there already; give another folder: out=DIR")
     environment = Environment(  # noqa: S701  # Python and YAML are made, no HTML
         loader=FileSystemLoader(TEMPLATES),

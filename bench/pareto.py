@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -20,7 +19,7 @@ from bench.comparison.config import BenchConfig
 from bench.comparison.execution import execution_of, run_cells
 from bench.comparison.rows import write_rows
 from bench.shared.command import command
-from bench.shared.files import write_text
+from bench.shared.files import check_folder, write_text
 from bench.shared.plugins import register_solvers
 from bench.shared.terminal import console
 from bench.studies.pareto import Candidate, candidates, fleet_sizes
@@ -46,9 +45,7 @@ def main(config: ParetoConfig) -> None:
     """Run every solver on every fleet, print the table, write rows and picture."""
     from bench.studies.pareto_picture import draw
 
-    folder = Path(config.out) if config.out else Path(HydraConfig.get().runtime.output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"out={folder} must be a folder")
+    folder = check_folder("out", config.out or HydraConfig.get().runtime.output_dir)
     objective = instantiate(config.objective, _convert_="all")
     if not isinstance(objective, MinLatency):
         raise UserError("objective must be min_latency (objective.metric=e2e_ms, itl_ms or ttft_ms)")

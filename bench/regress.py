@@ -17,6 +17,7 @@ from bench.comparison.machine import processor
 from bench.comparison.rows import Row, read_rows, write_rows
 from bench.reporting.publish import check_targets
 from bench.shared.command import command
+from bench.shared.files import check_file, write_bytes
 from bench.shared.terminal import console
 from twin import UserError
 
@@ -96,6 +97,10 @@ def main(config: RegressConfig) -> None:
 
 def _check(config: RegressConfig) -> None:
     check_targets(config.out, None)
+    if config.summary:
+        check_file("summary", config.summary)
+    if config.update:
+        check_file("reference", config.reference)
     if unknown := set(config.check) - set(CHECKS):
         raise UserError(f"check={min(unknown)}: must be some of {', '.join(CHECKS)}")
     if not config.check:
@@ -187,12 +192,8 @@ def _tell(found: Sequence[Difference], candidates: int, notes: Sequence[str]) ->
 
 def _append(path: Path, text: str) -> None:
     """Add to a file, as a job summary wants it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise UserError(f"summary={path}: cannot be written ({error.strerror or error})") from None
+    before = path.read_bytes() if path.exists() else b""
+    write_bytes(path, before + text.encode(), f"summary={path}")
 
 
 def _update(found: Sequence[Difference], rows: Sequence[Row], config: RegressConfig) -> None:

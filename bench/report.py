@@ -12,7 +12,7 @@ from rich.console import Console
 from bench.comparison.rows import read_any
 from bench.reporting.content import Part
 from bench.reporting.page import render
-from bench.reporting.paper import write_paper, write_text
+from bench.reporting.paper import write_paper
 from bench.reporting.parts import (
     anytime,
     candidates,
@@ -27,6 +27,7 @@ from bench.reporting.parts import (
 from bench.reporting.parts.stability import stability
 from bench.reporting.study import Study
 from bench.shared.command import command
+from bench.shared.files import check_file, check_folder, write_text
 from bench.shared.terminal import console
 from bench.studies.robustness import target_beside
 from twin import UserError
@@ -128,11 +129,9 @@ def _target(config: ReportConfig) -> Path:
     rows = Path(config.rows)
     beside = rows / PAGE if rows.is_dir() else rows.with_suffix(".html")
     out = Path(config.out) if config.out else beside
-    if out.suffix != ".html":
-        raise UserError(f"out={out} must be the name of a .html file")
-    if out.is_dir() or not out.absolute().parent.is_dir():
-        raise UserError(f"out={out}: its folder must exist, and it must not be a folder itself")
-    return out
+    if config.paper is not None:
+        check_folder("paper", config.paper)
+    return check_file("out", str(out), ".html")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from bench.comparison.rows import read_any
 from bench.shared.command import command
-from bench.shared.files import write_text
+from bench.shared.files import check_file, check_files, write_table, write_text
 from bench.shared.terminal import console
 from bench.statistics.instances import cases
 from bench.studies.rank_changes import RankChanges, SolverStability, rank_changes
@@ -61,14 +61,15 @@ def main(config: RobustnessConfig) -> None:
     """Simulate, write after each instance, and print how often the order changes."""
     if config.samples < 1:
         raise UserError(f"samples={config.samples} must be 1 or more")
-    rows = read_any(Path(config.rows))
+    source = Path(config.rows)
+    rows = read_any(source)
+    out = check_file("out", config.out or str(target_beside(source)))
+    check_files(table=config.table, picture=config.picture)
     known = {row.solver_label for row in rows}
     for name in config.solvers:
         if name not in known:
             raise UserError(f"solvers={name}: no such solver in the rows; there are {', '.join(sorted(known))}")
     chosen = cases([row for row in rows if not config.solvers or row.solver_label in config.solvers])
-    source = Path(config.rows)
-    out = Path(config.out) if config.out else target_beside(source)
     done = finished(out, config)
     profiles = {name: moved(name, chosen, config) for name in dict.fromkeys(case.key[1] for case in chosen)}
     terminal = console()
@@ -77,7 +78,7 @@ def main(config: RobustnessConfig) -> None:
         if json.dumps(case.key) in done:
             continue
         done[json.dumps(case.key)] = pd.DataFrame(list(scores_of(case, profiles[case.key[1]], config)))
-        _write(pd.concat(done.values(), ignore_index=True), out)
+        write_table(pd.concat(done.values(), ignore_index=True), out)
     table = pd.concat([frame for frame in done.values() if len(frame)], ignore_index=True)
     changes = rank_changes(table)
     for line in changes.in_words():
@@ -121,13 +122,6 @@ def _csv(changes: RankChanges) -> str:
     for line in changes.solvers:
         writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in asdict(line).values()])
     return text.getvalue()
-
-
-def _write(table: pd.DataFrame, out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(out.name + ".tmp")
-    table.to_parquet(temporary, index=False)
-    temporary.replace(out)
 
 
 if __name__ == "__main__":

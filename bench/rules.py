@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.shared.command import command
+from bench.shared.files import check_file
 from bench.training.tree_picture import LEAVES, draw
 from predictors import load_predictor
 from predictors.meanfield import INPUT_NAMES
@@ -33,8 +34,8 @@ def main(config: RulesConfig) -> None:
         raise UserError(f"target={config.target}: must be one of {list(TARGETS)}")
     if config.depth < 1:
         raise UserError(f"depth={config.depth} must be 1 or more")
-    if config.picture and not config.picture.endswith(".png"):
-        raise UserError(f"picture={config.picture} must be the name of a .png file")
+    if config.picture:
+        check_file("picture", config.picture, ".png")
     predictor = load_predictor(config.predictor)
     tree: Forest = getattr(predictor, f"{config.target}_tree")
     title = f"{predictor.profile_name}, {config.target}: {LEAVES[config.target]}, {tree.n_leaves} leaves"

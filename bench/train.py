@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.shared.command import command
+from bench.shared.files import check_file, check_folder, write_text
 from bench.shared.terminal import console
 from bench.training.labels import DatasetOptions, make_dataset, read_dataset
 from bench.training.model_card import write_card
@@ -76,8 +77,10 @@ def main(config: TrainConfig) -> None:
     """Train a predictor for one profile or for all shipped ones of GPUs."""
     if config.profile is None and (config.data or config.out):
         raise UserError("profile must be given with data or out: profile=NAME")
-    if config.out and not config.out.endswith(".npz"):
-        raise UserError(f"out={config.out} must be the name of an .npz file")
+    if config.out:
+        check_file("out", config.out, ".npz")
+    if config.tables:
+        check_folder("tables", config.tables)
     options = training_options(config)
     # The tiny model on a CPU is there to check placements on real servers; no solver needs to be that fast on it.
     of_gpus = [name for name in shipped_profiles() if not name.endswith("/cpu")]
@@ -87,7 +90,6 @@ def main(config: TrainConfig) -> None:
         begin = time.perf_counter()
         predictor = train(profile, config, options, terminal)
         out = Path(config.out) if config.out else shipped_path(profile)
-        out.parent.mkdir(parents=True, exist_ok=True)
         save_predictor(predictor, out)
         seconds = time.perf_counter() - begin
         screen = console()
@@ -192,11 +194,8 @@ def write_regions(predictor: Predictor, folder: Path) -> Path:
                     "above": region.get("above"), "up_to": region.get("up_to"), "points": region.get("points"), **figures,
                 }
             )  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{predictor.profile_name.replace('/', '__')}.csv"
-    temporary = path.with_name(path.name + ".tmp")
-    pd.DataFrame(rows).to_csv(temporary, index=False)
-    temporary.replace(path)
+    write_text(path, pd.DataFrame(rows).to_csv(index=False))
     return path
 
 

@@ -7,13 +7,13 @@ their times. A finished GPU is on disk at once, and the same command goes on whe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 from rich.console import Console
 
 from bench.shared.command import command
+from bench.shared.files import check_file, check_folder
 from bench.vllm.backends import find_python, versions
 from bench.vllm.comparison import report, write_summary
 from bench.vllm.measurement import write_json
@@ -47,6 +47,8 @@ def main(config: ValidateConfig) -> None:
         raise UserError(f"repeats={config.repeats} must be 1 or more")
     if config.parallel is not None and config.parallel < 1:
         raise UserError(f"parallel={config.parallel} must be 1 or more, or null for one on each GPU")
+    out = check_folder("out", config.out)
+    picture = check_file("picture", config.picture) if config.picture else out / "validation.png"
     placed = read_placed(
         config.placement,
         solver=config.solver,
@@ -56,7 +58,6 @@ def main(config: ValidateConfig) -> None:
         duration_s=config.duration_s,
     )
     jobs = jobs_of(placed, config.gpus)
-    out = Path(config.out)
     kept = finished(placed, jobs, config.repeats, out)
     missing = {job: [r for r in range(config.repeats) if (job.number, r) not in kept] for job in jobs}
     todo = [(job, repeats) for job, repeats in missing.items() if repeats]
@@ -84,7 +85,6 @@ def main(config: ValidateConfig) -> None:
     console.print(report(comparisons, placed.profile.name))
     write_summary(comparisons, out / "summary.csv")
     write_json({"profile": placed.profile.name, "placement": placed.label, **found}, out / "validation.json")
-    picture = Path(config.picture) if config.picture else out / "validation.png"
     draw(comparisons, picture, f"{placed.label}: real vLLM {found['vllm']} and the twin ({placed.profile.name})")
     console.print(f"summary  {out / 'summary.csv'}\npicture  {picture}", soft_wrap=True)
 

@@ -17,6 +17,7 @@ from predictors.meanfield import INPUT_NAMES, N_INPUTS
 from predictors.model import FORESTS, Predictor
 from predictors.trees import Forest
 from twin import UserError
+from twin.files import written
 from twin.profile import parse_profile
 
 if TYPE_CHECKING:
@@ -50,10 +51,8 @@ def save_predictor(predictor: Predictor, path: Path) -> None:
     }
     arrays["calibration"] = predictor.calibration
     arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with written(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # its stub takes the keywords for allow_pickle
-    temporary.replace(path)
 
 
 def shipped_predictors() -> list[str]:

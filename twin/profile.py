@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from twin.errors import UserError
+from twin.files import write_text
 
 SCHEMA_VERSION = 1
 
@@ -238,10 +239,14 @@ class ServingProfile:
         return json.dumps(data, indent=1) + "\n"
 
     def save(self, path: Path) -> None:
-        """Write the profile, atomically."""
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(self.to_json())
-        temporary.replace(path)
+        """Write the profile, whole or not at all.
+
+        Raises
+        ------
+        UserError
+            If the file cannot be written.
+        """
+        write_text(path, self.to_json())
 
     # A profile is compared and hashed by what it says; the lookup tables derive from it.
     def __hash__(self) -> int:

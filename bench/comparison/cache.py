@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import lru_cache
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from bench.comparison.machine import versions
 from bench.comparison.rows import CRASH, TERMINATED, TIMEOUT, Row
 from bench.comparison.sources import find_source, source_hash
+from bench.shared.files import write_text
 from twin.errors import UserError
 
 if TYPE_CHECKING:
@@ -72,15 +72,9 @@ class RowCache:
         if not _worth_keeping(row):
             return
         path = self._path(cell_key(cell))
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # What the key was made of tells a curious user why a cell was run again.
-            content = {"made_of": key_parts(cell), "row": asdict(row)}
-            temporary.write_text(json.dumps(content), encoding="utf-8")
-            temporary.replace(path)
-        except OSError as error:
-            raise UserError(f"cache_dir={self.folder}: cannot be written ({error.strerror or error})") from None
+        # What the key was made of tells a curious user why a cell was run again.
+        content = {"made_of": key_parts(cell), "row": asdict(row)}
+        write_text(path, json.dumps(content), f"cache_dir={self.folder}")
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"

@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -27,6 +26,7 @@ from bench.comparison.cache import RowCache
 from bench.comparison.cell import Cell, described
 from bench.comparison.rows import CRASH, TIMEOUT, Row
 from bench.comparison.worker import Worker
+from bench.shared.files import check_folder
 from twin.errors import UserError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def execution_of(config: BenchConfig, *, sweep: bool = False) -> Execution:
     Raises
     ------
     UserError
-        For a margin below zero or no process at all.
+        For a margin below zero, no process at all, or a cache that cannot be written to.
     """
     if config.margin_s < 0:
         raise UserError(f"margin_s={config.margin_s} must be 0 or more seconds")
@@ -90,7 +90,7 @@ def execution_of(config: BenchConfig, *, sweep: bool = False) -> Execution:
         raise UserError(f"processes={config.processes} must be 1 or more")
     cached = sweep if config.cache is None else config.cache
     return Execution(
-        cache=RowCache(Path(config.cache_dir)) if cached else None,
+        cache=RowCache(check_folder("cache_dir", config.cache_dir)) if cached else None,
         processes=config.processes,
         margin_s=config.margin_s,
         retry_failed=config.retry_failed,

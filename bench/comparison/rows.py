@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bench.shared.files import write_table
 from twin.errors import UserError
 
 #: Status of a candidate whose solver raised an exception, whose process died, and whose process was killed because it went
@@ -198,17 +198,10 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
         If the file cannot be written.
     """
     import pyarrow as pa
-    from pyarrow import parquet
 
     names = [field.name for field in fields(Row)]
     table = pa.Table.from_pylist([{name: getattr(row, name) for name in names} for row in rows], schema=_schema())
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        parquet.write_table(table, temporary, compression="zstd")
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+    write_table(table, path)
 
 
 def read_rows(path: Path) -> list[Row]:

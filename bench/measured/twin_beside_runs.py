@@ -14,6 +14,7 @@ from rich.table import Table
 from bench.measured.observation import SAMPLE_EVERY_S, ClientModel, observed_itl_ms, observed_ttft_ms, stalls_of
 from bench.measured.published import PROFILE_OF_MODEL, replay, run_of_row
 from bench.shared.figures import png_figure
+from bench.shared.files import write_text
 from bench.shared.terminal import in_threads, progress_bar
 from twin import ServingProfile, UserError, load_profile
 
@@ -134,11 +135,8 @@ def noise_table(
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    table.to_csv(temporary, index=False, float_format="%.6g")
-    temporary.replace(path)
+    """Write a table."""
+    write_text(path, table.to_csv(index=False, float_format="%.6g"))
 
 
 def smape(simulated: pd.Series, measured: pd.Series) -> float:

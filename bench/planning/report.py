@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from bench.comparison.rows import Row
 from bench.planning.answer import MOST_GROWTH, Answer, GpuAnswer
 from bench.planning.kubernetes import Cluster, helm_values, lora_adapters
 from bench.planning.vllm_commands import Serving, arguments, command_line, script
-from twin import UserError
+from bench.shared.files import written
 
 FORMAT = 1
 #: A command longer than this is cut on the terminal; the files have all of it.
@@ -123,15 +122,10 @@ def write_plan(  # noqa: PLR0913  # what each of the files says
     paths = []
     for name, text in texts.items():
         path = folder / name
-        temporary = path.with_name(f"{name}.{os.getpid()}.tmp")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with written(path, f"out={folder}: {name}") as temporary:
             temporary.write_text(text, encoding="utf-8")
             if path.suffix == ".sh":
                 temporary.chmod(0o755)
-            temporary.replace(path)
-        except OSError as error:
-            raise UserError(f"out={folder}: {name} cannot be written ({error.strerror or error})") from None
         paths.append(path)
     return paths
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
 from bench.reporting.content import Chart, Palette, Series
+from bench.shared.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -69,12 +70,10 @@ def to_svg(chart: Chart) -> str:
 
 
 def write_png(chart: Chart, path: Path) -> None:
-    """Write the chart with its legend as PNG, atomically."""
+    """Write the chart with its legend as PNG."""
     data = io.BytesIO()
     _painted(chart, PAPER, chart.name, data, "png")
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data.getvalue())
-    temporary.replace(path)
+    write_bytes(path, data.getvalue())
 
 
 def legend_handles(chart: Chart) -> list[Any]:

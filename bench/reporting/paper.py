@@ -10,6 +10,7 @@ from pathlib import Path
 from bench.reporting.content import Cell, Chart, Drawing, Part, Table
 from bench.reporting.drawing import write_png
 from bench.reporting.picture import draw_placements
+from bench.shared.files import write_text
 
 
 def write_paper(folder: Path, parts: Sequence[Part]) -> list[Path]:
@@ -20,7 +21,6 @@ def write_paper(folder: Path, parts: Sequence[Part]) -> list[Path]:
     list of Path
         What was written, in the order of the parts.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for part in parts:
         drawn = [block.row for block in part.blocks if isinstance(block, Drawing)]
@@ -66,13 +66,6 @@ def as_csv(table: Table) -> str:
         ]
         writer.writerow(value for group in cells for value in group)
     return text.getvalue()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _in_markdown(text: str) -> str:

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import RenderableType
 
 from bench.comparison.rows import Row, write_rows
+from bench.shared.files import check_file
 from bench.shared.terminal import console
-from twin import UserError
 
 
 def check_targets(out: str | None, picture: str | None) -> None:
     """Raise `UserError` now if the files could not be written at the end of a long run."""
     for key, name, suffix in (("out", out, ".parquet"), ("picture", picture, ".png")):
-        if name is None:
-            continue
-        path = Path(name)
-        if path.suffix != suffix:
-            raise UserError(f"{key}={name} must be the name of a {suffix} file")
-        if path.is_dir():
-            raise UserError(f"{key}={name} is a folder, not a file")
-        existing = next(folder for folder in path.absolute().parents if folder.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK):
-            raise UserError(f"{key}={name}: {existing} is no folder that can be written to")
+        if name is not None:
+            check_file(key, name, suffix)
 
 
 def publish(rows: Sequence[Row], report: RenderableType, out: Path, picture: Path | None = None) -> None:

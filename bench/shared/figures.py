@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twin import UserError
+from bench.shared.files import written
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +31,7 @@ _STYLE: dict[str, Any] = {
 def png_figure(
     path: Path, size: tuple[float, float] = (6.4, 4.8), *, font_size: float = 9.0, dpi: int = 150
 ) -> Iterator[Figure]:
-    """An empty figure that is written to a PNG file once it is drawn: to a temporary name first, then renamed.
+    """An empty figure that is written to a PNG file once it is drawn, whole or not at all.
 
     Parameters
     ----------
@@ -58,10 +57,5 @@ def png_figure(
     with mpl.rc_context(style):
         figure = Figure(figsize=size, layout="constrained", facecolor="white")
         yield figure
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with written(path) as temporary:
             figure.savefig(temporary, format="png", dpi=dpi)
-            temporary.replace(path)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from hydra.errors import (
     ConfigCompositionException,
@@ -25,6 +27,7 @@ from omegaconf.errors import (
 )
 
 from twin.errors import UserError
+from twin.files import refusal
 
 #: Exit code of a user's mistake, the one that argparse uses as well.
 USER_ERROR_EXIT = 2
@@ -45,21 +48,35 @@ def mistakes_as_exit() -> Iterator[None]:
         sys.stderr.write("interrupted\n")
         raise SystemExit(130) from None
     except BrokenPipeError:
-        # The reader (head, less) has seen enough. What Python still holds back for it must not fail at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader (head, less) has seen enough.
+        _give_up_stdout()
         raise SystemExit(BROKEN_PIPE_EXIT) from None
     except Exception as error:
         line = explain(error)
         if line is None or _full_error_wanted:
             raise
         sys.stderr.write(f"error: {line}\n")
+        _give_up_stdout_if_full()
         raise SystemExit(USER_ERROR_EXIT) from None
+
+
+def _give_up_stdout_if_full() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _give_up_stdout()
+
+
+def _give_up_stdout() -> None:
+    """Let what Python still holds back for stdout go nowhere, so that it does not fail at exit either."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _full_error_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
-def explain(error: BaseException) -> str | None:  # noqa: PLR0911  # one return for each kind of mistake
+def explain(error: BaseException) -> str | None:  # noqa: C901, PLR0911  # one return for each kind of mistake
     """One line that tells the user what to change, or None if `error` is not a user's mistake.
 
     Parameters
@@ -76,6 +93,8 @@ def explain(error: BaseException) -> str | None:  # noqa: PLR0911  # one return 
             return _explain_missing_config(error)
         case OverrideParseException():
             return f"cannot read the option {error.override!r}: {_one_line(str(error).splitlines()[0])}"
+        case OSError():
+            return _explain_system(error)
         case InstantiationException():
             return explain_instantiation(error)
         case ConfigCompositionException() | OmegaConfBaseException():
@@ -85,6 +104,27 @@ def explain(error: BaseException) -> str | None:  # noqa: PLR0911  # one return 
     if isinstance(error, HydraException) or (isinstance(error, ValueError) and _raised_by_hydra(error)):
         return _one_line(str(error))
     return None
+
+
+def _explain_system(error: OSError) -> str | None:
+    """What the system refused, where it was asked for a file: the folder of a run, an input without permission, stdout."""
+    if error.filename is not None and error.errno is not None:
+        where = "" if Path(os.fsdecode(error.filename)).is_absolute() else f" (working folder: {_working_folder()})"
+        return f"{os.fsdecode(error.filename)}: {refusal(error)}{where}"
+    if error.errno == errno.ENOENT and _working_folder() == "removed":
+        return "the working folder is no longer there; change to one that is"
+    return refusal(error) if error.errno in _DISK else None
+
+
+#: The disk is full, the quota used up, the file system read-only, the device broken.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
+def _working_folder() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return "removed"
 
 
 def explain_instantiation(error: InstantiationException) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from omegaconf import MISSING
 
 from bench.comparison.build import build_workload
@@ -114,7 +115,11 @@ def finished(out: Path, options: RobustnessOptions) -> dict[str, pd.DataFrame]:
     """Instances that an earlier, interrupted run has finished."""
     if not out.exists():
         return {}
-    table = pd.read_parquet(out)
+    try:
+        table = pd.read_parquet(out)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"out={out}: no Parquet file of scores ({reason}); remove it or name another file") from None
     for name, value in _settings(options).items():
         if name not in table or not np.isclose(table[name], value).all():
             raise UserError(f"out={out}: holds scores made with another {name}; remove it or name another file")

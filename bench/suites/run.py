@@ -14,13 +14,12 @@ from bench.comparison.cells import cells_of
 from bench.comparison.config import BenchConfig
 from bench.comparison.execution import execution_of, run_cells
 from bench.comparison.rows import FILE_NAME, Row, write_rows
-from bench.shared.files import write_text
+from bench.shared.files import check_folder, write_text
 from bench.shared.terminal import console
 from bench.suites.bounds import best_bounds, fingerprint, violations
 from bench.suites.instance import Instance
 from bench.suites.library import FOLDER, load_suite, read_best_known
 from bench.suites.summary import results_csv, summary_markdown, summary_table
-from twin import UserError
 
 #: Exit code of a run in which a placement contradicts a proven bound.
 CONTRADICTION = 3
@@ -44,11 +43,9 @@ def run_suite(config: BenchConfig, overrides: Sequence[str] = ()) -> list[Row]:
         If the twin calls a placement feasible that has fewer GPUs than a bound proven for the twin.
     """
     options = config.suite or {}
+    out = check_folder("suite.results", str(options["results"]))
     folder = Path(options.get("folder") or FOLDER)
     instances = load_suite(str(options["tier"]), folder, tags=options.get("tags") or (), ids=options.get("ids") or ())
-    out = Path(options["results"])
-    if out.exists() and not out.is_dir():
-        raise UserError(f"suite.results={out} must be a folder")
     known = {
         instance.id: best.lower_bound
         for instance in instances

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from threadpoolctl import threadpool_limits
 
+from bench.shared.files import check_file, write_table, write_text
 from predictors.boundary import LADDER, draw_boundary_content, feasible_load, next_factor, scaled_content
 from predictors.design import Content, content_generator, draw_content, draw_requests
 from predictors.errors import LabelledContents
@@ -102,7 +102,6 @@ def make_dataset(options: DatasetOptions, profile: ServingProfile, terminal: Con
         terminal.print(f"{out} is this sample already", soft_wrap=True, highlight=False)
         return out
     folder = out.with_name(out.name + ".pieces")
-    folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, settings)
     n_boundary = round(options.points * options.boundary)
     designed = _pieces(DESIGNED, options.points - n_boundary, options.piece)
@@ -129,7 +128,7 @@ def make_dataset(options: DatasetOptions, profile: ServingProfile, terminal: Con
                 progress.advance(task, done)
             guide = folder / "guide.parquet"
             if not guide.is_file():
-                _write_atomically(_join(folder, first), guide)
+                write_table(_join(folder, first), guide)
             # In turn, in proportion to what is left of either part.
             rest = designed[len(first) :]
             places = [(n / max(1, len(part)), piece) for part in (rest, boundary) for n, piece in enumerate(part)]
@@ -139,7 +138,7 @@ def make_dataset(options: DatasetOptions, profile: ServingProfile, terminal: Con
     if options.jobs > 1 or not all((folder / piece.file_name).is_file() for piece in pieces):
         return None
     table = _join(folder, pieces).replace_schema_metadata({METADATA_KEY: json.dumps(settings).encode()})
-    _write_atomically(table, out)
+    write_table(table, out)
     shutil.rmtree(folder)
     return out
 
@@ -257,7 +256,7 @@ def label_piece(profile_json: str, seed: int, folder: str, guide: str | None, pi
             rows += _ladder(content, FIRST_BOUNDARY_INDEX + first, min(LADDER, piece.last - first), seed, profile)
     columns = {name: [row[place] for row in rows] for place, name in enumerate((*FEATURE_NAMES, *LABELS))}
     columns = {"part": [piece.part] * len(rows), "index": list(indices), **columns}
-    _write_atomically(pa.table(columns), Path(folder) / piece.file_name)
+    write_table(pa.table(columns), Path(folder) / piece.file_name)
     return len(rows)
 
 
@@ -316,17 +315,14 @@ def _check(options: DatasetOptions) -> None:
         raise UserError(f"job={options.job} must be at least 0 and below jobs={options.jobs}")
     if options.seed < 0:
         raise UserError(f"seed={options.seed} must not be negative")
-    if not options.out.endswith(".parquet"):
-        raise UserError(f"out={options.out} must be the name of a .parquet file")
+    check_file("out", options.out, ".parquet")
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
     """Write down whose pieces are in a folder, or refuse it if they belong to another sample."""
     note = folder / "settings.json"
     if not note.is_file():
-        temporary = note.with_name(f"settings.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(settings))
-        temporary.replace(note)
+        write_text(note, json.dumps(settings))
     elif json.loads(note.read_text()) != settings:
         raise UserError(
             f"out: {folder} holds pieces of another sample (other points, seed or profile); "
@@ -354,13 +350,6 @@ def _in_processes(work: Callable[[Piece], int], pieces: Sequence[Piece], workers
 
 def _join(folder: Path, pieces: Sequence[Piece]) -> pa.Table:
     return pa.concat_tables([pq.read_table(folder / piece.file_name) for piece in pieces])
-
-
-def _write_atomically(table: pa.Table, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    pq.write_table(table, temporary)
-    temporary.replace(path)
 
 
 def _progress(terminal: Console) -> Progress:

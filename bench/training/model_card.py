@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.shared.files import write_text
 from predictors import Predictor
 from predictors.meanfield import INPUT_NAMES
 
@@ -50,11 +51,8 @@ def write_card(predictor: Predictor, folder: Path) -> Path:
     Path
         The file.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{predictor.profile_name.replace('/', '__')}.md"
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(card_text(predictor), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, card_text(predictor))
     return path
 
 

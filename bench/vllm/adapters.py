@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from bench.shared.files import write_text, written
+
 #: The projections of the published runs' adapters.
 TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -51,7 +53,6 @@ def _write_adapter(shape: dict[str, Any], rank: int, folder: Path) -> Path:
     weights = folder / "adapter_model.safetensors"
     if weights.is_file():
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
     draws = np.random.Generator(np.random.Philox(key=[0, rank]))
     tensors = {}
     for layer in range(int(shape["num_hidden_layers"])):
@@ -68,10 +69,9 @@ def _write_adapter(shape: dict[str, Any], rank: int, folder: Path) -> Path:
         "bias": "none",
         "target_modules": list(TARGET_MODULES),
     }
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    temporary = folder / "adapter_model.tmp"
-    write_safetensors(tensors, temporary)
-    temporary.replace(weights)
+    write_text(folder / "adapter_config.json", json.dumps(config, indent=1) + "\n")
+    with written(weights) as temporary:
+        write_safetensors(tensors, temporary)
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bench.shared.files import write_text
 from bench.vllm.flags import ServerFlags
 from bench.vllm.measurement import Figures
 from twin import GpuResult, engine
@@ -125,11 +125,8 @@ def summary_table(comparisons: Sequence[GpuComparison]) -> pd.DataFrame:
 
 
 def write_summary(comparisons: Sequence[GpuComparison], path: Path) -> None:
-    """Write `summary_table` as CSV, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    summary_table(comparisons).to_csv(temporary, index=False, float_format="%.6g")
-    temporary.replace(path)
+    """Write `summary_table` as CSV."""
+    write_text(path, summary_table(comparisons).to_csv(index=False, float_format="%.6g"))
 
 
 def mean_error_pct(comparisons: Sequence[GpuComparison], name: str) -> float:

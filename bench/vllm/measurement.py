@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.shared.files import write_table, write_text
 from bench.vllm.client import ClientLoad, Replay
 
 #: Share of the offered throughput below which a GPU starves; as in the twin.
@@ -100,12 +100,8 @@ class Measurement:
 
     def save(self, folder: Path, name: str) -> None:
         """Write it; the JSON file is there only if all is."""
-        folder.mkdir(parents=True, exist_ok=True)
         for part, table in (("requests", self.answers), ("metrics", self.metrics)):
-            path = folder / f"{name}.{part}.parquet"
-            temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-            table.to_parquet(temporary, compression="zstd", index=False)
-            temporary.replace(path)
+            write_table(table, folder / f"{name}.{part}.parquet")
         write_json(self.about, folder / f"{name}.json")
 
 
@@ -139,11 +135,8 @@ def load_measurement(folder: Path, name: str) -> Measurement | None:
 
 
 def write_json(data: dict[str, Any], path: Path) -> None:
-    """Write a JSON file, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    """Write a JSON file."""
+    write_text(path, json.dumps(data, indent=1) + "\n")
 
 
 def open_requests(answers: pd.DataFrame, at_s: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

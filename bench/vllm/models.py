@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench.shared.files import write_text
 from twin import UserError
 
 TINY_LLAMA = "tiny-llama"
@@ -105,6 +106,5 @@ def model_shape(model: str, config_file: str | None = None) -> dict[str, Any]:
 
 def write_model(shape: dict[str, Any], folder: Path) -> Path:
     """Write the model folder and return it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(shape, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / "config.json", json.dumps(shape, indent=1) + "\n")
     return folder
