@@ -18,7 +18,7 @@ from predictors.model import FORESTS, Predictor
 from predictors.trees import Forest
 from twin import UserError
 from twin.files import written
-from twin.profile import parse_profile
+from twin.profile_files import parse_profile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -4,7 +4,8 @@ from twin.arrivals import GammaArrivals, PoissonArrivals, UnpredictableArrivals
 from twin.errors import UserError
 from twin.lengths import Lengths, LogNormalTokens, fixed_lengths
 from twin.placement import GpuPlan, Placement
-from twin.profile import ServingProfile, load_profile, shipped_profiles
+from twin.profile import ServingProfile
+from twin.profile_files import load_profile, shipped_profiles
 from twin.results import GpuResult
 from twin.score import Score, score_placement, score_results
 from twin.service import BATCH, INTERACTIVE, PUBLISHED, Judgement, ServiceLevel

@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.errors import UserError
+from twin.numbers import LONGEST_S, number
 
 Times = NDArray[np.float64]
+# Gaps that are drawn together; more follow where they do not fill the period.
+_MOST_AT_ONCE = 2**22
 
 
 class Arrivals(Protocol):
@@ -52,8 +55,7 @@ class GammaArrivals:
     cv: float = 2.0
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.cv) and 0 < self.cv <= 100):
-            raise UserError(f"arrivals: cv={self.cv} must be above 0 and at most 100")
+        number("arrivals: cv", self.cv, at_least=0.001, at_most=100)
 
     def draw(self, generator: np.random.Generator, rate: float, duration_s: float) -> Times:
         """See `Arrivals`."""
@@ -88,9 +90,10 @@ class UnpredictableArrivals:
     limit: float = 7.5
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.period_s) and self.period_s > 0):
-            raise UserError(f"arrivals: period_s={self.period_s} must be a positive number of seconds")
-        if not (1 <= self.factor <= self.limit < np.inf):
+        number("arrivals: period_s", self.period_s, at_least=1.0, at_most=LONGEST_S, unit="seconds")
+        number("arrivals: factor", self.factor, at_least=1.0)
+        number("arrivals: limit", self.limit, at_least=1.0, at_most=1000.0)
+        if not self.factor <= self.limit:
             raise UserError(f"arrivals: factor={self.factor} and limit={self.limit} must satisfy 1 <= factor <= limit")
 
     def draw(self, generator: np.random.Generator, rate: float, duration_s: float) -> Times:
@@ -101,16 +104,17 @@ class UnpredictableArrivals:
             exponential, up = generator.random(2) < 0.5
             # A stream of its own for each period: how many gaps one needs must not shift the next one's.
             gaps = np.random.Generator(np.random.Philox(key=generator.integers(0, 2**63, 2)))
-            parts.append(start_s + self._period(gaps, rate * multiplier, exponential=bool(exponential)))
+            length_s = min(self.period_s, duration_s - start_s) if self.period_s > duration_s else self.period_s
+            parts.append(start_s + self._period(gaps, rate * multiplier, length_s, exponential=bool(exponential)))
             multiplier = np.clip(multiplier * (self.factor if up else 1 / self.factor), 1 / self.limit, self.limit)
         times = np.concatenate(parts)
         return times[: np.searchsorted(times, duration_s)]
 
-    def _period(self, generator: np.random.Generator, rate: float, *, exponential: bool) -> Times:
-        """Arrivals of one period, in seconds since its start."""
-        count = int(self.period_s * max(rate, 1.0)) + 16
+    def _period(self, generator: np.random.Generator, rate: float, length_s: float, *, exponential: bool) -> Times:
+        """Arrivals of the first seconds of one period, since its start."""
+        count = min(int(self.period_s * max(rate, 1.0)) + 16, _MOST_AT_ONCE)
         times = np.zeros(1)
-        while times[-1] < self.period_s:
+        while times[-1] < length_s:
             gaps = generator.exponential(1 / rate, count) if exponential else generator.lognormal(0.0, rate, count)
             times = np.concatenate([times, times[-1] + np.cumsum(gaps)])
-        return times[1 : np.searchsorted(times, self.period_s)]
+        return times[1 : np.searchsorted(times, length_s)]

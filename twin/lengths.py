@@ -11,9 +11,15 @@ from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr, ndtri, ndtri_exp
 
 from twin.errors import UserError
+from twin.numbers import number, whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+# No request is longer; a spread of more than e^5 either way is no spread of lengths.
+_MOST_TOKENS = 10**9
+_MOST_SIGMA = 5.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,11 @@ class LogNormalTokens:
     max_tokens: int = 2048
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min_tokens <= self.max_tokens:
+        for key in ("min_tokens", "max_tokens"):
+            whole(f"lengths: {key}", getattr(self, key), at_least=1, at_most=_MOST_TOKENS)
+        number("lengths: mean_tokens", self.mean_tokens)
+        number("lengths: sigma", self.sigma, at_least=0.0, at_most=_MOST_SIGMA)
+        if not self.min_tokens <= self.max_tokens:
             msg = (
                 f"lengths: min_tokens={self.min_tokens} and max_tokens={self.max_tokens} must satisfy "
                 "1 <= min_tokens <= max_tokens"
@@ -53,9 +63,6 @@ class LogNormalTokens:
             raise UserError(msg)
         if not self.min_tokens <= self.mean_tokens <= self.max_tokens:
             msg = f"lengths: mean_tokens={self.mean_tokens} must lie in [{self.min_tokens}, {self.max_tokens}]"
-            raise UserError(msg)
-        if self.sigma < 0:
-            msg = f"lengths: sigma={self.sigma} must not be negative"
             raise UserError(msg)
 
     def from_uniform(self, uniform: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -156,14 +163,13 @@ class Lengths:
     correlation: float = -0.49
 
     def __post_init__(self) -> None:
-        if not 0 < self.generated_fraction <= 1:
-            msg = f"lengths: generated_fraction={self.generated_fraction} must be in (0, 1]"
-            raise UserError(msg)
-        if not -1 < self.correlation < 1:
+        for key in ("prompt", "output"):
+            if not hasattr(getattr(self, key), "from_uniform"):
+                raise UserError(f"lengths.{key}={getattr(self, key)} must be a distribution such as LogNormalTokens")
+        number("lengths: generated_fraction", self.generated_fraction, above=0.0, at_most=1.0)
+        whole("lengths: max_total_tokens", self.max_total_tokens, at_least=2, at_most=2 * _MOST_TOKENS)
+        if not -1 < number("lengths: correlation", self.correlation) < 1:
             msg = f"lengths: correlation={self.correlation} must be above -1 and below 1"
-            raise UserError(msg)
-        if self.max_total_tokens < 2:
-            msg = f"lengths: max_total_tokens={self.max_total_tokens} must be at least 2"
             raise UserError(msg)
 
     @property

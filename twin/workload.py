@@ -11,7 +11,9 @@ import numpy as np
 
 from twin.arrivals import Arrivals, PoissonArrivals
 from twin.errors import UserError
+from twin.inputs import plain_text
 from twin.lengths import LENGTH_DRAWS, Lengths
+from twin.numbers import LONGEST_S, MOST_ADAPTERS, check_requests, number, seed_number, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 # An adapter's arrivals and lengths have the streams 2 x identity and 2 x identity + 1, its routing one far above.
 _ROUTING = 2**62
+# Requests of a whole fleet: a solver draws those of one GPU at a time, so that all of them need not fit into memory.
+_MOST_EXPECTED = 1e10
 
 
 def _frozen(values: ArrayLike, dtype: type[np.generic]) -> NDArray[Any]:
@@ -121,6 +125,7 @@ class Workload:
     arrivals: Arrivals = field(default_factory=PoissonArrivals)
 
     def __post_init__(self) -> None:
+        plain_text("workload name", self.name)
         object.__setattr__(self, "ranks", _frozen(self.ranks, np.int64))
         object.__setattr__(self, "rates", _frozen(self.rates, np.float64))
         ids = np.arange(len(self.ranks)) if self.ids is None else self.ids
@@ -140,15 +145,16 @@ class Workload:
         for index in np.flatnonzero(self.ranks < 1)[:1]:
             msg = f"workload {self.name}: rank={self.ranks[index]} of adapter {index} must be 1 or more"
             raise UserError(msg)
-        if len(np.unique(ids)) != len(ids) or (len(ids) and np.min(ids) < 0):
+        if len(np.unique(ids)) != len(ids) or (len(ids) and not 0 <= np.min(ids) <= np.max(ids) < _ROUTING // 2):
             msg = f"workload {self.name}: ids must be unique and not negative"
             raise UserError(msg)
-        if not (np.isfinite(self.duration_s) and self.duration_s > 0):
-            msg = f"workload {self.name}: duration_s={self.duration_s} must be a positive number of seconds"
-            raise UserError(msg)
-        if self.seed < 0:
-            msg = f"workload {self.name}: seed={self.seed} must not be negative"
-            raise UserError(msg)
+        number(f"workload {self.name}: duration_s", self.duration_s, above=0.0, at_most=LONGEST_S, unit="seconds")
+        seed_number(f"workload {self.name}: seed", self.seed)
+        if self.trace is None and not self.total_rate * self.duration_s <= _MOST_EXPECTED:
+            check_requests(
+                f"workload {self.name}: {self.total_rate:.4g} requests/s for {self.duration_s:g} s",
+                self.total_rate * self.duration_s,
+            )
 
     @property
     def n_adapters(self) -> int:
@@ -218,25 +224,26 @@ class Workload:
 
         Arrivals, lengths and routing have a stream each, so that a longer window keeps the earlier requests.
         """
+        check_requests(f"workload {self.name}", float(self.rates[adapters].sum()) * self.duration_s)
         times, uniforms = [], []
-        for number, adapter in enumerate(adapters):
+        for place, adapter in enumerate(adapters):
             rate, identity = float(self.rates[adapter]), self._identity(adapter)
             time = np.empty(0)
             if rate > 0:
                 time = self.arrivals.draw(_stream(self.seed, 2 * identity), rate, self.duration_s)
             uniform = _stream(self.seed, 2 * identity + 1).random((len(time), LENGTH_DRAWS))
             if intervals is not None:
-                here = self._routed(adapter, len(time), *intervals[number])
+                here = self._routed(adapter, len(time), *intervals[place])
                 time, uniform = time[here], uniform[here]
             times.append(time)
             uniforms.append(uniform)
-        place = np.repeat(np.arange(len(adapters)), [len(time) for time in times])
+        owner = np.repeat(np.arange(len(adapters)), [len(time) for time in times])
         arrival = np.concatenate([np.empty(0), *times])
         # Ties (rate 0 apart, of probability 0) go by the stream's identity, not by position, so
         # that listing the adapters in another order changes nothing.
-        order = np.lexsort((np.asarray(self.ids)[adapters][place], arrival))
+        order = np.lexsort((np.asarray(self.ids)[adapters][owner], arrival))
         lengths = self.lengths.from_uniforms(np.concatenate([np.empty((0, LENGTH_DRAWS)), *uniforms])[order])
-        return Requests(arrival[order], place[order], *lengths)
+        return Requests(arrival[order], owner[order], *lengths)
 
     def lengthened(self, tail_s: float) -> Workload:
         """The same requests, and those that go on arriving for `tail_s` after the window; a trace begins again.
@@ -293,9 +300,7 @@ def workload_from_groups(
     """Workload from (count, rank, rate) groups of identical adapters."""
     counts = [count for count, _, _ in groups]
     for count in counts:
-        if count < 0:
-            msg = f"workload {name}: count={count} of a group must not be negative"
-            raise UserError(msg)
+        whole(f"workload {name}: count", count, at_least=0, at_most=MOST_ADAPTERS)
     return Workload(
         ranks=np.repeat([rank for _, rank, _ in groups], counts),
         rates=np.repeat([rate for _, _, rate in groups], counts),

@@ -177,7 +177,7 @@ def _needs_predictor(solver_options: str) -> bool:
 
 
 def _profile_hash(profile: str) -> str:
-    from twin.profile import load_profile
+    from twin.profile_files import load_profile
 
     path = Path(profile)
     if path.is_file():
@@ -190,7 +190,7 @@ def _profile_hash(profile: str) -> str:
 
 
 def _predictor_hash(profile: str) -> str | None:
-    from twin.profile import load_profile
+    from twin.profile_files import load_profile
 
     try:
         model = resources.files("predictors") / "models" / f"{load_profile(profile).name.replace('/', '__')}.npz"

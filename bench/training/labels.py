@@ -28,7 +28,7 @@ from predictors.features import FEATURE_NAMES
 from predictors.fit import fit_boundary_model
 from predictors.meanfield import profile_table
 from twin import ServingProfile, UserError, simulate_requests
-from twin.profile import parse_profile
+from twin.profile_files import parse_profile
 
 #: Where the configuration stands in the metadata of a file.
 METADATA_KEY = b"lora_placement_bench.dataset"

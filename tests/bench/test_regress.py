@@ -141,7 +141,7 @@ def test_an_update_shows_what_changes_before_it_writes(
         ("check=[speed]", "check=speed: must be some of figures, time"),
         ("check=[]", "nothing is left to compare"),
         ("time=sometimes", "time=sometimes: must be one of auto, always"),
-        ("time_margin=-1", "must be 0 or more"),
+        ("time_margin=-1", "0 or more"),
     ],
 )
 @pytest.mark.usefixtures("_in_tmp_path")

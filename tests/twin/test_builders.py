@@ -102,7 +102,7 @@ def test_lengths_beyond_the_models_limit_are_refused() -> None:
     [
         (builders.groups, {"groups": [{"count": -1, "rank": 8, "rate": 1}]}, r"groups\[0\].count=-1"),
         (builders.groups, {"groups": [{"count": 1, "rank": 8, "rate": -1}]}, r"groups\[0\].rate=-1"),
-        (builders.groups, {"groups": [{"count": 1, "rank": "big", "rate": 1}]}, r"groups\[0\].rank=big"),
+        (builders.groups, {"groups": [{"count": 1, "rank": "big", "rate": 1}]}, r"groups\[0\].rank='big'"),
         (builders.groups, {"groups": [{"count": 1, "rank": 8}]}, "keys count, rank and rate"),
         (builders.groups, {"groups": [[1, 8, 0.1]]}, "keys count, rank and rate"),
         (builders.mixed, {"n_adapters": -1, "ranks": [8], "rates": [1]}, "n_adapters=-1"),
@@ -199,7 +199,7 @@ def test_the_seed_draws_popularity_and_senders(trace_file: str) -> None:
         ({"multiplier": -1.0}, "multiplier=-1"),
         ({"multiplier": 0.0}, "no request"),
         ({"popularity": "uniform"}, "popularity=uniform must be zipf or dirichlet"),
-        ({"popularity": "dirichlet", "popularity_parameter": 0.0}, "above 0"),
+        ({"popularity": "dirichlet", "popularity_parameter": 0.0}, "popularity_parameter=0.0 must be .* 0.001 or more"),
         ({"n_adapters": 0}, "n_adapters=0"),
         ({"ranks": [64]}, "rank=64"),
         ({"max_total_tokens": 1}, "max_total_tokens=1"),

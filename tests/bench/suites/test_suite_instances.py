@@ -85,7 +85,7 @@ GOOD = instance_path("zipf-llama-0100").read_text(encoding="utf-8")
         ({"profile": "llama-9"}, "llama-9"),
         ({"duration_s": -5.0}, "duration_s"),
         ({"arrivals": {"process": "gamma"}}, "arrivals.cv: is missing"),
-        ({"arrivals": {"process": "gamma", "cv": -1.0}}, "cv=-1.0 must be above 0"),
+        ({"arrivals": {"process": "gamma", "cv": -1.0}}, "cv=-1.0 must be a number"),
         ({"arrivals": {"process": "fractal"}}, "arrivals.process: fractal must be one of"),
         ({"arrivals": {"process": "poisson", "cv": 2.0}}, "arrivals.cv: no such option"),
         (

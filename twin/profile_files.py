@@ -1,0 +1,213 @@
+"""Serving profiles as validated, versioned JSON: shipped ones by name, others from files."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+from twin.errors import UserError
+from twin.inputs import parse_json, plain_text, read_text
+from twin.numbers import number, shown, whole
+from twin.profile import SCHEMA_VERSION, STEP_TERMS, KvCapacity, ServingProfile
+
+_WHAT = "a serving profile (JSON; docs/twin.md)"
+_NEEDED = (
+    "name", "model", "gpu", "engine", "engine_version", "kv", "step_ms", "scheduler_ms", "load_ms", "disk_load_ms",
+)  # fmt: skip
+#: No time of a profile is longer, in ms: a quarter of an hour.
+_LONGEST_MS = 1e6
+#: No step of a request is shorter, in ms: a simulated second would take a million of them.
+_SHORTEST_STEP_MS = 1e-3
+#: No server has a KV cache of more tokens, a longer context, or more slots and sequences.
+_MOST_TOKENS, _MOST_CONTEXT, _MOST_SLOTS, _MOST_RANK = 10**10, 10**8, 10**5, 2**16
+#: vLLM's blocks have 16 tokens; those of hybrid models some hundred or thousand.
+_LARGEST_BLOCK = 2**14
+_WHOLE = {
+    # Smallest and largest value.
+    "block_size": (1, _LARGEST_BLOCK),
+    "max_num_seqs": (1, _MOST_SLOTS),
+    "max_num_batched_tokens": (1, _MOST_CONTEXT),
+    "max_model_len": (1, _MOST_CONTEXT),
+    "eager_above_tokens": (0, _MOST_CONTEXT),
+    "watermark_blocks": (0, _MOST_TOKENS),
+    "long_prefill_token_threshold": (0, _MOST_CONTEXT),
+}
+_TRUTH = ("reserve_full_prompt", "async_scheduling")
+
+
+def parse_profile(text: str, origin: str) -> ServingProfile:
+    """A profile from JSON text, validated.
+
+    Parameters
+    ----------
+    text : str
+    origin : str
+        File name for messages.
+
+    Raises
+    ------
+    UserError
+        Naming the file, the key and what would be right.
+    """
+    data = parse_json(text, origin, _WHAT)
+    if not isinstance(data, dict):
+        raise UserError(f"{origin}: a serving profile is a JSON object")
+    if data.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(
+            f"{origin}: schema_version={shown(data.get('schema_version'))} is not {SCHEMA_VERSION}, "
+            "the version this release reads"
+        )
+    unknown = sorted(set(data) - set(ServingProfile.__dataclass_fields__))
+    missing = sorted(name for name in _NEEDED if name not in data)
+    if unknown or missing:
+        raise UserError(f"{origin}: unknown keys {unknown}, missing keys {missing}")
+    try:
+        return _build(data)
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from None
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{origin}: a value has the wrong shape or type ({error})") from None
+
+
+def _build(data: dict[str, Any]) -> ServingProfile:
+    data = dict(data)
+    kv = _capacity(data.pop("kv"))
+    step_ms = _steps(data.pop("step_ms"))
+    constant, running, skipped, waiting = (
+        _time_ms(f"scheduler_ms[{place}]", value) for place, value in enumerate(data.pop("scheduler_ms"))
+    )
+    loads = data.pop("load_ms")
+    disk = data.pop("disk_load_ms")
+    profile = ServingProfile(
+        kv=kv,
+        step_ms=step_ms,
+        scheduler_ms=(constant, running, skipped, waiting),
+        load_ms=tuple(
+            (_rank("load_ms", s), _rank("load_ms", r), _time_ms(f"load_ms[{s}, {r}]", ms)) for s, r, ms in loads
+        ),
+        disk_load_ms=tuple((_rank("disk_load_ms", r), _time_ms(f"disk_load_ms[{r}]", ms)) for r, ms in disk),
+        **data,
+    )
+    _check_values(profile)
+    _check_loads(profile)
+    return profile
+
+
+def _capacity(kv: dict[str, Any]) -> KvCapacity:
+    unknown = sorted(set(kv) - set(KvCapacity.__dataclass_fields__))
+    if unknown:
+        raise UserError(f"kv: unknown keys {unknown}")
+    columns = tuple(
+        whole("kv.max_loras", value, at_least=-_MOST_SLOTS, at_most=_MOST_SLOTS) for value in kv["max_loras"]
+    )
+    ranks = tuple(
+        whole("kv.max_lora_rank", value, at_least=-_MOST_RANK, at_most=_MOST_RANK) for value in kv["max_lora_rank"]
+    )
+    if len(kv["tokens"]) != len(ranks) or any(len(row) != len(columns) for row in kv["tokens"]):
+        raise UserError("kv.tokens: one row per max_lora_rank and one column per max_loras is needed")
+    for key, values in (("max_loras", columns), ("max_lora_rank", ranks)):
+        if not values or list(values) != sorted(set(values)) or values[0] < 1:
+            raise UserError(f"kv.{key}={list(values)} must be positive and strictly ascending")
+    if any(isinstance(value, (int, float)) and value < 0 for row in kv["tokens"] for value in row):
+        raise UserError("kv.tokens must not be negative (0 means: does not start)")
+    tokens = tuple(
+        tuple(whole("kv.tokens", value, at_least=0, at_most=_MOST_TOKENS, unit="tokens") for value in row)
+        for row in kv["tokens"]
+    )
+    without = whole("kv.without_lora_tokens", kv["without_lora_tokens"], at_most=_MOST_TOKENS, unit="tokens")
+    return KvCapacity(columns, ranks, tokens, without)
+
+
+def _steps(steps: dict[str, Any]) -> tuple[float, ...]:
+    unknown = sorted(set(steps) - set(STEP_TERMS))
+    if unknown:
+        raise UserError(f"step_ms: unknown terms {unknown}; known are {list(STEP_TERMS)}")
+    return tuple(_time_ms(f"step_ms.{term}", steps.get(term, 0.0)) for term in STEP_TERMS)
+
+
+def _time_ms(key: str, value: object) -> float:
+    return number(key, value, at_least=0.0, at_most=_LONGEST_MS, unit="milliseconds")
+
+
+def _rank(key: str, value: object) -> int:
+    return whole(f"{key}: rank", value, at_least=1, at_most=_MOST_RANK)
+
+
+def _check_values(profile: ServingProfile) -> None:
+    for key in ("name", "model", "gpu", "engine", "engine_version"):
+        plain_text(key, getattr(profile, key))
+    for key, (least, most) in _WHOLE.items():
+        whole(key, getattr(profile, key), at_least=least, at_most=most)
+    for key in _TRUTH:
+        if not isinstance(getattr(profile, key), bool):
+            raise UserError(f"{key}={shown(getattr(profile, key))} must be true or false")
+    if not isinstance(profile.provenance, dict):
+        raise UserError(f"provenance={shown(profile.provenance)} must be an object")
+    if profile.max_num_batched_tokens < profile.max_num_seqs:
+        raise UserError(
+            f"max_num_batched_tokens={profile.max_num_batched_tokens} must be at least "
+            f"max_num_seqs={profile.max_num_seqs}, as in vLLM"
+        )
+    _time_ms("min_step_ms", profile.min_step_ms)
+    _time_ms("request_overhead_ms", profile.request_overhead_ms)
+    number("generated_fraction", profile.generated_fraction, above=0.0, at_most=1.0)
+    # A decoding request alone, without LoRA: the shortest step that there is.
+    alone = sum(profile.step_ms[STEP_TERMS.index(term)] for term in ("constant", "running", "tokens"))
+    if max(alone, profile.min_step_ms) < _SHORTEST_STEP_MS:
+        raise UserError(
+            f"step_ms: the step of one request takes {alone:g} ms and min_step_ms={profile.min_step_ms:g}; one of them "
+            f"must be {_SHORTEST_STEP_MS:g} ms or more"
+        )
+
+
+def _check_loads(profile: ServingProfile) -> None:
+    timed = [(server, own) for server, own, _ in profile.load_ms]
+    absent = sorted({(s, r) for s in profile.ranks for r in profile.ranks if r <= s} - set(timed))
+    if absent:
+        raise UserError(f"load_ms: (max_lora_rank, rank) pairs {absent} are missing")
+    ranks = [rank for rank, _ in profile.disk_load_ms]
+    if set(profile.ranks) - set(ranks):
+        raise UserError(f"disk_load_ms: a value for each of the ranks {list(profile.ranks)} is needed")
+    for key, found in (("load_ms", timed), ("disk_load_ms", ranks)):
+        if len(set(found)) < len(found):
+            raise UserError(f"{key}: a rank is there twice; one time for each is right")
+
+
+def shipped_profiles() -> list[str]:
+    """Names of the profiles in the package, such as `llama-3.1-8b/h100-64gb`."""
+    folder = resources.files("twin") / "profiles"
+    return sorted(
+        entry.name.removesuffix(".json").replace("__", "/")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".json")
+    )
+
+
+def _full_name(name: str, names: list[str]) -> str | None:
+    """The shipped profile that is meant: model/GPU, GPU/model, or a model that has one profile only."""
+    swapped = "/".join(reversed(name.split("/")))
+    of_model = [known for known in names if known.split("/")[0] == name]
+    for meant in (name, swapped, f"{name}/h100-64gb", *(of_model if len(of_model) == 1 else [])):
+        if meant in names:
+            return meant
+    return None
+
+
+def load_profile(name_or_path: str) -> ServingProfile:
+    """A shipped profile by name, or one from a JSON file.
+
+    Raises
+    ------
+    UserError
+        If there is no such profile or file, or it is not valid.
+    """
+    if name_or_path.endswith(".json"):
+        return parse_profile(read_text(name_or_path, _WHAT, key="profile"), name_or_path)
+    names = shipped_profiles()
+    full = _full_name(name_or_path, names)
+    if full is None:
+        msg = f"profile={name_or_path}: no such serving profile; shipped are {names}, or give the path of a .json file"
+        raise UserError(msg)
+    file_name = full.replace("/", "__") + ".json"
+    text = (resources.files("twin") / "profiles" / file_name).read_text(encoding="utf-8")
+    return parse_profile(text, file_name)
