@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -109,7 +110,7 @@ def test_json_is_understood_or_refused(text: str, message: str) -> None:
     ("content", "message"),
     [(b"\xff\xfe", "not a text file in UTF-8"), (b"a\0b", "NUL bytes"), (b" \n", "is empty"), (None, "is a folder")],
 )
-def test_a_file_without_text_is_said_to_be_so(tmp_path, content: bytes | None, message: str) -> None:  # noqa: ANN001
+def test_a_file_without_text_is_said_to_be_so(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "file"
     if content is None:
         path.mkdir()
