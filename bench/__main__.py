@@ -8,7 +8,6 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from rich.console import Console
 
 from bench.comparison.cells import cells_of, solver_options
 from bench.comparison.compare import is_user_error
@@ -20,6 +19,7 @@ from bench.reporting.publish import check_targets, publish
 from bench.reporting.table import comparison_report
 from bench.shared.command import command
 from bench.shared.plugins import register_solvers
+from bench.shared.terminal import at_work, console, plain
 from bench.suites.run import run_suite
 from twin import UserError
 
@@ -54,12 +54,11 @@ def _rows(config: BenchConfig, overrides: list[str]) -> list[Row]:
         return run_cells(cells_of(config, overrides), execution_of(config))
     names = list(solver_options(config))
     rows: list[Row] = []
-    with Console(stderr=True).status("") as status:
-        status.update(f"{names[0]} on workload {config.workload.get('name')}")
+    with at_work(console(stderr=True), f"{names[0]} on workload {config.workload.get('name')}") as show:
         for row in run(config, overrides):
             rows.append(row)
             if len(rows) < len(names):
-                status.update(f"{names[len(rows)]} on workload {config.workload.get('name')}")
+                show(f"{names[len(rows)]} on workload {config.workload.get('name')}")
     return rows
 
 
@@ -72,7 +71,8 @@ def _sweep_job(config: BenchConfig, overrides: list[str], name: str) -> list[Row
         rows = run_cells(cells, replace(execution_of(config, sweep=True), show=False))
     for row in rows:
         gpus = f"{row.gpus} GPUs" if row.gpus is not None else row.message
-        sys.stderr.write(f"job {name}: {row.workload_label} seed {row.seed} {row.solver_label}: {row.status}, {gpus}\n")
+        line = f"job {name}: {row.workload_label} seed {row.seed} {row.solver_label}: {row.status}, {gpus}"
+        sys.stderr.write(f"{plain(line)}\n")
     return rows
 
 

@@ -18,14 +18,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from omegaconf import MISSING
-from rich.progress import track
 from rich.table import Table
-from rich.text import Text
 
 from bench.comparison.rows import read_any
 from bench.shared.command import command
 from bench.shared.files import check_files, write_text
-from bench.shared.terminal import console
+from bench.shared.terminal import console, tracked
 from bench.statistics.instances import cases
 from bench.studies.bound_check import BoundCheckOptions, Checked, check, key_of, served, settings_of
 from twin import UserError
@@ -72,7 +70,7 @@ def main(config: BoundCheckConfig) -> None:
         f"{len(chosen)} instances with feasible placements, {config.seconds:g} s for each bound, seed {config.seed}"
     )
     done = {} if config.table is None else _done(Path(config.table), config)
-    for case in track(chosen, description="checking", transient=True, console=console()):
+    for case in tracked(chosen, "checking"):
         if key_of(case) not in done:
             done[key_of(case)] = check(case, config)
         if config.table is not None:
@@ -111,7 +109,7 @@ def _table(checked: Sequence[Checked]) -> Table:
         table.add_column(name, justify="left" if name == "instance" else "right", overflow="fold")
     for each in checked:
         table.add_row(
-            Text(each.instance), f"{each.bound:.3f}", str(each.fewest), str(each.cuts), str(each.accepted), str(each.lucky),
+            each.instance, f"{each.bound:.3f}", str(each.fewest), str(each.cuts), str(each.accepted), str(each.lucky),
             str(each.ruled_out), f"{each.dearest:.3f}", str(each.refuting),
         )  # fmt: skip
     return table

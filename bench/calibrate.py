@@ -22,6 +22,7 @@ from bench.measured.profile_from_scrapes import profile_from_metrics
 from bench.measured.published import PROFILE_OF_MODEL
 from bench.shared.command import command
 from bench.shared.files import check_folder
+from bench.shared.terminal import console
 from twin import UserError
 from twin.profile import ServingProfile
 
@@ -47,7 +48,7 @@ class CalibrateConfig(CalibrationOptions):
 @command("calibrate", CalibrateConfig)
 def main(config: CalibrateConfig) -> None:
     """Fit the profiles asked for and write them."""
-    console = Console(width=None if Console().is_terminal else 120)
+    terminal = console()
     if [config.runs, config.metrics, config.campaign].count(None) != 2:
         raise UserError(
             "give either runs=DIR (published runs), metrics=[FILE,...] (scrapes of a running server) or "
@@ -61,22 +62,22 @@ def main(config: CalibrateConfig) -> None:
             config.prior,
             config.name or "my-model/my-gpu",
             config.scrape_window_s,
-            console,
+            terminal,
         )
-        save(profile, out, console)
+        save(profile, out, terminal)
         return
     if config.campaign is not None:
-        save(profile_from_campaign(config.campaign, config.name, console), out, console)
+        save(profile_from_campaign(config.campaign, config.name, terminal), out, terminal)
         return
-    console.print(f"calibrating {', '.join(config.models)} on {config.runs}, seed {config.seed}")
+    terminal.print(f"calibrating {', '.join(config.models)} on {config.runs}, seed {config.seed}")
     table = Table(title="Mean absolute step-time error")
     for heading in ("profile", "runs fitted", "error", "runs left out", "error on runs left out", "micro-benchmarks"):
         table.add_column(heading, justify="left" if heading == "profile" else "right")
     for model in config.models:
         if model not in PROFILE_OF_MODEL:
             raise UserError(f"models={model}: no such model in the run tables; known are {sorted(PROFILE_OF_MODEL)}")
-        report = calibrate(config, str(config.runs), model, console)
-        save(report.profile, out, console)
+        report = calibrate(config, str(config.runs), model, terminal)
+        save(report.profile, out, terminal)
         table.add_row(
             report.profile.name,
             str(report.fitted_runs),
@@ -85,14 +86,14 @@ def main(config: CalibrateConfig) -> None:
             f"{report.left_out_error_pct:.2f} %",
             f"{report.micro_error_pct:.2f} %",
         )
-    console.print(table)
+    terminal.print(table)
 
 
-def save(profile: ServingProfile, folder: Path, console: Console) -> None:
+def save(profile: ServingProfile, folder: Path, terminal: Console) -> None:
     """Write a profile under its name."""
     path = folder / (profile.name.replace("/", "__") + ".json")
     profile.save(path)
-    console.print(f"wrote {path}")
+    terminal.print(f"wrote {path}")
 
 
 if __name__ == "__main__":

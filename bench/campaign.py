@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rich.console import Console
-
 from bench.shared.command import command
 from bench.shared.files import check_folder
+from bench.shared.terminal import console
 from bench.vllm.load_points import CampaignOptions, about, check, measure, missing
 from bench.vllm.measurement import write_json
 from bench.vllm.stopping import run_until_stopped
@@ -26,22 +25,22 @@ class CampaignConfig(CampaignOptions):
 @command("campaign", CampaignConfig)
 def main(config: CampaignConfig) -> None:
     """Measure what is missing."""
-    console = Console(width=None if Console().is_terminal else 120, highlight=False)
+    terminal = console()
     check(config)
     out = check_folder("out", config.out)
     todo = missing(config, out)
     total = sum(len(server.points) for server in config.servers)
-    console.print(
+    terminal.print(
         f"campaign: {len(config.servers)} servers, {total} points of {config.model}, seed {config.seed}; "
         f"{sum(len(points) for _, points in todo)} points on {len(todo)} servers are missing in {out}"
     )
     if not todo:
         return
     write_json(about(config), out / "campaign.json")
-    run_until_stopped(measure(config, todo, out, console))
+    run_until_stopped(measure(config, todo, out, terminal))
     left = missing(config, out)
     if left:
-        console.print(f"{len(left)} servers have points left; the same command goes on with them")
+        terminal.print(f"{len(left)} servers have points left; the same command goes on with them")
 
 
 if __name__ == "__main__":

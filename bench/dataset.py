@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import pyarrow.parquet as pq
 from omegaconf import MISSING
-from rich.console import Console
 
 from bench.shared.command import command
+from bench.shared.terminal import console
 from bench.training.labels import DatasetOptions, make_dataset
 from twin import load_profile
 
@@ -29,13 +29,13 @@ class DatasetConfig(DatasetOptions):
 @command("dataset", DatasetConfig)
 def main(config: DatasetConfig) -> None:
     """Label a sample of contents and write it."""
-    terminal = Console(stderr=True)
+    terminal = console(stderr=True)
     path = make_dataset(config, load_profile(config.profile), terminal)
     if path:
         starved = pq.read_table(path, columns=["starved"])["starved"].to_numpy()
-        Console().print(
+        console().print(
             f"{len(starved)} contents, {100 * starved.mean():.1f} % starved, seed {config.seed}: {path}",
-            soft_wrap=True, highlight=False,
+            soft_wrap=True,
         )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ from bench.measured.twin_beside_runs import (
 )
 from bench.shared.command import command
 from bench.shared.files import check_file
+from bench.shared.terminal import console
 
 
 @dataclass
@@ -52,36 +53,36 @@ class FidelityConfig(ReplayOptions):
 @command("fidelity", FidelityConfig)
 def main(config: FidelityConfig) -> None:
     """Replay the runs, print the errors and write them."""
-    console = Console(width=None if Console().is_terminal else 160)
+    terminal = console(width=160)
     out, summary_path, picture = _targets(config)
     runs = read_runs(config.runs)
     if config.predictor:
-        check_predictors(runs, config, console)
+        check_predictors(runs, config, terminal)
         return
     profiles = profiles_of(runs, config.profile)
-    console.print(
+    terminal.print(
         f"replaying {len(runs)} runs of {config.runs}, seed {config.seed}, profiles "
         f"{', '.join(f'{p.name} ({p.engine} {p.engine_version})' for p in profiles.values())}"
     )
-    rows = replay_runs(runs, profiles, config, console)
+    rows = replay_runs(runs, profiles, config, terminal)
     write_csv(rows, out)
     left_out = {name: profile.provenance.get("left_out_scenarios", []) for name, profile in profiles.items()}
     published = published_twin(config.runs)
     summary = summarise(rows, left_out, published)
     write_csv(summary.round(3), summary_path)
     for table in summary_tables(summary):
-        console.print(table)
+        terminal.print(table)
     draw(rows, left_out, picture)
     errors = int((rows.measured_memory_error != rows.simulated_memory_error).sum())
-    console.print(f"memory error: predicted as measured in {len(rows) - errors} of {len(rows)} runs")
+    terminal.print(f"memory error: predicted as measured in {len(rows) - errors} of {len(rows)} runs")
     if config.noise_seeds > 0:
-        console.print(noise_table(runs, profiles, rows, config, console))
+        terminal.print(noise_table(runs, profiles, rows, config, terminal))
     hour_s = rows.loc[~rows.simulated_memory_error, "wall_s"]
-    console.print(
+    terminal.print(
         f"wall time per simulated run (one GPU hour): mean {hour_s.mean() * 1000:.0f} ms, largest "
         f"{hour_s.max() * 1000:.0f} ms; simulated over wall time {(3600 / hour_s).mean():,.0f} in the mean"
     )
-    console.print(f"wrote {out}, {summary_path} and {picture}")
+    terminal.print(f"wrote {out}, {summary_path} and {picture}")
 
 
 def _targets(config: FidelityConfig) -> tuple[Path, Path, Path]:
@@ -97,11 +98,11 @@ def _targets(config: FidelityConfig) -> tuple[Path, Path, Path]:
     )
 
 
-def check_predictors(runs: pd.DataFrame, config: FidelityConfig, console: Console) -> None:
+def check_predictors(runs: pd.DataFrame, config: FidelityConfig, terminal: Console) -> None:
     """Ask predictors about the runs, print the errors and write them."""
     predictors = predictors_of(runs, str(config.predictor))
     rows = predict_runs(runs, predictors)
-    console.print(
+    terminal.print(
         f"predicting {len(rows) // len(MODELS)} runs of {config.runs}, {rows.in_range.mean():.1%} in the trained range"
     )
     out, summary_path, picture = _targets(config)
@@ -113,9 +114,9 @@ def check_predictors(runs: pd.DataFrame, config: FidelityConfig, console: Consol
     summary = summary[[*first, *(name for name in summary.columns if name not in first)]]
     write_csv(summary.round(3), summary_path)
     for table in predictor_tables(summary):
-        console.print(table)
+        terminal.print(table)
     draw(rows[rows.predictor == "full"], left_out, picture, "predicted")
-    console.print(f"wrote {out}, {summary_path} and {picture}")
+    terminal.print(f"wrote {out}, {summary_path} and {picture}")
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from rich.progress import track
 from rich.table import Table
 
 from bench.shared.command import command
 from bench.shared.files import check_folder, write_table, write_text
-from bench.shared.terminal import console
+from bench.shared.terminal import console, tracked
 from bench.studies.max_pack import MaxPack, MaxPackOptions, Point, identical_adapters, measure
 from twin import UserError, load_profile
 
@@ -59,7 +58,7 @@ def main(config: MaxPackConfig) -> None:
     pairs = [(rank, rate) for rate in config.rates for rank in config.ranks]
     found: list[MaxPack] = []
     points: list[Point] = []
-    for rank, rate in track(pairs, description="simulating", transient=True):
+    for rank, rate in tracked(pairs, "simulating"):
         pack, curve = measure(identical_adapters(config, rank, rate))
         found.append(pack)
         points += curve

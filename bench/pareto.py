@@ -21,7 +21,7 @@ from bench.comparison.rows import write_rows
 from bench.shared.command import command
 from bench.shared.files import check_folder, write_text
 from bench.shared.plugins import register_solvers
-from bench.shared.terminal import console
+from bench.shared.terminal import console, plain
 from bench.studies.pareto import Candidate, candidates, fleet_sizes
 from solvers.objectives.min_latency import MinLatency
 from twin import UserError, load_profile
@@ -79,7 +79,7 @@ def _table(found: Sequence[Candidate], metric: str) -> Table:
         row = one.row
         table.add_row(
             str(one.fleet) if one.fleet != fleet else "",
-            Text(row.solver_label, style=style),
+            Text(plain(row.solver_label), style=style),
             "" if row.gpus is None else str(row.gpus),
             Text("yes", style="green") if row.feasible else Text(row.status if row.gpus is None else "no", style="red"),
             "" if one.latency_ms is None else Text(f"{one.latency_ms:.1f}", style=style),

@@ -32,7 +32,7 @@ from bench.planning.vllm_commands import Serving
 from bench.shared.command import command
 from bench.shared.mistakes import explain_instantiation
 from bench.shared.plugins import register_solvers
-from bench.shared.terminal import console
+from bench.shared.terminal import at_work, console, plain
 from solvers.base import Solver
 from twin import UserError, load_profile
 
@@ -95,7 +95,7 @@ class PlanConfig:
 @command("plan", PlanConfig)
 def _run(config: PlanConfig) -> None:
     """Find a placement, print it and write the files that serve it."""
-    terminal = Console(stderr=True)
+    terminal = console(stderr=True)
     profile = load_profile(config.profile)
     serving = Serving(
         config.model or profile.model, profile, config.adapter_path, config.port, config.gpus_per_host,
@@ -121,11 +121,13 @@ def _run(config: PlanConfig) -> None:
         threads=config.threads,
     )
     rows = candidates(comparison, config.solver, terminal)
-    with terminal.status("head-room of each GPU"):
+    with at_work(terminal, "head-room of each GPU"):
         found = answer(rows, adapters, traffic, profile, reserve=config.reserve, threads=config.threads)
     if found is None:
         names = [adapter.name for adapter in adapters]
-        sys.stderr.write("".join(f"{line}\n" for line in failure_lines(rows, names, config.gpus, config.reserve)))
+        sys.stderr.write(
+            "".join(f"{plain(line)}\n" for line in failure_lines(rows, names, config.gpus, config.reserve))
+        )
         raise SystemExit(INFEASIBLE_EXIT)
     total_rate = sum(adapter.rate for adapter in adapters)
     reserve = f", {config.reserve:.0%} in reserve" if config.reserve else ""
@@ -203,12 +205,12 @@ def candidates(comparison: Comparison, solvers: dict[str, Any], terminal: Consol
         name: partial(instantiate, options, _convert_="all") for name, options in solvers.items()
     }
     names, rows = list(makers), list[Row]()
-    with terminal.status("") as status:
-        status.update(f"{names[0]}, up to {comparison.time_limit_s:g} s")
+    with at_work(terminal) as show:
+        show(f"{names[0]}, up to {comparison.time_limit_s:g} s")
         for row in compare(comparison, makers):
             rows.append(row)
             if len(rows) < len(names):
-                status.update(f"{names[len(rows)]}, up to {comparison.time_limit_s:g} s")
+                show(f"{names[len(rows)]}, up to {comparison.time_limit_s:g} s")
     if all(row.status == ERROR for row in rows):
         raise UserError(f"{rows[0].solver}: {rows[0].message}")
     return rows

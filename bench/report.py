@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from omegaconf import MISSING
-from rich.console import Console
 
 from bench.comparison.rows import read_any
 from bench.reporting.content import Part
@@ -28,7 +27,7 @@ from bench.reporting.parts.stability import stability
 from bench.reporting.study import Study
 from bench.shared.command import command
 from bench.shared.files import check_file, check_folder, write_text
-from bench.shared.terminal import console
+from bench.shared.terminal import at_work, console
 from bench.studies.robustness import target_beside
 from twin import UserError
 
@@ -81,12 +80,12 @@ def main(config: ReportConfig) -> None:
         raise UserError(f"samples={config.samples} must be 1 or more, placements={config.placements} must be 0 or more")
     study = Study(read_any(Path(config.rows)), samples=config.samples, seed=config.seed)
     terminal = console()
-    with Console(stderr=True).status("drawing"):
+    with at_work(console(stderr=True), "drawing"):
         parts, pages = make_parts(study, config)
         write_text(out, render(study, config.title, parts, pages))
     terminal.print(f"report   {out} ({out.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
     if config.paper is not None:
-        with Console(stderr=True).status("drawing for a paper"):
+        with at_work(console(stderr=True), "drawing for a paper"):
             written = write_paper(Path(config.paper), [*parts, *(pages if config.paper_workloads else [])])
         terminal.print(f"paper    {len(written)} files in {config.paper}", soft_wrap=True)
 

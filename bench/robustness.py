@@ -14,14 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rich.progress import track
 from rich.table import Table
-from rich.text import Text
 
 from bench.comparison.rows import read_any
 from bench.shared.command import command
 from bench.shared.files import check_file, check_files, write_table, write_text
-from bench.shared.terminal import console
+from bench.shared.terminal import console, tracked
 from bench.statistics.instances import cases
 from bench.studies.rank_changes import RankChanges, SolverStability, rank_changes
 from bench.studies.robustness import RobustnessOptions, finished, moved, scores_of, target_beside
@@ -74,7 +72,7 @@ def main(config: RobustnessConfig) -> None:
     profiles = {name: moved(name, chosen, config) for name in dict.fromkeys(case.key[1] for case in chosen)}
     terminal = console()
     terminal.print(f"{len(chosen)} instances, each placement under {config.samples} moved profiles, seed {config.seed}")
-    for case in track(chosen, description="simulating", transient=True, console=console()):
+    for case in tracked(chosen, "simulating"):
         if json.dumps(case.key) in done:
             continue
         done[json.dumps(case.key)] = pd.DataFrame(list(scores_of(case, profiles[case.key[1]], config)))
@@ -110,7 +108,7 @@ def _table(changes: RankChanges) -> Table:
     for line in changes.solvers:
         cost, ratio = ("" if np.isnan(value) else f"{value:.3f}" for value in (line.cost, line.ratio))
         table.add_row(
-            Text(line.solver), str(line.instances), cost, ratio, f"{line.feasible:.1%}", f"{line.feasible_moved:.1%}"
+            line.solver, str(line.instances), cost, ratio, f"{line.feasible:.1%}", f"{line.feasible_moved:.1%}"
         )
     return table
 

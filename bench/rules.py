@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from bench.shared.command import command
 from bench.shared.files import check_file
+from bench.shared.terminal import console
 from bench.training.tree_picture import LEAVES, draw
 from predictors import load_predictor
 from predictors.meanfield import INPUT_NAMES
@@ -39,13 +38,13 @@ def main(config: RulesConfig) -> None:
     predictor = load_predictor(config.predictor)
     tree: Forest = getattr(predictor, f"{config.target}_tree")
     title = f"{predictor.profile_name}, {config.target}: {LEAVES[config.target]}, {tree.n_leaves} leaves"
-    screen = Console(soft_wrap=True, highlight=False)
-    screen.print(title, markup=False)
-    screen.print(tree.rules(INPUT_NAMES), markup=False)
+    screen = console()
+    screen.print(title, soft_wrap=True)
+    screen.print(tree.rules(INPUT_NAMES), soft_wrap=True)
     if config.picture:
         path = Path(config.picture)
         draw(tree, title, path, config.depth)
-        screen.print(f"drawn: {path}", markup=False)
+        screen.print(f"drawn: {path}", soft_wrap=True)
 
 
 if __name__ == "__main__":

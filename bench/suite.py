@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.progress import track
 from rich.table import Table
 
 from bench.shared.command import command
-from bench.shared.terminal import console
+from bench.shared.terminal import console, tracked
 from bench.suites.bounds import fingerprint, improved, read_results, violations
 from bench.suites.instance import Instance, check_instance
 from bench.suites.library import (
@@ -97,7 +96,7 @@ def _select(folder: Path) -> None:
 def _check(instances: Sequence[Instance], folder: Path) -> None:
     """Read every file, build every workload, and compare the best known figures with the twin of today."""
     known = read_best_known(folder)
-    for instance in track(instances, description="checking", transient=True):
+    for instance in tracked(instances, "checking"):
         check_instance(instance, instance_path(instance.id, folder))
     prints = {name: fingerprint(name) for name in {instance.profile for instance in instances}}
     without = [instance.id for instance in instances if instance.id not in known]

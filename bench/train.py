@@ -20,7 +20,7 @@ from rich.table import Table
 
 from bench.shared.command import command
 from bench.shared.files import check_file, check_folder, write_text
-from bench.shared.terminal import console
+from bench.shared.terminal import at_work, console
 from bench.training.labels import DatasetOptions, make_dataset, read_dataset
 from bench.training.model_card import write_card
 from predictors import Predictor, save_predictor
@@ -86,7 +86,7 @@ def main(config: TrainConfig) -> None:
     of_gpus = [name for name in shipped_profiles() if not name.endswith("/cpu")]
     for name in [config.profile] if config.profile else of_gpus:
         profile = load_profile(name)
-        terminal = Console(stderr=True)
+        terminal = console(stderr=True)
         begin = time.perf_counter()
         predictor = train(profile, config, options, terminal)
         out = Path(config.out) if config.out else shipped_path(profile)
@@ -133,8 +133,8 @@ def train(profile: ServingProfile, config: TrainConfig, options: TrainingOptions
             f"data={path}: made with another version of profile {made_with.name} than {profile.name} is now; "
             f"make them again: python -m bench.dataset profile={profile.name} out={path}"
         )
-    with terminal.status(f"{profile.name}: training") as status:
-        predictor = fit_predictor(data, profile, options, lambda line: status.update(f"{profile.name}: {line}"))
+    with at_work(terminal, f"{profile.name}: training") as show:
+        predictor = fit_predictor(data, profile, options, lambda line: show(f"{profile.name}: {line}"))
     kept = ("points", "wanted_points", "boundary", "guide", "seed", "piece")
     predictor.card["data"] = {key: settings[key] for key in kept if key in settings}
     return predictor

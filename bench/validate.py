@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import MISSING
-from rich.console import Console
 
 from bench.shared.command import command
 from bench.shared.files import check_file, check_folder
+from bench.shared.terminal import console
 from bench.vllm.backends import find_python, versions
 from bench.vllm.comparison import report, write_summary
 from bench.vllm.measurement import write_json
@@ -42,7 +42,7 @@ class ValidateConfig(ValidationOptions):
 @command("validate", ValidateConfig)
 def main(config: ValidateConfig) -> None:
     """Measure what is missing, compare, and write summary and picture."""
-    console = Console(width=None if Console().is_terminal else 140, highlight=False)
+    terminal = console(width=140)
     if config.repeats < 1:
         raise UserError(f"repeats={config.repeats} must be 1 or more")
     if config.parallel is not None and config.parallel < 1:
@@ -63,30 +63,30 @@ def main(config: ValidateConfig) -> None:
     todo = [(job, repeats) for job, repeats in missing.items() if repeats]
     # What is only compared again needs no vLLM.
     found = versions(find_python(config.engine.python)) if todo else versions_of(kept)
-    console.print(
+    terminal.print(
         f"validating {placed.label}: {len(jobs)} of {placed.placement.n_gpus} GPUs, {placed.workload.duration_s:g} s, "
         f"{config.repeats} times; profile {placed.profile.name}, vLLM {found['vllm']} on {found['hardware']}, "
         f"seed {placed.workload.seed}"
     )
     if str(found["vllm"]) != placed.profile.engine_version:
-        console.print(
+        terminal.print(
             f"note: the profile is of vLLM {placed.profile.engine_version}; what differs between versions shows as error"
         )
     if kept:
-        console.print(f"{len(kept)} windows are in {out} already, {sum(map(len, missing.values()))} are missing")
+        terminal.print(f"{len(kept)} windows are in {out} already, {sum(map(len, missing.values()))} are missing")
     try:
         if todo:
-            run_until_stopped(measure(config, placed, todo, out, console))
+            run_until_stopped(measure(config, placed, todo, out, terminal))
     finally:
         kept = finished(placed, jobs, config.repeats, out)
         if len(kept) < len(jobs) * config.repeats:
-            console.print(f"{len(kept)} finished windows are kept in {out}; the same command goes on with the others")
+            terminal.print(f"{len(kept)} finished windows are kept in {out}; the same command goes on with the others")
     comparisons = [comparison_of(job, [kept[job.number, r] for r in range(config.repeats)], placed) for job in jobs]
-    console.print(report(comparisons, placed.profile.name))
+    terminal.print(report(comparisons, placed.profile.name))
     write_summary(comparisons, out / "summary.csv")
     write_json({"profile": placed.profile.name, "placement": placed.label, **found}, out / "validation.json")
     draw(comparisons, picture, f"{placed.label}: real vLLM {found['vllm']} and the twin ({placed.profile.name})")
-    console.print(f"summary  {out / 'summary.csv'}\npicture  {picture}", soft_wrap=True)
+    terminal.print(f"summary  {out / 'summary.csv'}\npicture  {picture}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -19,14 +19,12 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from bench.comparison.cache import RowCache
 from bench.comparison.cell import Cell, described
 from bench.comparison.rows import CRASH, TIMEOUT, Row
 from bench.comparison.worker import Worker
 from bench.shared.files import check_folder
+from bench.shared.terminal import console, progress_bar
 from twin.errors import UserError
 
 if TYPE_CHECKING:
@@ -222,14 +220,7 @@ def _progress(done: int, total: int, execution: Execution) -> Iterator[Callable[
     if not execution.show:
         yield lambda _: None
         return
-    columns = (
-        TextColumn("{task.completed}/{task.total} cells"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with progress_bar(console(stderr=True)) as progress:
         task = progress.add_task("", total=total, completed=done)
 
         def advance(row: Row) -> None:

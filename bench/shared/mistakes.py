@@ -26,6 +26,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from bench.shared.terminal import plain
 from twin.errors import UserError
 from twin.files import refusal
 
@@ -55,7 +56,7 @@ def mistakes_as_exit() -> Iterator[None]:
         line = explain(error)
         if line is None or _full_error_wanted:
             raise
-        sys.stderr.write(f"error: {line}\n")
+        sys.stderr.write(f"error: {plain(line)}\n")
         _give_up_stdout_if_full()
         raise SystemExit(USER_ERROR_EXIT) from None
 

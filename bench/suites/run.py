@@ -15,7 +15,7 @@ from bench.comparison.config import BenchConfig
 from bench.comparison.execution import execution_of, run_cells
 from bench.comparison.rows import FILE_NAME, Row, write_rows
 from bench.shared.files import check_folder, write_text
-from bench.shared.terminal import console
+from bench.shared.terminal import console, plain
 from bench.suites.bounds import best_bounds, fingerprint, violations
 from bench.suites.instance import Instance
 from bench.suites.library import FOLDER, load_suite, read_best_known
@@ -63,7 +63,7 @@ def run_suite(config: BenchConfig, overrides: Sequence[str] = ()) -> list[Row]:
     terminal.print(f"summary  {out / 'summary.md'}", soft_wrap=True)
     wrong = violations(rows)
     for line in wrong:
-        sys.stderr.write(f"CONTRADICTION: {line}\n")
+        sys.stderr.write(f"CONTRADICTION: {plain(line)}\n")
     if wrong:
         raise SystemExit(CONTRADICTION)
     return rows

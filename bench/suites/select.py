@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
+from bench.shared.terminal import tracked
 from bench.suites.generate import NOMINAL_TOKENS_PER_S
 from bench.suites.instance import Instance
 from solvers.oracles.twin import TwinOracle
@@ -111,7 +111,7 @@ def select(instances: Sequence[Instance]) -> list[str]:
     The candidates are the instances that one GPU does not serve, whatever its `max_loras`: the twin is asked. On the
     others all solvers that can count to one would tie.
     """
-    instances = [i for i in track(instances, description="choosing", transient=True) if _is_candidate(i)]
+    instances = [i for i in tracked(instances, "choosing") if _is_candidate(i)]
     workloads = [instance.workload() for instance in instances]
     points = np.array([features(i, w) for i, w in zip(instances, workloads, strict=True)])
     profiles = sorted({instance.profile for instance in instances})

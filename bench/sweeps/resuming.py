@@ -22,6 +22,7 @@ from bench.comparison.execution import execution_of, finished_rows
 from bench.comparison.rows import CRASH, FILE_NAME, Row, read_rows, write_rows
 from bench.launchers.register import NAMESPACE
 from bench.reporting.publish import check_targets
+from bench.shared.terminal import plain
 from twin.errors import UserError
 
 # Longer lists of missing jobs are cut.
@@ -177,7 +178,7 @@ def _tell(jobs: Sequence[_Job], missing: Sequence[_Job]) -> None:
         f"sweep: {len(jobs)} jobs, {len(jobs) - len(missing)} of them in the cache, {len(missing)} missing\n"
     )
     for job in missing[:_MOST_LISTED]:
-        sys.stderr.write(f"missing: job {job.number}: {' '.join(job.options)}\n")
+        sys.stderr.write(f"missing: job {job.number}: {plain(' '.join(job.options))}\n")
     if len(missing) > _MOST_LISTED:
         sys.stderr.write(f"missing: and {len(missing) - _MOST_LISTED} more\n")
 

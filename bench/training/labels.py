@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import MISSING
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from threadpoolctl import threadpool_limits
 
 from bench.shared.files import check_file, write_table, write_text
+from bench.shared.terminal import progress_bar
 from predictors.boundary import LADDER, draw_boundary_content, feasible_load, next_factor, scaled_content
 from predictors.design import Content, content_generator, draw_content, draw_requests
 from predictors.errors import LabelledContents
@@ -99,7 +99,7 @@ def make_dataset(options: DatasetOptions, profile: ServingProfile, terminal: Con
     out = Path(options.out)
     settings = dataset_settings(options, profile)
     if out.is_file() and read_settings(out) == settings:
-        terminal.print(f"{out} is this sample already", soft_wrap=True, highlight=False)
+        terminal.print(f"{out} is this sample already", soft_wrap=True)
         return out
     folder = out.with_name(out.name + ".pieces")
     _claim(folder, settings)
@@ -108,7 +108,7 @@ def make_dataset(options: DatasetOptions, profile: ServingProfile, terminal: Con
     boundary = _pieces(BOUNDARY, n_boundary, max(LADDER, options.piece - options.piece % LADDER))
     first = [piece for piece in designed if piece.first < options.guide] if boundary else designed
     label = partial(label_piece, profile.to_json(), options.seed, str(folder), None)
-    with _progress(terminal) as progress:
+    with progress_bar(terminal) as progress:
         task = progress.add_task(f"{profile.name}: contents", total=options.points)
 
         def run(pieces: Sequence[Piece], work: Callable[[Piece], int]) -> None:
@@ -350,15 +350,3 @@ def _in_processes(work: Callable[[Piece], int], pieces: Sequence[Piece], workers
 
 def _join(folder: Path, pieces: Sequence[Piece]) -> pa.Table:
     return pa.concat_tables([pq.read_table(folder / piece.file_name) for piece in pieces])
-
-
-def _progress(terminal: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=terminal,
-        transient=True,
-    )
