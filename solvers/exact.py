@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from solvers.base import Problem, Solution, Solver, Tags
 from solvers.exact_search.search import ExactSearch
+from solvers.exact_search.state import SearchState
 from solvers.limits import Deadline, NoPlacementError, OutOfTimeError
 from solvers.oracles.choice import check_oracle_option, make_oracle
 from twin import Placement, UserError
@@ -57,7 +58,8 @@ class Exact(Solver):
         if not problem.workload.n_adapters:
             return Solution("optimal", Placement(()), lower_bound=0)
         oracle = make_oracle(self.oracle, problem, self.name)
-        search = ExactSearch(problem, oracle, Deadline.after(problem.time_limit_s), self.workers)
+        deadline = Deadline.after(problem.time_limit_s)
+        search = ExactSearch(SearchState(problem, oracle, deadline, self.workers))
         try:
             search.run()
         except NoPlacementError as why:

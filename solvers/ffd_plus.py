@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from solvers.base import Problem, Solution, Solver, Status, Tags
 from solvers.filling.model import Filling, FillModel
 from solvers.limits import Deadline, NoPlacementError, check_gpu_limit
-from solvers.mending.checked import LARGE_FLEET, Checked, checked
+from solvers.mending.checked import LARGE_FLEET, CheckedPlacement, checked
 from solvers.oracles.choice import check_oracle_option
 from twin import Placement
 
@@ -88,7 +88,7 @@ class FfdPlus(Solver):
 
     def _checked(
         self, problem: Problem, model: FillModel, filling: Filling, searched: Filling, deadline: Deadline
-    ) -> Checked:
+    ) -> CheckedPlacement:
         if self.twin_check:
             return checked(problem, model, filling, deadline, searched, twin_search=self.twin_search)
-        return Checked(searched.placement(problem.workload), 0)
+        return CheckedPlacement(searched.placement(problem.workload), 0)

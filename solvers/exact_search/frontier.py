@@ -24,8 +24,9 @@ from solvers.contents.patterns import cover_value
 from solvers.limits import Deadline
 from twin.compiled import njit
 
-#: Columns that cost less than this by the cover's prices, where those in use cost 1, are forgotten.
-NEARLY_WORTH = 0.97
+#: Columns that cost less than this by the cover's prices, where those in use cost 1, are forgotten, when there are so many for each
+#: type; and columns that are added in a round.
+NEARLY_WORTH, MANY_COLUMNS, FRESH = 0.97, 5, 20
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ class FrontierBound:
         return max(1, math.ceil(self.value - 1e-6))
 
 
-def frontier_bound(  # noqa: PLR0913  # the data of one bound
+def frontier_bound(  # noqa: PLR0913  # the four things that a bound is about; where to start and when to stop, by keyword
     demands: Demands,
     counts: NDArray[np.int64],
     types_rank: NDArray[np.int64],
@@ -268,9 +269,7 @@ def frontier_bound(  # noqa: PLR0913  # the data of one bound
             settled = best.gpus >= math.ceil(value - 1e-6) and best.value >= 0.99 * value
             if settled or best.value >= value * (1 - 1e-4):
                 break
-            if len(columns) > 5 * len(counts):
-                # Columns far from the cover's prices cost its programme time; pricing finds them again if need be.
-                columns = [*np.eye(len(counts)), *(column for column in columns if column @ duals > NEARLY_WORTH)]
+            columns = _without_far(columns, duals)
             # Prices half-way to the best so far swing less from one round to the next (Wentges, 1997).
             prices = (best.prices + duals) / 2
             found = pricing.bound(prices)
@@ -281,11 +280,17 @@ def frontier_bound(  # noqa: PLR0913  # the data of one bound
         else:
             found = pricing.bound(prices)
         best = max(best, FrontierBound(found, prices / pricing.dearest, round_ + 1), key=_value)
-        fresh = pricing.dearest_contents(20)
-        columns.extend(fresh)
+        columns.extend(pricing.dearest_contents(FRESH))
         if (target is not None and best.gpus >= target) or (deadline is not None and not deadline.left_s):
             break
     return best
+
+
+def _without_far(columns: list[NDArray[np.float64]], prices: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Without columns far from the cover's prices, if they are many: they cost its programme time, and pricing finds them again."""
+    if len(columns) <= MANY_COLUMNS * len(prices):
+        return columns
+    return [*np.eye(len(prices)), *(column for column in columns if column @ prices > NEARLY_WORTH)]
 
 
 def _value(bound: FrontierBound) -> float:

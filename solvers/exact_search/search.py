@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from solvers.base import Problem, Solution
+from solvers.base import Solution
 from solvers.contents.adapter_types import single_types
 from solvers.exact_search.answers import Answers
 from solvers.exact_search.assignment_loop import AssignmentLoop, worth_trying
@@ -15,7 +15,6 @@ from solvers.exact_search.frontier import frontier_bound
 from solvers.exact_search.monotone_check import MonotoneSample, sample_monotonicity
 from solvers.exact_search.state import SearchState
 from solvers.limits import Deadline, OutOfTimeError
-from solvers.oracles.base import Oracle
 
 
 class ExactSearch:
@@ -23,15 +22,12 @@ class ExactSearch:
 
     Parameters
     ----------
-    problem : Problem
-    oracle : Oracle
-    deadline : Deadline
-    workers : int
-        Search threads of CP-SAT.
+    state : SearchState
+        As it is at first.
     """
 
-    def __init__(self, problem: Problem, oracle: Oracle, deadline: Deadline, workers: int) -> None:
-        self.state = SearchState(problem, oracle, deadline, workers)
+    def __init__(self, state: SearchState) -> None:
+        self.state = state
         self.answers = Answers(self.state)
         self.bounds = Bounds(self.state)
         self.loop: CutLoop | None = None

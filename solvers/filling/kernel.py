@@ -7,21 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.features import MAX_LORAS, N_FEATURES, N_SUMS
-from predictors.kernels import starvation_of
+from predictors.features import N_FEATURES, N_SUMS
 from predictors.meanfield import N_INPUTS
+from solvers.oracles.kernel import starvation_at
 from twin.compiled import njit
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _probability(
-    content: NDArray[np.float64], max_loras: int, starvation: tuple[NDArray[Any], ...], inputs: NDArray[np.float32]
-) -> float:
-    content[MAX_LORAS] = max_loras
-    return starvation_of(
-        content, starvation[0], starvation[1], inputs,
-        starvation[2], starvation[3], starvation[4], starvation[5], starvation[6], starvation[7],
-    )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
@@ -50,12 +39,14 @@ def accepted_slots(  # noqa: PLR0913  # arrays of a forest
     """
     last = min(int(np.searchsorted(grid, count)), len(grid) - 1)
     place = min(place, last)
-    if _probability(content, grid[place], starvation, inputs) < threshold:
+    if starvation_at(content, grid[place], starvation, inputs) < threshold:
         return place
     for distance in range(1, len(grid)):
-        if place + distance <= last and (_probability(content, grid[place + distance], starvation, inputs) < threshold):
+        if place + distance <= last and (
+            starvation_at(content, grid[place + distance], starvation, inputs) < threshold
+        ):
             return place + distance
-        if place - distance >= 0 and _probability(content, grid[place - distance], starvation, inputs) < threshold:
+        if place - distance >= 0 and starvation_at(content, grid[place - distance], starvation, inputs) < threshold:
             return place - distance
     return -1
 
@@ -72,7 +63,7 @@ def best_slots(  # arrays of a forest
     last = min(int(np.searchsorted(grid, count)), len(grid) - 1)
     best, least = 0, np.inf
     for place in range(last + 1):
-        value = _probability(content, grid[place], starvation, inputs)
+        value = starvation_at(content, grid[place], starvation, inputs)
         # Of equal values the one with room for more adapters: fewer requests are skipped.
         if value <= least:
             best, least = place, value

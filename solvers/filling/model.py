@@ -12,7 +12,7 @@ from predictors import Predictor, adapter_contributions
 from solvers.base import Problem
 from solvers.contents.orders import decreasing_order, describe
 from solvers.filling.kernel import drain, fill_every_adapter, homogeneous_capacity
-from solvers.filling.repack import repack
+from solvers.filling.repack import ModelArrays, repack
 from solvers.limits import Deadline, NoPlacementError
 from solvers.oracles.base import MAX_LORAS_GRID
 from solvers.oracles.predictor import workload_tail
@@ -187,15 +187,13 @@ class FillModel:
             least_loaded(self.weights, np.argsort(-self.weights, kind="stable"), n_gpus),
             rank_by_rank(self.weights, self.workload.ranks, n_gpus),
         )
+        model = ModelArrays(self.rows, self.tail, self.grid, self.arrays, self.threshold)
         packed = []
         for groups in starts:
             gpu_of = np.empty(self.workload.n_adapters, dtype=np.int64)
             for gpu, group in enumerate(groups):
                 gpu_of[group] = gpu
-            answer = repack(
-                gpu_of, n_gpus, self.rows, self.tail, self.grid, self.arrays, self.threshold,
-                proposals=proposals, seed=self.seed, deadline=deadline,
-            )  # fmt: skip
+            answer = repack(gpu_of, n_gpus, model, proposals=proposals, seed=self.seed, deadline=deadline)
             self.calls += answer.calls
             packed.append(answer)
             if answer.accepted:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.features import MAX_LORAS, N_FEATURES, N_SUMS
-from predictors.kernels import starvation_of
+from predictors.features import N_FEATURES, N_SUMS
 from predictors.meanfield import N_INPUTS
 from solvers.limits import Deadline
+from solvers.oracles.kernel import starvation_at
+from solvers.spreading.exchange_kernel import exchange, sums_after
 from twin.compiled import njit
 
 #: Proposals of one compiled call, between looks at the clock.
@@ -41,12 +42,7 @@ def _accepted_near(  # noqa: PLR0913  # arrays of a forest
         trial = place + ((step + 1) // 2 if step % 2 else -(step // 2))
         if trial < 0 or trial > last:
             continue
-        content[MAX_LORAS] = grid[trial]
-        probability = starvation_of(
-            content, starvation[0], starvation[1], inputs,
-            starvation[2], starvation[3], starvation[4], starvation[5], starvation[6], starvation[7],
-        )  # fmt: skip
-        if probability < threshold:
+        if starvation_at(content, grid[trial], starvation, inputs) < threshold:
             return trial
     return -1
 
@@ -80,7 +76,7 @@ def _excess(  # noqa: PLR0913  # arrays of a forest
 
 
 @njit(cache=True, nogil=True)
-def anneal(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one local search, one loop
+def anneal(  # noqa: C901, PLR0913  # one local search, one loop
     rows: NDArray[np.float64],
     tail: NDArray[np.float64],
     grid: NDArray[np.int64],
@@ -152,10 +148,7 @@ def anneal(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one local search, one lo
             target = int(generator.random() * n_gpus)
         if target == source:
             continue
-        for j in range(N_SUMS):
-            moved = rows[a, j] - (rows[b, j] if b >= 0 else 0.0)
-            first[j] = max(0.0, sums[source, j] - moved)
-            second[j] = max(0.0, sums[target, j] + moved)
+        sums_after(rows, sums, source, target, a, b, first, second)
         shift = 0 if b >= 0 else 1
         calls += 2
         left, left_place = _excess(
@@ -172,15 +165,9 @@ def anneal(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one local search, one lo
         change += right
         if change > bar:
             continue
-        sums[source] = first
-        sums[target] = second
-        counts[source] -= shift
-        counts[target] += shift
+        exchange(gpu_of, sums, counts, source, target, a, b, first, second)
         places[source], places[target] = left_place, right_place
         excess[source], excess[target] = left, right
-        gpu_of[a] = target
-        if b >= 0:
-            gpu_of[b] = source
         total = 0.0
         for gpu in range(n_gpus):
             total += excess[gpu]
@@ -213,14 +200,20 @@ class Packed:
         return not self.excess.any()
 
 
-def repack(  # noqa: PLR0913  # a model, a start and the limits of a search
+class ModelArrays(NamedTuple):
+    """A starvation model with a workload's contributions: the first arguments of `anneal`, as described there."""
+
+    rows: NDArray[np.float64]
+    tail: NDArray[np.float64]
+    grid: NDArray[np.int64]
+    starvation: tuple[NDArray[Any], ...]
+    threshold: float
+
+
+def repack(  # noqa: PLR0913  # a start, a model and the limits of a search
     gpu_of: NDArray[np.int64],
     n_gpus: int,
-    rows: NDArray[np.float64],
-    tail: NDArray[np.float64],
-    grid: NDArray[np.int64],
-    starvation: tuple[NDArray[Any], ...],
-    threshold: float,
+    model: ModelArrays,
     *,
     proposals: int,
     seed: int,
@@ -233,31 +226,27 @@ def repack(  # noqa: PLR0913  # a model, a start and the limits of a search
     gpu_of : array of shape (n_adapters,)
         Where the adapters are at first; not changed.
     n_gpus : int
-    rows, tail, grid, starvation, threshold
-        As for `anneal`.
+    model : ModelArrays
     proposals, seed : int
     deadline : Deadline
     """
     gpu_of = gpu_of.copy()
     sums = np.zeros((n_gpus, N_SUMS))
-    np.add.at(sums, gpu_of, rows)
+    np.add.at(sums, gpu_of, model.rows)
     counts = np.bincount(gpu_of, minlength=n_gpus)
-    places = np.minimum(np.searchsorted(grid, counts), np.searchsorted(grid, 64))
+    places = np.minimum(np.searchsorted(model.grid, counts), np.searchsorted(model.grid, 64))
     excess = np.full(n_gpus, -1.0)
     generator = np.random.default_rng(seed)
     calls, done = 0, 0
     while done < proposals and deadline.left_s:
         # From a twentieth of a GPU down to a thousandth.
         temperature = 0.05 * 0.02 ** (done / proposals)
-        total, asked = anneal(
-            rows, tail, grid, starvation, threshold, CHUNK, generator, temperature,
-            gpu_of, sums, counts, places, excess,
-        )  # fmt: skip
+        total, asked = anneal(*model, CHUNK, generator, temperature, gpu_of, sums, counts, places, excess)
         calls += asked
         done += CHUNK
         if total <= 0.0:
             break
         # Sums drift by rounding.
         sums[:] = 0.0
-        np.add.at(sums, gpu_of, rows)
+        np.add.at(sums, gpu_of, model.rows)
     return Packed(gpu_of, places, np.maximum(excess, 0.0), calls)

@@ -24,7 +24,7 @@ _FILLER_SEED_SHIFT = 7_919
 
 
 @dataclass(frozen=True)
-class Content:
+class OrderedContent:
     """What a test is asked about: adapters in placement order, and the filled-in ones.
 
     Attributes
@@ -48,7 +48,7 @@ class PublishedTest(ABC):
     calls: int = 0
 
     @abstractmethod
-    def choose(self, content: Content, current: int) -> int:
+    def choose(self, content: OrderedContent, current: int) -> int:
         """Place in `TEST_POINTS` of the `max_loras` that passes, or -1; `current` is the place of the one so far."""
 
 
@@ -84,7 +84,7 @@ class PredictorTest(PublishedTest):
         self._unsure = unsure
         self.asked_twin = 0
 
-    def choose(self, content: Content, current: int) -> int:
+    def choose(self, content: OrderedContent, current: int) -> int:
         """As `PublishedTest.choose`."""
         self.calls += 1
         places = np.arange(current, min(current + 2, len(TEST_POINTS)))
@@ -112,7 +112,7 @@ class TwinTest(PublishedTest):
     def __init__(self, problem: Problem, order: NDArray[np.int64]) -> None:
         self._workload, self._profile, self._order = problem.workload, problem.profile, order
 
-    def choose(self, content: Content, current: int) -> int:
+    def choose(self, content: OrderedContent, current: int) -> int:
         """As `PublishedTest.choose`."""
         self.calls += 1
         mine = self._order[content.first : content.last]
@@ -129,7 +129,7 @@ class TwinTest(PublishedTest):
         assert result is not None  # noqa: S101  # the loop runs at least once
         return best if result.feasible else -1
 
-    def _filler(self, content: Content) -> Requests:
+    def _filler(self, content: OrderedContent) -> Requests:
         workload, count = self._workload, content.n_filled
         return Workload(
             ranks=np.full(count, content.filled_rank),
@@ -183,7 +183,7 @@ def fill_by_test_points(
                 return [*gpus, (first, last, int(TEST_POINTS[slots]))]
             mine = order[first:]
             missing = int(TEST_POINTS[np.searchsorted(TEST_POINTS, len(mine))]) - len(mine)
-            filled = Content(
+            filled = OrderedContent(
                 first, len(order), missing, int(workload.ranks[mine].min()), float(workload.rates[mine].mean())
             )
             chosen = test.choose(filled, slots)
@@ -202,7 +202,7 @@ def _fill_one(first: int, n_adapters: int, test: PublishedTest) -> tuple[int, in
     for count in TEST_POINTS:
         if first + count > n_adapters:
             return committed, slots, False
-        chosen = test.choose(Content(first, first + int(count)), slots)
+        chosen = test.choose(OrderedContent(first, first + int(count)), slots)
         if chosen < 0:
             return committed, slots, True
         committed, slots = first + int(count), chosen

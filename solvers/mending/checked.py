@@ -62,7 +62,7 @@ class QuickTwin(TwinOracle):
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedPlacement:
     """A placement after the twin has looked at it.
 
     Attributes
@@ -86,7 +86,7 @@ def checked(  # noqa: PLR0913  # what is filled, and how far to go
     tighter: Filling | None = None,
     *,
     twin_search: bool = True,
-) -> Checked:
+) -> CheckedPlacement:
     """A placement that the twin accepts, as far as there is time.
 
     Parameters
@@ -127,7 +127,7 @@ def checked(  # noqa: PLR0913  # what is filled, and how far to go
     if twin_search:
         placement = fewer_on_twin(placement, weights, oracle, Deadline.after(SEARCHED * deadline.left_s), problem.seed)
     placement = _one_fewer(placement, model, weights, oracle, deadline)
-    return Checked(placement, calls + oracle.calls)
+    return CheckedPlacement(placement, calls + oracle.calls)
 
 
 def _filled_thoroughly(placement: Placement, problem: Problem, oracle: TwinOracle, deadline: Deadline) -> Placement:
@@ -225,12 +225,12 @@ class _OneByOne:
         self.oracle = (QuickTwin if quick else TwinOracle)(problem.workload, problem.profile)
         self.plans: list[GpuPlan] = []
 
-    def filled_and_checked(self) -> Checked:
+    def filled_and_checked(self) -> CheckedPlacement:
         """Fill a large fleet as full as the twin lets GPUs be, and check them all."""
         order, filling, stretch = self._filled()
         return self.checked(filling, order, stretch)
 
-    def checked(self, filling: Filling, order: NDArray[np.int64], stretch: float = 1.0) -> Checked:
+    def checked(self, filling: Filling, order: NDArray[np.int64], stretch: float = 1.0) -> CheckedPlacement:
         """Check a filling; what has to leave a GPU is filled in, in an order and with a stretch, and checked too."""
         groups, slots = filling.groups(), filling.slots.tolist()
         place = np.empty(len(order), dtype=np.int64)
@@ -252,7 +252,7 @@ class _OneByOne:
             refill = self.model.filled(chosen[np.argsort(place[chosen])], stretch)
             groups = [[int(chosen[a]) for a in group] for group in refill.groups()]
             slots = refill.slots.tolist()
-        return Checked(Placement(tuple(self.plans)), self.oracle.calls, unchecked)
+        return CheckedPlacement(Placement(tuple(self.plans)), self.oracle.calls, unchecked)
 
     def _filled(self) -> tuple[NDArray[np.int64], Filling, float]:
         """All GPUs, as full as the twin lets nearly all of those be that a part of the adapters fills."""

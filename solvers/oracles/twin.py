@@ -17,7 +17,7 @@ from twin import GpuResult, Requests, ServingProfile, Workload, simulate_request
 from twin.service import STARVATION_SHARE
 
 #: Contents are compared by the adapters active in these multiples of the mean time in service on an overloaded GPU; the
-#: times on GPUs near their limit scatter around it (tests/solvers/test_demands.py).
+#: times on GPUs near their limit scatter around it.
 SERVICE_TIMES = np.array([0.5, 1.0, 2.0])
 #: A GPU that misses the threshold by so much, with as many requests unfinished, is asked whether it did so already when
 #: the window had lasted this share of itself: then it is no matter of the window's end.

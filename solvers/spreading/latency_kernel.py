@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.features import MAX_LORAS, N_FEATURES, N_SUMS, OUTPUT, RATE
-from predictors.kernels import latency_of, starvation_of
+from predictors.features import N_FEATURES, N_SUMS, OUTPUT, RATE
+from predictors.kernels import latency_of
 from predictors.meanfield import N_INPUTS
+from solvers.oracles.kernel import starvation_at
+from solvers.spreading.exchange_kernel import exchange, sums_after
 from twin.compiled import njit
 
 #: What the predictors are asked for: mean inter-token latency, mean time to first token, or what both make of a request.
@@ -84,11 +86,7 @@ def gpu_cost(  # noqa: PLR0913  # arrays of three forests
         return 0.0, place
     best, least = place, np.inf
     for trial in range(max(0, place - near), min(last, place + near) + 1):
-        content[MAX_LORAS] = grid[trial]
-        probability = starvation_of(
-            content, starvation[0], starvation[1], inputs,
-            starvation[2], starvation[3], starvation[4], starvation[5], starvation[6], starvation[7],
-        )  # fmt: skip
+        probability = starvation_at(content, grid[trial], starvation, inputs)
         value = content[RATE] * _latency_ms(content, metric, itl, ttft, inputs)
         if probability >= threshold:
             value *= STARVED * (1.0 + probability - threshold)
@@ -217,10 +215,7 @@ def improve(  # noqa: PLR0913  # one local search, one loop
             target = gpu_of[b]
         if target == source:
             continue
-        for j in range(N_SUMS):
-            moved = rows[a, j] - (rows[b, j] if b >= 0 else 0.0)
-            first[j] = max(0.0, sums[source, j] - moved)
-            second[j] = max(0.0, sums[target, j] + moved)
+        sums_after(rows, sums, source, target, a, b, first, second)
         shift = 0 if b >= 0 else 1
         content[:N_SUMS] = first
         left, left_place = gpu_cost(
@@ -236,13 +231,7 @@ def improve(  # noqa: PLR0913  # one local search, one loop
         change = left + right - costs[source] - costs[target]
         if not change < -temperature * np.log(max(generator.random(), 1e-300)):
             continue
-        sums[source] = first
-        sums[target] = second
-        counts[source] -= shift
-        counts[target] += shift
+        exchange(gpu_of, sums, counts, source, target, a, b, first, second)
         places[source], places[target] = left_place, right_place
         costs[source], costs[target] = left, right
-        gpu_of[a] = target
-        if b >= 0:
-            gpu_of[b] = source
     return calls

@@ -24,7 +24,7 @@ from solvers.oracles.base import Oracle
 from solvers.zones.certify import evened, farley, single_prices
 from solvers.zones.clusters import Clusters, cluster_types
 from solvers.zones.cover import CoverProgramme
-from solvers.zones.pricing import Column, ZonePricing, ZoneTable
+from solvers.zones.pricing import FractionalContent, ZonePricing, ZoneTable
 from solvers.zones.questions import zone_questions
 
 #: Rounds of pricing between two rounds of questions, contents asked about and columns kept in each.
@@ -181,7 +181,7 @@ class ZoneBound:
         self._cover.keep([column for column in worth if self._inside(column, self.clusters)])
         return gained
 
-    def _cut_off(self, columns: Sequence[Column], clusters: Clusters, deadline: Deadline) -> bool:
+    def _cut_off(self, columns: Sequence[FractionalContent], clusters: Clusters, deadline: Deadline) -> bool:
         """Cut off what the oracle rejects of the first columns that it has not accepted yet; whether anything was."""
         gained = False
         asked = 0
@@ -201,7 +201,7 @@ class ZoneBound:
                 gained = True
         return gained
 
-    def _inside(self, column: Column, clusters: Clusters) -> bool:
+    def _inside(self, column: FractionalContent, clusters: Clusters) -> bool:
         return self.table.holds(column.rank, column.amounts @ clusters.sums)
 
     # --- the bound for the adapters one by one

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from solvers.limits import Deadline
 from solvers.zones.clusters import Clusters
-from solvers.zones.pricing import Column, ZonePricing
+from solvers.zones.pricing import FractionalContent, ZonePricing
 
 #: Zones that are within this share of the dearest one's price count as zones that adapters are bought for.
 NEAR_DEAREST = (0.995, 0.98, 0.95)
@@ -90,13 +90,13 @@ class Evened:
         What they prove.
     prices : array of shape (n_adapters,)
         Nothing costs more than 1.
-    dearest : list of Column
+    dearest : list of FractionalContent
         Contents that cost nearly 1, the dearest first.
     """
 
     value: float
     prices: NDArray[np.float64]
-    dearest: list[Column]
+    dearest: list[FractionalContent]
 
 
 def evened(prices: NDArray[np.float64], pricing: ZonePricing, enough: float, deadline: Deadline) -> Evened:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from ortools.linear_solver import pywraplp
 from scipy.optimize import linprog
 
-from solvers.zones.pricing import Column
+from solvers.zones.pricing import FractionalContent
 
 
 class CoverProgramme:
@@ -20,12 +20,12 @@ class CoverProgramme:
 
     Attributes
     ----------
-    columns : list of Column
+    columns : list of FractionalContent
     """
 
     def __init__(self, counts: NDArray[np.float64]) -> None:
         self.counts = counts
-        self.columns: list[Column] = []
+        self.columns: list[FractionalContent] = []
         self._start()
 
     def _start(self) -> None:
@@ -46,13 +46,13 @@ class CoverProgramme:
             self._rows[kind].SetCoefficient(use, amount)
         self._uses.append(use)
 
-    def extend(self, columns: list[Column]) -> None:
+    def extend(self, columns: list[FractionalContent]) -> None:
         """Add columns."""
         self.columns.extend(columns)
         for column in columns:
             self._add(column.amounts)
 
-    def keep(self, columns: list[Column]) -> None:
+    def keep(self, columns: list[FractionalContent]) -> None:
         """Forget all columns but these."""
         if len(columns) == len(self.columns):
             return

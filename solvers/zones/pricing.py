@@ -63,7 +63,7 @@ class ZoneTable:
 
 
 @dataclass(frozen=True)
-class Column:
+class FractionalContent:
     """A content in fractions.
 
     Attributes
@@ -105,7 +105,7 @@ class ZonePricing:
         self._scale = np.maximum(sums.T @ counts, 1e-9)
         self._models: dict[int, tuple[pywraplp.Solver, list[pywraplp.Constraint], list[pywraplp.Variable]]] = {}
 
-    def dearest(self, prices: NDArray[np.float64], gap: float) -> tuple[float, list[Column]]:
+    def dearest(self, prices: NDArray[np.float64], gap: float) -> tuple[float, list[FractionalContent]]:
         """An upper bound on the price of any content left, at most `gap` too high, and dear contents, the dearest first."""
         for model in self._models.values():
             self._set_prices(model, prices)
@@ -128,7 +128,7 @@ class ZonePricing:
             table.limits[zones], table.ranks[zones], table.multipliers[zones],
         )  # fmt: skip
 
-    def _solve(self, prices: NDArray[np.float64], zone: int) -> Column:
+    def _solve(self, prices: NDArray[np.float64], zone: int) -> FractionalContent:
         """The dearest content of one zone, fractions allowed; its multipliers go into the table."""
         rank = int(self.table.ranks[zone])
         solver, rows, amounts = self._model(rank, prices)
@@ -139,7 +139,7 @@ class ZonePricing:
         self.table.learn(zone, np.array([max(0.0, row.dual_value()) for row in rows]) / self._scale)
         # Rounded, because coefficients of 1e-17 upset the cover's linear programme.
         content = np.round(np.clip(found, 0.0, self.counts), 9)
-        return Column(rank, content, float(prices @ content))
+        return FractionalContent(rank, content, float(prices @ content))
 
     def _model(
         self, rank: int, prices: NDArray[np.float64]

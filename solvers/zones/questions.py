@@ -16,7 +16,7 @@ from solvers.oracles.predictor import PredictorOracle
 from solvers.oracles.twin import TwinOracle
 from solvers.zones.clusters import MOST_CLUSTERS, Clusters, cluster_adapters, cluster_types
 from solvers.zones.nearby import fill_below
-from solvers.zones.pricing import Column
+from solvers.zones.pricing import FractionalContent
 
 #: Halvings of the interval in which a content begins to starve: simulated, and asked of a learned model.
 HALVINGS, LEARNED_HALVINGS = 5, 12
@@ -51,7 +51,7 @@ class ZoneQuestions(ABC):
 
     @abstractmethod
     def starving_point(
-        self, column: Column, clusters: Clusters, deadline: Deadline
+        self, column: FractionalContent, clusters: Clusters, deadline: Deadline
     ) -> tuple[int, NDArray[np.float64]] | None:
         """Largest rank and sums, within those of a column, beyond which all contents starve; None if the column does not.
 
@@ -79,7 +79,7 @@ class TwinQuestions(ZoneQuestions):
         self.clusters = cluster_adapters(workload.ranks, requests, self.sums)
 
     def starving_point(
-        self, column: Column, clusters: Clusters, deadline: Deadline
+        self, column: FractionalContent, clusters: Clusters, deadline: Deadline
     ) -> tuple[int, NDArray[np.float64]] | None:
         """Sums of about the least share of a content that starves beyond doubt."""
         starving: tuple[int, ...] | None = None
@@ -101,7 +101,7 @@ class TwinQuestions(ZoneQuestions):
                 break
         return None if starving is None else (column.rank, self.sums[list(starving)].sum(axis=0))
 
-    def _content(self, column: Column, clusters: Clusters, share: float) -> tuple[int, ...]:
+    def _content(self, column: FractionalContent, clusters: Clusters, share: float) -> tuple[int, ...]:
         """Adapters that ask for nearly as much as a share of a content, and for no more of anything."""
         chosen = np.zeros(len(self.sums), dtype=np.bool_)
         chosen[list(clusters.content(column.amounts, share))] = True
@@ -141,7 +141,7 @@ class LearnedQuestions(ZoneQuestions):
         self._generator = np.random.default_rng(0)
 
     def starving_point(
-        self, column: Column, clusters: Clusters, deadline: Deadline
+        self, column: FractionalContent, clusters: Clusters, deadline: Deadline
     ) -> tuple[int, NDArray[np.float64]] | None:
         """Least sums of a share of a content that starve: none of them can be much lower."""
         deadline.check()

@@ -15,7 +15,7 @@ from solvers.contents.orders import zigzag_order
 from solvers.ffd import Ffd
 from solvers.filling.test_points import (
     TEST_POINTS,
-    Content,
+    OrderedContent,
     PredictorTest,
     PublishedTest,
     TwinTest,
@@ -35,7 +35,7 @@ class AtMost(PublishedTest):
         self.most = most
         self.asked: list[int] = []
 
-    def choose(self, content: Content, current: int) -> int:
+    def choose(self, content: OrderedContent, current: int) -> int:
         """By the count alone."""
         count = content.last - content.first + content.n_filled
         self.asked.append(count)
@@ -88,7 +88,7 @@ def test_filled_in_adapters_are_the_smallest_rank_at_the_mean_rate() -> None:
     workload = workload_from_groups([(6, 16, 0.2), (6, 8, 0.1)])
 
     class Last(AtMost):
-        def choose(self, content: Content, current: int) -> int:
+        def choose(self, content: OrderedContent, current: int) -> int:
             self.content = content
             return super().choose(content, current)
 
@@ -103,8 +103,8 @@ def test_the_twin_counts_filled_in_adapters() -> None:
     ours = problem(workload_from_groups([(63, 8, 0.15)], duration_s=900.0))
     test = TwinTest(ours, zigzag_order(ours.workload))
     slots = int(np.searchsorted(TEST_POINTS, 64))
-    assert test.choose(Content(0, 63), slots) >= 0
-    assert test.choose(Content(0, 63, 190, 8, 0.3), slots) == -1
+    assert test.choose(OrderedContent(0, 63), slots) >= 0
+    assert test.choose(OrderedContent(0, 63, 190, 8, 0.3), slots) == -1
 
 
 def test_the_twin_is_asked_only_where_the_predictor_is_unsure() -> None:
@@ -113,12 +113,12 @@ def test_the_twin_is_asked_only_where_the_predictor_is_unsure() -> None:
     twin = TwinTest(ours, order)
     assert ours.predictor is not None
     test = PredictorTest(ours.workload, ours.predictor, order, distilled=False, unsure=twin)
-    assert test.choose(Content(0, 16), 1) >= 0
-    assert test.choose(Content(16, 528), 9) == -1
+    assert test.choose(OrderedContent(0, 16), 1) >= 0
+    assert test.choose(OrderedContent(16, 528), 9) == -1
     assert twin.calls == test.asked_twin == 0
     never = replace(ours.predictor, starvation_threshold=0.0)
     unsure = PredictorTest(ours.workload, never, order, distilled=False, unsure=twin)
-    assert unsure.choose(Content(0, 16), 1) >= 0
+    assert unsure.choose(OrderedContent(0, 16), 1) >= 0
     assert twin.calls == unsure.asked_twin == 1
 
 

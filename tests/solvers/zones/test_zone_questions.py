@@ -22,7 +22,7 @@ from solvers.oracles.predictor import PredictorOracle
 from solvers.zones.bound import ZoneBound
 from solvers.zones.clusters import cluster_types
 from solvers.zones.cover import CoverProgramme
-from solvers.zones.pricing import Column
+from solvers.zones.pricing import FractionalContent
 from solvers.zones.questions import LearnedQuestions
 from twin import Workload, workload_from_groups
 
@@ -183,7 +183,7 @@ def test_the_adapters_of_a_type_are_a_cluster_of_their_own(problem: Problem) -> 
 def test_the_cover_is_the_cheapest_with_the_columns_that_are_kept(seed: int) -> None:
     generator = np.random.default_rng(seed)
     counts = generator.integers(1, 9, 6).astype(float)
-    columns = [Column(8, generator.integers(0, 4, 6).astype(float), 0.0) for _ in range(30)]
+    columns = [FractionalContent(8, generator.integers(0, 4, 6).astype(float), 0.0) for _ in range(30)]
     programme = CoverProgramme(counts)
     programme.extend(columns[:20])
     programme.solve()
