@@ -14,13 +14,18 @@ from solvers.exact_search.frontier import Boxes, price_boxes
 from solvers.limits import Deadline, OutOfTimeError
 
 #: Sums are whole multiples of their total over all adapters divided by this.
-SCALE = 10**5
+SCALE = 10**7
+#: Share of a unit that is rounding.
+CRUMB = 1e-6
 #: A dearest content is good enough within this share of its price.
 RELATIVE_GAP = 0.002
 
 
 class Cuts:
-    """Sums that are too much: a content that reaches all thresholds of one cut is rejected.
+    """Contents that are too much: what asks for at least as much as one of them is rejected.
+
+    A content is ruled out when it reaches all thresholds of a cut's sums, or has at least as many adapters of every type as the
+    content that was cut off: rounding could leave that one just below its own thresholds.
 
     Parameters
     ----------
@@ -31,7 +36,8 @@ class Cuts:
     Attributes
     ----------
     thresholds : list of dict
-        For each cut, (row of the sums: threshold); a content that reaches all of them is ruled out.
+        Two for each cut, by sums and by counts: (row: threshold), the rows of the counts after those of the sums. A content that
+        reaches all of one is ruled out.
     """
 
     def __init__(self, demands: Demands, counts: Counts) -> None:
@@ -40,16 +46,19 @@ class Cuts:
         totals = demands.of(counts)
         self._units = np.where(totals > 0, totals, 1.0) / SCALE
         # Rounded down for what an adapter adds and up for a threshold, a cut only ever rules out too little.
-        self._added = np.floor(demands.values / self._units[:, None]).astype(np.int64)
+        added = np.floor(demands.values / self._units[:, None]).astype(np.int64)
+        self._added = np.vstack([added, np.eye(len(counts), dtype=np.int64)])
         self.thresholds: list[dict[int, int]] = []
 
     def __len__(self) -> int:
-        return len(self.thresholds)
+        return len(self.thresholds) // 2
 
     def add(self, content: Counts) -> None:
         """Rule out whatever asks at least as much as a content given as counts per type."""
-        whole = self._added @ content
-        self.thresholds.append({int(j): int(whole[j]) for j in np.flatnonzero(whole > 0)})
+        # Less a crumb, which is all that the arithmetic of a whole number of units may leave.
+        sums = np.ceil(self.demands.of(content) / self._units - CRUMB).astype(np.int64)
+        self.thresholds.append({int(j): int(sums[j]) for j in np.flatnonzero(sums > 0)})
+        self.thresholds.append({len(sums) + int(t): int(content[t]) for t in np.flatnonzero(content)})
 
     def rules_out(self, content: Counts) -> bool:
         """Whether some cut rules out a content given as counts per type."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.ensemble import (
@@ -18,6 +18,7 @@ from sklearn.tree import DecisionTreeRegressor
 from predictors.families import export
 from predictors.monotone_tree import fit_monotone_tree
 from predictors.trees import forest_value, tree_value
+from tests.examples import examples
 
 
 def sample(n: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -71,7 +72,7 @@ def test_the_rules_of_a_tree_can_be_read() -> None:
     assert tree.rules(["load"]) == "load <= 0.5: 3\nload > 0.5: 7".replace("load", "  load")
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(seed=st.integers(0, 10_000), leaves=st.integers(2, 60))
 def test_a_monotone_tree_never_moves_against_its_signs(seed: int, leaves: int) -> None:
     X, target = sample(400, seed)

@@ -111,7 +111,7 @@ class Meddler(Honest):
 class Silent(Honest):
     """Gives no reason."""
 
-    def solve(self, problem: Problem) -> Solution:  # noqa: ARG002  # whatever is asked
+    def solve(self, problem: Problem) -> Solution:
         """Resign."""
         return Solution("infeasible")
 

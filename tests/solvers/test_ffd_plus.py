@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from solvers.base import Problem
@@ -17,6 +17,7 @@ from solvers.limits import Deadline
 from solvers.max_pack import MaxPack
 from solvers.mending.checked import LARGE_FLEET, checked
 from solvers.oracles.predictor import PredictorOracle
+from tests.examples import examples
 from twin import Workload, score_placement, workload_from_groups
 from twin.builders import zipf
 
@@ -76,7 +77,7 @@ def test_local_search_never_uses_more_gpus_and_keeps_what_the_predictor_accepts(
     assert all(accepted(mixed, searched.groups()))
 
 
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(seed=st.integers(0, 1000), n_gpus=st.integers(2, 6))
 def test_annealing_says_accepted_only_of_what_the_oracle_accepts(problem: Problem, seed: int, n_gpus: int) -> None:
     generator = np.random.default_rng(seed)

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.examples import examples
 from tests.twin.drawn import Server, make_requests, servers, small_profile
 from twin import GpuResult, engine, simulate_requests
 from twin.decisions import Step, expand, simulate_decisions
@@ -45,7 +46,7 @@ def _numbers(value: Any) -> NDArray[np.float64]:  # noqa: ANN401  # a field of a
 # --- the two engines
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(server=servers(), open_cap=st.sampled_from([0, 0, 5]), sample_every_s=st.sampled_from([0.0, 0.5]))
 def test_the_fast_engine_equals_the_step_by_step_one(server: Server, open_cap: int, sample_every_s: float) -> None:
     server = replace(tight(server), open_cap=open_cap)

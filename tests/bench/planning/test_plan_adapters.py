@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.planning.adapters import Adapter, Traffic, changed, read_adapters, workload_of
 from solvers.contents.adapter_types import adapter_types
+from tests.examples import examples
 from twin import UserError, load_profile
 
 PROFILE = load_profile("llama-3.1-8b")
@@ -102,7 +103,7 @@ adapters = st.builds(
 )
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.lists(adapters, min_size=1, max_size=5), st.data())
 def test_the_requests_of_an_adapter_are_its_own(listing: list[Adapter], data: st.DataObject) -> None:
     """Whoever is beside it: moving an adapter to another GPU moves its requests unchanged."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -17,6 +17,7 @@ from bench.statistics.paired import GPUS, paired
 from bench.statistics.pairwise import differences, holm, pairs, signed_rank
 from bench.statistics.profiles import performance_profile
 from bench.statistics.summary import by_objective, shifted_geometric_mean, statistics_of
+from tests.examples import examples
 
 INF, NAN = float("inf"), float("nan")
 
@@ -170,7 +171,7 @@ def test_wins_ties_and_losses_by_hand() -> None:
     assert pair.ratio.value == pytest.approx((2 / 4 * 4 / 2 * 1) ** (1 / 3))
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(st.lists(st.integers(-5, 5).filter(bool), min_size=2, max_size=7))
 def test_the_exact_test_is_scipys(values: list[int]) -> None:
     difference = np.array(values, dtype=float)

@@ -8,6 +8,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+import bench.__main__  # noqa: F401  # says what the options of conf/config.yaml are
 from bench.comparison.build import build_workload
 from bench.shared.command import CONF
 from bench.suites.generate import collection

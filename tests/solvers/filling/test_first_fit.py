@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from predictors import load_predictor
@@ -23,6 +23,7 @@ from solvers.filling.test_points import (
 )
 from solvers.objectives.min_gpus import MinGpus
 from solvers.oracles.choice import make_oracle
+from tests.examples import examples
 from twin import LogNormalTokens, UserError, Workload, load_profile, workload_from_groups
 
 PROFILE = load_profile("llama-3.1-8b")
@@ -75,7 +76,7 @@ def test_gpus_are_filled_to_test_points(n_adapters: int, most: int, sizes: list[
     assert greedy(n_adapters, most) == sizes
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(n_adapters=st.integers(1, 700), most=st.sampled_from([8, 16, 64, 96, 500, 576]))
 def test_every_adapter_is_placed_once(n_adapters: int, most: int) -> None:
     sizes = greedy(n_adapters, most)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from solvers.base import Problem
@@ -14,6 +14,7 @@ from solvers.limits import Deadline
 from solvers.max_pack import MaxPack
 from solvers.mending.exchanges import TwinSearch, fewer_on_twin
 from solvers.oracles.twin import TwinOracle
+from tests.examples import examples
 from twin import Placement, Workload, score_placement
 from twin.arrivals import GammaArrivals
 from twin.builders import zipf
@@ -40,7 +41,7 @@ def searched(problem: Problem, placement: Placement, seed: int = 0, time_limit_s
     return fewer_on_twin(placement, weights, oracle, Deadline.after(time_limit_s), seed)
 
 
-@settings(max_examples=8, deadline=None)
+@examples(8)
 @given(seed=st.integers(0, 1000))
 def test_the_answer_is_feasible_on_no_more_gpus_with_every_adapter_once(problem: Problem, seed: int) -> None:
     mine = replace(problem, workload=small(seed), max_gpus=None)

@@ -8,7 +8,7 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import linprog
@@ -24,11 +24,9 @@ from solvers.zones.clusters import cluster_types
 from solvers.zones.cover import CoverProgramme
 from solvers.zones.pricing import FractionalContent
 from solvers.zones.questions import LearnedQuestions
+from tests.examples import examples
 from twin import Workload, workload_from_groups
 
-SHARED_PROBLEM = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
-)
 KINDS = pytest.mark.parametrize("distilled", [False, True], ids=["predictor", "distilled"])
 
 
@@ -44,7 +42,7 @@ def oracle_of(problem: Problem, workload: Workload, *, distilled: bool) -> Predi
 
 
 @given(st.integers(0, 10**6), st.lists(st.floats(0, 1), min_size=5, max_size=5))
-@SHARED_PROBLEM
+@examples(40)
 def test_what_is_taken_for_the_least_sums_is_never_more_than_a_content_has(
     problem: Problem, seed: int, shares: list[float]
 ) -> None:
@@ -94,7 +92,7 @@ def test_no_content_that_a_learned_model_accepts_is_cut_off(problem: Problem, di
 
 @KINDS
 @given(seed=st.integers(0, 10**6))
-@SHARED_PROBLEM
+@examples(40)
 def test_what_starves_beyond_doubt_is_rejected_with_all_that_asks_for_more(
     problem: Problem, distilled: bool, seed: int
 ) -> None:
@@ -144,7 +142,7 @@ def fewest_gpus(oracle: PredictorOracle) -> int:
     kinds=st.sampled_from(list(combinations_with_replacement([(8, 6.0), (32, 9.0), (16, 14.0), (8, 21.0)], 3))),
     scale=st.floats(0.6, 1.4),
 )
-@settings(parent=SHARED_PROBLEM, max_examples=20)
+@examples(20)
 def test_a_proof_for_a_learned_model_agrees_with_enumeration(
     problem: Problem, distilled: bool, counts: list[int], kinds: list[tuple[int, float]], scale: float
 ) -> None:
