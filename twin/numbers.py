@@ -7,7 +7,7 @@ what would be right.
 from __future__ import annotations
 
 import math
-from numbers import Integral, Real
+from numbers import Integral, Number, Real
 
 from twin.errors import UserError
 
@@ -26,7 +26,7 @@ _SHOWN = 60
 
 def shown(value: object) -> str:
     """A value as messages show it: on one line, without control characters, cut where it is long."""
-    text = str(value) if isinstance(value, (int, float)) else repr(value)
+    text = str(value) if isinstance(value, Number) else repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bench.comparison.row_values import check_columns, check_values
 from bench.shared.files import write_table
 from twin.errors import UserError
 
@@ -216,11 +217,20 @@ def read_rows(path: Path) -> list[Row]:
     from pyarrow import parquet
 
     known = {field.name for field in fields(Row)}
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; it must be a Parquet file of rows")
     try:
         table = parquet.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
-    data = table.select([name for name in table.column_names if name in known]).to_pylist()
+    columns = [name for name in table.column_names if name in known]
+    if len(set(columns)) < len(columns):
+        raise UserError(f"{path}: a column is there twice")
+    optional = {field.name for field in fields(Row) if str(field.type).endswith("| None")}
+    check_columns(table.select(columns), _schema(), optional, str(path))
+    data = table.select(columns).to_pylist()
+    for number, row in enumerate(data, 1):
+        check_values(row, f"{path}: row {number}")
     try:
         return [Row(**row) for row in data]
     except TypeError as error:

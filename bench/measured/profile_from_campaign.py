@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from twin import ServingProfile, UserError
 from twin.calibration import kv_capacity_from_rows, load_times_from_rows, step_term_values
 from twin.calibration.counted import CountedFit, CountedWindows, fit_counted_steps, slot_loads
 from twin.calibration.step_time import Floats
+from twin.inputs import read_json
+from twin.numbers import whole
 from twin.profile import STEP_TERMS, KvCapacity
 
 #: A point's first seconds, in which its requests come together, and the length of the windows that the rest is cut into.
@@ -37,8 +38,23 @@ def profile_from_campaign(folder: str, name: str | None, console: Console) -> Se
     root = Path(folder)
     if not (root / "campaign.json").is_file():
         raise UserError(f"campaign={folder}: no campaign.json in it; `python -m bench.campaign out={folder}` makes one")
-    about = json.loads((root / "campaign.json").read_text(encoding="utf-8"))
-    servers = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(root.glob("*/server.json"))]
+    try:
+        return _fitted(root, name, console)
+    except UserError as error:
+        if folder in str(error):
+            raise
+        raise UserError(f"campaign={folder}: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise UserError(
+            f"campaign={folder}: not what python -m bench.campaign of this version wrote ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]})"
+        ) from None
+
+
+def _fitted(root: Path, name: str | None, console: Console) -> ServingProfile:
+    folder = str(root)
+    about = _object(root / "campaign.json")
+    servers = [_object(path) for path in sorted(root.glob("*/server.json"))]
     points = read_points(root)
     capacity = capacity_of(servers)
     load_ms, disk_ms = load_times(points, capacity.max_lora_rank)
@@ -105,14 +121,43 @@ def profile_from_campaign(folder: str, name: str | None, console: Console) -> Se
     )
 
 
+def _object(path: Path) -> dict[str, Any]:
+    """A JSON object of the campaign, whose numbers are finite."""
+    what = "what python -m bench.campaign wrote"
+    data = read_json(path, what)
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: a JSON object is needed; it must be {what}")
+    for key in ("max_loras", "max_lora_rank", "max_num_seqs", "max_num_batched_tokens", "max_model_len", "block_size"):
+        if key in data:
+            whole(f"{path}: {key}", data[key], at_least=1, at_most=10**8)
+    if "kv_cache_tokens" in data:
+        whole(f"{path}: kv_cache_tokens", data["kv_cache_tokens"], at_least=0, at_most=10**10)
+    return data
+
+
 def read_points(root: Path) -> list[tuple[str, Measurement]]:
     """Finished points of a campaign, by server and name."""
     found = []
     for path in sorted(root.glob("*/*.json")):
-        point = load_measurement(path.parent, path.stem) if path.name != "server.json" else None
+        point = None
+        if path.name != "server.json":
+            _object(path)
+            point = _point(path)
         if point is not None:
             found.append((f"{path.parent.name}/{path.stem}", point))
     return found
+
+
+def _point(path: Path) -> Measurement | None:
+    import pyarrow as pa
+
+    try:
+        return load_measurement(path.parent, path.stem)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise UserError(
+            f"{path}: its tables beside it, {path.stem}.requests.parquet and {path.stem}.metrics.parquet, cannot be read "
+            f"({' '.join(str(error).split())[:200]})"
+        ) from None
 
 
 def capacity_of(servers: list[dict[str, Any]]) -> KvCapacity:

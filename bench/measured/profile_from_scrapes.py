@@ -6,6 +6,7 @@ other flags) are fitted together: `max_loras` can only be told from servers that
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,13 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from bench.measured.tables import check_columns, read_frame
 from twin import ServingProfile, UserError, load_profile
 from twin.calibration.telemetry import Scrape, TelemetryFit, fit_telemetry, windows_of
+from twin.numbers import MOST_ADAPTERS, number, whole
 from twin.profile import KvCapacity
+
+_log = logging.getLogger(__name__)
 
 #: Column of a scrape, and the vLLM metric that it holds.
 METRIC_OF_COLUMN = {
@@ -29,6 +34,7 @@ METRIC_OF_COLUMN = {
 }
 #: Flags and sizes of the server: a column of the scrape, or an option of the command.
 FLAGS = ("max_loras", "max_lora_rank", "kv_cache_tokens", "n_adapters")
+_MOST = {"max_loras": 10**5, "max_lora_rank": 2**16, "kv_cache_tokens": 10**10, "n_adapters": MOST_ADAPTERS}
 
 
 def read_scrape(path: str, options: dict[str, int | None]) -> Scrape:
@@ -45,18 +51,17 @@ def read_scrape(path: str, options: dict[str, int | None]) -> Scrape:
     UserError
         Naming the file and the column that is missing or wrong.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"metrics={path}: no such file")
-    table = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
+    wanted = f"a CSV or Parquet file with the columns {', '.join(METRIC_OF_COLUMN)}"
+    table = read_frame(Path(path), wanted, key="metrics")
     for column, metric in METRIC_OF_COLUMN.items():
         if column not in table:
             raise UserError(f"{path}: column {column} ({metric}) is missing; it has {list(table.columns)}")
-        if not pd.api.types.is_numeric_dtype(table[column]):
-            raise UserError(f"{path}: column {column} must hold numbers")
+    table = _without_gaps(table, path)
+    check_columns(table, path, tuple(METRIC_OF_COLUMN))
     time_s = table.time_s.to_numpy(dtype=float)
     if len(time_s) < 2 or not (np.diff(time_s) > 0).all():
         raise UserError(f"{path}: column time_s must hold at least two times and ascend")
+    _check_samples(table, path)
     values = {flag: _flag(table, flag, options[flag], path) for flag in FLAGS}
     return Scrape(
         time_s=time_s,
@@ -65,7 +70,7 @@ def read_scrape(path: str, options: dict[str, int | None]) -> Scrape:
         prompt_tokens=table.prompt_tokens.to_numpy(dtype=float),
         generation_tokens=table.generation_tokens.to_numpy(dtype=float),
         kv_usage=table.kv_usage.to_numpy(dtype=float),
-        adapters=table.adapters.to_numpy(dtype=float) if "adapters" in table else None,
+        adapters=_running_adapters(table, path) if "adapters" in table else None,
         max_loras=values["max_loras"],
         max_lora_rank=values["max_lora_rank"],
         kv_cache_tokens=values["kv_cache_tokens"],
@@ -78,10 +83,57 @@ def _flag(table: pd.DataFrame, flag: str, option: int | None, path: str) -> int:
         found = table[flag].dropna().unique()
         if len(found) != 1:
             raise UserError(f"{path}: column {flag} must hold one value, the server's; it has {len(found)}")
-        return int(found[0])
+        value = float(found[0]) if isinstance(found[0], (int, float, np.number)) else found[0]
+        value = int(value) if isinstance(value, float) and value.is_integer() else value
+        if option is not None and option != value:
+            raise UserError(f"{path}: column {flag} says {value}, the option {flag}={option}; they must agree")
+        return whole(f"{path}: {flag}", value, at_least=1, at_most=_MOST[flag])
     if option is None:
         raise UserError(f"{path}: {flag} is not in the file; give it as {flag}=NUMBER or as a column")
-    return option
+    return whole(flag, option, at_least=1, at_most=_MOST[flag])
+
+
+def _without_gaps(table: pd.DataFrame, path: str) -> pd.DataFrame:
+    """The samples that have all figures: where a scrape failed, tools leave a row with gaps."""
+    whole_rows = table[list(METRIC_OF_COLUMN)].notna().all(axis=1)
+    if not whole_rows.all():
+        _log.info("%s: %d of %d samples have gaps and are left out", path, (~whole_rows).sum(), len(table))
+    return table[whole_rows]
+
+
+def _check_samples(table: pd.DataFrame, path: str) -> None:
+    """Refuse shares in per cent, and totals that fall."""
+    if len(table) and table.kv_usage.max() > 1:
+        raise UserError(
+            f"{path}: column kv_usage goes up to {table.kv_usage.max():g}; it must be the share in use, from 0 to 1, as "
+            "vllm:kv_cache_usage_perc has it: divide per cent by 100"
+        )
+    for column in ("prompt_tokens", "generation_tokens"):
+        fell = np.flatnonzero(np.diff(table[column].to_numpy(dtype=float)) < 0)
+        if len(fell):
+            raise UserError(
+                f"{path}: column {column} falls in row {table.index[fell[0] + 1] + 2}; it is a total since the server's start: "
+                "after a restart begin another file, metrics=[FIRST,SECOND]"
+            )
+    if len(table) > 1:
+        span_s = float(table.time_s.iloc[-1] - table.time_s.iloc[0])
+        made = float(table.generation_tokens.iloc[-1] - table.generation_tokens.iloc[0])
+        _log.info(
+            "%s: %d samples over %.0f s, %.1f requests running in the mean, %.0f tokens/s generated, KV cache %.0f %% in use",
+            path, len(table), span_s, table.running.mean(), made / max(span_s, 1e-9), 100 * table.kv_usage.mean(),
+        )  # fmt: skip
+    others = sorted(set(map(str, table.columns)) - {*METRIC_OF_COLUMN, *FLAGS, "adapters"})
+    if others:
+        _log.info("%s: columns that are not used: %s", path, ", ".join(others))
+
+
+def _running_adapters(table: pd.DataFrame, path: str) -> np.ndarray:
+    """How many adapters run at each sample: numbers, or the names in `running_lora_adapters`, joined by commas."""
+    if pd.api.types.is_numeric_dtype(table.adapters):
+        check_columns(table, path, ("adapters",), empty=True)
+        return table.adapters.to_numpy(dtype=float)
+    names = table.adapters.fillna("").astype(str)
+    return np.array([len({name.strip() for name in text.split(",")} - {""}) for text in names], dtype=float)
 
 
 def profile_from_metrics(  # noqa: PLR0913  # the options of the command
@@ -93,6 +145,9 @@ def profile_from_metrics(  # noqa: PLR0913  # the options of the command
     console: Console,
 ) -> ServingProfile:
     """Fit a profile to saved scrapes and print where each coefficient comes from."""
+    number("scrape_window_s", window_s, above=0.0, unit="seconds")
+    if not paths:
+        raise UserError("metrics=[]: name at least one file")
     prior = load_profile(prior_name)
     scrapes = [read_scrape(path, options) for path in paths]
     fit = fit_telemetry([windows_of(scrape, prior, window_s) for scrape in scrapes], prior)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from bench.measured.tables import check_columns, read_frame
 from twin import Lengths, UserError, Workload, simulate_requests
+from twin.numbers import LONGEST_S, MOST_ADAPTERS, number, whole
 
 if TYPE_CHECKING:
     from twin import GpuResult, ServingProfile
@@ -35,6 +37,15 @@ SERVING_FAMILIES = ("dt", "ml")
 # Mean prompt and requested output tokens of the ShareGPT pool where a row does not give its own.
 DEFAULT_PROMPT_TOKENS = 222.7
 DEFAULT_OUTPUT_TOKENS = 198.0
+
+# Ranks of adapters that vLLM has kernels for (`--max-lora-rank`).
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+_COUNTS = ("max_loras", "n_adapters", "max_lora_rank", "total_time_s")
+_FIGURES = (
+    "mean_input_len", "mean_output_len", "total_throughput", "output_throughput", "mean_itl_ms", "mean_ttft_ms",
+    "kv_cache_tokens", "completed", "total_output_tokens", "median_ttft_ms", "series_mean_running", "series_mean_waiting",
+    "series_n_raw", "series_span_s",
+)  # fmt: skip
 
 COLUMNS = (
     "run_id", "family", "model", "scenario", "vllm_version", "max_loras", "n_adapters",
@@ -58,7 +69,7 @@ def read_table(folder: str, name: str, columns: tuple[str, ...] = ()) -> pd.Data
     if not path.is_file():
         msg = f"runs={folder}: no file {name} in it; give the folder that holds the run tables"
         raise UserError(msg)
-    table = pd.read_csv(path, low_memory=False)
+    table = read_frame(path, "a table of published runs (CSV)")
     missing = [column for column in columns if column not in table]
     if missing:
         msg = f"{path}: columns {missing} are missing"
@@ -77,9 +88,50 @@ def read_runs(folder: str) -> pd.DataFrame:
     known = runs.model.isin(PROFILE_OF_MODEL) & runs.family.isin(SERVING_FAMILIES)
     usable = ((runs.status == "ok") & runs.suspect.isna()) | (runs.status == "memory_error")
     rows = runs[known & usable].copy()
+    path = Path(folder) / "runs.csv"
+    if rows.empty:
+        raise UserError(
+            f"{path}: no run in it can be used: model must be one of {', '.join(PROFILE_OF_MODEL)}, family one of "
+            f"{', '.join(SERVING_FAMILIES)}, and status ok (without suspicion) or memory_error"
+        )
+    check_columns(rows, path, _COUNTS)
+    check_columns(rows, path, _FIGURES, empty=True)
+    for column in (*_COUNTS, *_FIGURES):
+        rows[column] = pd.to_numeric(rows[column])
+    for place, row in zip(rows.index, rows.itertuples(), strict=True):
+        _check_adapters(row, f"{path}: row {place + 2}")
     rows["memory_error"] = rows.status == "memory_error"
-    rows["port_exhaustion"] = rows.port_exhaustion.fillna(value=False).astype(bool)
+    rows["port_exhaustion"] = rows.port_exhaustion.map(str).str.lower().isin(("true", "1", "1.0"))
     return rows.reset_index(drop=True)
+
+
+def _check_adapters(row: Any, where: str) -> None:  # noqa: ANN401  # a row of any columns
+    """Refuse a run whose adapters cannot be told."""
+    count = whole(f"{where}, column n_adapters", _as_whole(row.n_adapters), at_least=1, at_most=MOST_ADAPTERS)
+    for column, least in (("max_loras", 1), ("max_lora_rank", 1)):
+        whole(f"{where}, column {column}", _as_whole(getattr(row, column)), at_least=least, at_most=10**6)
+    number(f"{where}, column total_time_s", row.total_time_s, above=0.0, at_most=LONGEST_S, unit="seconds")
+    try:
+        ranks, rates = expand_adapters(row.adapter_ranks, row.adapter_rates, row.rate_counts, count)
+    except (ValueError, OverflowError) as error:
+        raise UserError(
+            f"{where}: adapter_ranks={row.adapter_ranks}, adapter_rates={row.adapter_rates} and rate_counts={row.rate_counts} "
+            f"must be numbers joined by hyphens, as 8-16-32 ({error})"
+        ) from None
+    if len(rates) != count or not (np.isfinite(rates) & (rates >= 0)).all():
+        raise UserError(
+            f"{where}: adapter_rates={row.adapter_rates} and rate_counts={row.rate_counts} must give each of the "
+            f"{count} adapters a rate, 0 or more"
+        )
+    if not set(ranks) <= set(_RANKS) or max(ranks) > row.max_lora_rank:
+        raise UserError(
+            f"{where}: adapter_ranks={row.adapter_ranks} must be ranks that vLLM knows ({', '.join(map(str, _RANKS))}), at most "
+            f"max_lora_rank={row.max_lora_rank:g}"
+        )
+
+
+def _as_whole(value: float) -> float | int:
+    return int(value) if float(value).is_integer() else value
 
 
 def expand_adapters(ranks: str, rates: str, counts: object, n_adapters: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,9 +13,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bench.shared.mistakes import explain
 from twin import ServingProfile, UserError, Workload, load_profile
+from twin.inputs import plain_text, read_text
+from twin.numbers import seed_number
 
 #: Of the files; a change that older files do not satisfy raises it.
 SCHEMA_VERSION = 1
+
+# An instance with a group for each of a thousand adapters has less.
+_MOST_CHARACTERS = 1_000_000
+_DEEPEST = 20
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -207,13 +213,20 @@ def read_instance(path: Path) -> Instance:
     UserError
         One line with the file, the key and what is wrong with it.
     """
+    text = read_text(path, "an instance of the suite (YAML)")
+    if len(text) > _MOST_CHARACTERS:
+        raise UserError(f"{path}: {len(text):,} characters are too many for one instance; at most {_MOST_CHARACTERS:,}")
     try:
         # The compiled reader is ten times faster, which matters with hundreds of files.
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  # safe, whichever it is
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+        _check_nesting(path, text)
+        _check_keys(path, yaml.compose(text, _Loader))
+        values = yaml.load(text, _Loader)  # noqa: S506  # safe, whichever it is
+    except (yaml.YAMLError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())[:300]})") from None
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply for an instance") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: must hold the keys of one instance")
     given = OmegaConf.create({str(key): value for key, value in values.items()})
@@ -226,8 +239,9 @@ def read_instance(path: Path) -> Instance:
         raise UserError(
             f"{path}: id: {data['id']} must be the file's name without .yaml, lower-case words joined by - or _"
         )
-    if data["seed"] < 0:
-        raise UserError(f"{path}: seed: {data['seed']} must not be negative")
+    seed_number(f"{path}: seed", data["seed"])
+    for tag in data["tags"]:
+        plain_text(f"{path}: tags", tag)
     adapters = _choice(path, "adapters", "family", given.adapters, _FAMILIES)
     arrivals = _choice(path, "arrivals", "process", given.arrivals, _PROCESSES)
     return Instance(
@@ -240,6 +254,32 @@ def read_instance(path: Path) -> Instance:
         arrivals=arrivals,
         tags=tuple(data["tags"]),
     )
+
+
+def _check_nesting(path: Path, text: str) -> None:
+    """Refuse references, which stand for more than is there, and towers of brackets."""
+    depth = 0
+    for event in yaml.parse(text, _Loader):
+        line = event.start_mark.line + 1 if event.start_mark else 0
+        if isinstance(event, yaml.AliasEvent):
+            raise UserError(f"{path}: line {line}: YAML references (*{event.anchor}) are not read; write the value")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise UserError(f"{path}: line {line}: nested too deeply for an instance")
+
+
+def _check_keys(path: Path, node: yaml.Node | None) -> None:
+    """Refuse a key that is there twice: of its two values one would be passed over."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_keys(path, item)
+    if isinstance(node, yaml.MappingNode):
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise UserError(f"{path}: the key {twice} is there twice; once is right")
+        for _, value in node.value:
+            _check_keys(path, value)
 
 
 def check_instance(instance: Instance, path: Path) -> Workload:

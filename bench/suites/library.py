@@ -10,6 +10,8 @@ from pathlib import Path
 from bench.shared.files import write_text
 from bench.suites.instance import Instance, read_instance
 from twin import UserError
+from twin.inputs import read_text
+from twin.numbers import MOST_ADAPTERS, whole
 
 #: Where the shipped suite lies.
 FOLDER = Path(__file__).resolve().parent
@@ -115,10 +117,7 @@ def write_instances(instances: Sequence[Instance], folder: Path = FOLDER) -> Non
 def read_benchmark(folder: Path = FOLDER) -> list[str]:
     """Ids of the benchmark tier, sorted."""
     path = folder / _BENCHMARK
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    lines = read_text(path, "a list of instances, one in a line").splitlines()
     return sorted(line.strip() for line in lines if line.strip() and not line.startswith("#"))
 
 
@@ -141,23 +140,31 @@ def read_best_known(folder: Path = FOLDER) -> dict[str, BestKnown]:
         return {}
     names = [field.name for field in fields(BestKnown)]
     found = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != names:
-            raise UserError(f"{path}: the columns must be {', '.join(names)}")
-        for number, line in enumerate(reader, start=2):
-            try:
-                found[line["id"]] = BestKnown(
-                    id=line["id"],
-                    lower_bound=int(line["lower_bound"]),
-                    lower_bound_solver=line["lower_bound_solver"],
-                    gpus=int(line["gpus"]) if line["gpus"] else None,
-                    gpus_solver=line["gpus_solver"],
-                    command=line["command"],
-                    twin=line["twin"],
-                )
-            except ValueError as error:
-                raise UserError(f"{path}: line {number}: {error}") from None
+    text = read_text(path, f"a table with the columns {', '.join(names)}")
+    reader = csv.DictReader(text.splitlines(keepends=True))
+    try:
+        lines = list(reader)
+    except csv.Error as error:
+        raise UserError(f"{path}: not a table in CSV ({error})") from None
+    if reader.fieldnames != names:
+        raise UserError(f"{path}: the columns must be {', '.join(names)}")
+    for number, line in enumerate(lines, start=2):
+        if None in line or None in line.values():
+            raise UserError(f"{path}: line {number}: must have a value for each of the {len(names)} columns")
+        if line["id"] in found:
+            raise UserError(f"{path}: line {number}: {line['id']} is there twice")
+        try:
+            found[line["id"]] = BestKnown(
+                id=line["id"],
+                lower_bound=whole("lower_bound", int(line["lower_bound"]), at_least=1, at_most=MOST_ADAPTERS),
+                lower_bound_solver=line["lower_bound_solver"],
+                gpus=whole("gpus", int(line["gpus"]), at_least=1, at_most=MOST_ADAPTERS) if line["gpus"] else None,
+                gpus_solver=line["gpus_solver"],
+                command=line["command"],
+                twin=line["twin"],
+            )
+        except ValueError as error:
+            raise UserError(f"{path}: line {number}: {error}") from None
     return found
 
 

@@ -92,7 +92,7 @@ def test_parquet_serves_as_well(scrapes: list[Path], tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda t: t.drop(columns="running"), "column running (vllm:num_requests_running) is missing"),
-        (lambda t: t.assign(running="many"), "column running must hold numbers"),
+        (lambda t: t.assign(running="many"), "column running: 'many' must be a number"),
         (lambda t: t.iloc[::-1], "time_s must hold at least two times and ascend"),
         (lambda t: t.drop(columns="max_loras"), "max_loras is not in the file"),
         (lambda t: t.assign(generation_tokens=0), "no window of 60 s has running requests"),

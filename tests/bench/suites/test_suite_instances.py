@@ -79,7 +79,7 @@ GOOD = instance_path("zipf-llama-0100").read_text(encoding="utf-8")
     [
         ({"sed": 3}, "sed: no such option (did you mean seed?)"),
         ({"seed": "many"}, "seed: Value 'many' of type 'str' could not be converted to Integer"),
-        ({"seed": -1}, "seed: -1 must not be negative"),
+        ({"seed": -1}, "seed=-1 must be a whole number"),
         ({"seed": None}, "seed: "),
         ({"schema_version": 9}, "schema_version: 9 is not known"),
         ({"id": "other"}, "id: other must be the file's name"),
