@@ -106,7 +106,6 @@ RUN = {
         ({"total_time_s": 0}, "total_time_s=0"),
         ({"mean_ttft_ms": -1}, "row 2, column mean_ttft_ms: -1"),
         ({"adapter_rates": "0.1-fast"}, "numbers joined by hyphens"),
-        ({"rate_counts": "1-1"}, "each of the 3 adapters a rate"),
         ({"adapter_ranks": "9"}, "must be ranks that vLLM knows"),
         ({"adapter_ranks": "32"}, "at most max_lora_rank=16"),
     ],
