@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from predictors.design import RATE_RANGE, Content, draw_content, longest_window_s
+from predictors.design import RATE_RANGE, DrawnContent, draw_content, longest_window_s
 from predictors.features import content_features, length_stats
 from twin.service import STARVATION_SHARE
 
@@ -41,7 +41,7 @@ def draw_boundary_content(
     profile: ServingProfile,
     table: tuple[NDArray[np.float64], NDArray[np.float64]],
     starvation: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-) -> Content:
+) -> DrawnContent:
     """Draw one content near the boundary of starvation.
 
     A content is drawn as for the designed sample; of the same with its rates scaled, the one is taken whose
@@ -65,7 +65,7 @@ def draw_boundary_content(
     return scaled_content(content, float(scales[0]))
 
 
-def scaled_content(content: Content, factor: float) -> Content:
+def scaled_content(content: DrawnContent, factor: float) -> DrawnContent:
     """The same content with all rates multiplied by a factor, within `RATE_RANGE`; its window may have to be cut."""
     rates = np.clip(content.rates * factor, *RATE_RANGE)
     return replace(content, rates=rates, window_s=min(content.window_s, longest_window_s(rates)))

@@ -35,7 +35,7 @@ MOST_REQUESTS = 60_000
 
 
 @dataclass(frozen=True)
-class Content:
+class DrawnContent:
     """One GPU content and the window it is simulated over.
 
     Attributes
@@ -53,7 +53,7 @@ class Content:
     window_s: float
 
     def features(self) -> NDArray[np.float64]:
-        """Content vector, shape (N_FEATURES,)."""
+        """DrawnContent vector, shape (N_FEATURES,)."""
         return content_features(self.ranks, self.rates, self.max_loras, self.lengths, self.window_s)
 
 
@@ -68,7 +68,7 @@ def draw_content(
     table: tuple[NDArray[np.float64], NDArray[np.float64]],
     *,
     load_spread: float = 0.7,
-) -> Content:
+) -> DrawnContent:
     """Draw one content.
 
     Its mix of rates and ranks, adapter count and `max_loras` are drawn first; then all rates are scaled so that
@@ -95,7 +95,7 @@ def draw_content(
     if generator.random() < 0.75:
         target = float(np.exp(load_spread * generator.standard_normal()))
         rates = scale_to_load(ranks, rates, max_loras, length_stats(lengths), table, target)
-    return Content(ranks, rates, max_loras, lengths, min(window_s, longest_window_s(rates)))
+    return DrawnContent(ranks, rates, max_loras, lengths, min(window_s, longest_window_s(rates)))
 
 
 def scale_to_load(  # noqa: PLR0913  # a content in its parts, not yet one
@@ -186,7 +186,7 @@ def longest_window_s(rates: NDArray[np.float64]) -> float:
     return max(60.0, MOST_REQUESTS / float(rates.sum()))
 
 
-def draw_requests(generator: np.random.Generator, content: Content) -> Requests:
+def draw_requests(generator: np.random.Generator, content: DrawnContent) -> Requests:
     """Requests of Poisson arrivals, drawn for all adapters at once.
 
     A merged Poisson process is one of the summed rate whose requests belong to an adapter with

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import expit
@@ -79,46 +79,20 @@ def fit_predictor(
     """
     test, train = _split(data, profile, options)
     learned = take(data, train)
-    starved = learned.starved
-    if len(train) < 20 * options.folds or min(starved.sum(), (~starved).sum()) < 2 * options.folds:
-        raise UserError(
-            f"data: {len(train)} contents to train on, {int(starved.sum())} of them starved, are too few; "
-            "make more with python -m bench.dataset points=..."
-        )
+    _check_enough(learned, options)
+
     targets = _targets(learned, profile, options)
     log(f"drawing {options.distillation_points} contents to distil on")
     extra = unlabelled_inputs(profile, options)
-    forests: dict[str, Forest] = {}
-    errors: dict[str, dict[str, float]] = {}
-    chosen: dict[str, str] = {}
-    for target in targets:
-        errors[target.name] = compare_families(target, options, log)
-        best = best_family(errors[target.name])
-        chosen[target.name] = best
-        log(f"{target.name}: fitting {best}")
-        forests[target.name] = fit_forest(best, target, options, extra)
-
+    forests, families, errors = _fit_best(targets, extra, options, log)
     starvation = next(target for target in targets if target.name == "starvation")
-    out_of_fold = _out_of_fold(chosen["starvation"], starvation, options, log)
-    calibration = _calibrate(out_of_fold, starved)
-    probability = np.interp(out_of_fold, *calibration)
-    risks = sorted({*RISKS, options.risk})
-    # The part near the boundary was drawn to be hard: shares are promised of the designed part, which was not.
-    fair = starved & ~learned.boundary if (starved & ~learned.boundary).any() else starved
-    thresholds = {f"{risk:g}": safe_threshold(probability, fair, risk) for risk in risks}
-
+    out_of_fold = _out_of_fold(families["starvation"], starvation, options, log)
+    calibration = _calibrate(out_of_fold, learned.starved)
+    thresholds = _thresholds(np.interp(out_of_fold, *calibration), learned, options)
     for target in targets:
         log(f"distilling {target.name}")
-        # One content of each ladder: the tree's few leaves are for all of the space.
-        _, different = np.unique(target.group, return_index=True)
-        X = np.concatenate([target.X[different], extra])
-        values = forests[target.name].values(X)
-        if target.classes:
-            values = np.interp(values, *calibration)
-        tree = distil(X, values, options) if target.signs is None else distil_monotone(X, values, target.signs, options)
-        forests[f"{target.name}_tree"] = tree
-    chance = forests["starvation_tree"].values(starvation.X)
-    distilled = {f"{risk:g}": safe_threshold(chance, fair, risk) for risk in risks}
+        forests[f"{target.name}_tree"] = _distilled(forests[target.name], target, extra, calibration, options)
+    distilled = _thresholds(forests["starvation_tree"].values(starvation.X), learned, options)
     predictor = Predictor(
         profile=profile,
         calibration=calibration,
@@ -127,42 +101,110 @@ def fit_predictor(
         card={},
         **forests,
     )
+    predictor.card.update(
+        **_about_the_data(data, train, test, options),
+        thresholds=thresholds,
+        distilled_thresholds=distilled,
+        families=families,
+        taught=[name for name, family in families.items() if family not in TREES],
+        cross_validation=errors,
+        extrapolation=EXTRAPOLATION,
+        size={name: [getattr(predictor, name).n_trees, getattr(predictor, name).n_leaves] for name in FORESTS},
+        **_about_the_errors(predictor, data, test),
+    )
+    return predictor
+
+
+def _fit_best(
+    targets: list[Target], extra: NDArray[np.float32], options: TrainingOptions, log: Callable[[str], None]
+) -> tuple[dict[str, Forest], dict[str, str], dict[str, dict[str, float]]]:
+    """For each target the forest of the family that does best, its name, and the errors of all families."""
+    forests: dict[str, Forest] = {}
+    families: dict[str, str] = {}
+    errors: dict[str, dict[str, float]] = {}
+    for target in targets:
+        errors[target.name] = compare_families(target, options, log)
+        families[target.name] = best_family(errors[target.name])
+        log(f"{target.name}: fitting {families[target.name]}")
+        forests[target.name] = fit_forest(families[target.name], target, options, extra)
+    return forests, families, errors
+
+
+def _check_enough(learned: LabelledContents, options: TrainingOptions) -> None:
+    starved = learned.starved
+    if len(starved) < 20 * options.folds or min(starved.sum(), (~starved).sum()) < 2 * options.folds:
+        raise UserError(
+            f"data: {len(starved)} contents to train on, {int(starved.sum())} of them starved, are too few; "
+            "make more with python -m bench.dataset points=..."
+        )
+
+
+def _thresholds(
+    probability: NDArray[np.float64], learned: LabelledContents, options: TrainingOptions
+) -> dict[str, float]:
+    """For each risk the probability from which on a content counts as starved, so that no larger share of them is missed."""
+    # The part near the boundary was drawn to be hard: shares are promised of the designed part, which was not.
+    fair = learned.starved & ~learned.boundary
+    if not fair.any():
+        fair = learned.starved
+    return {f"{risk:g}": safe_threshold(probability, fair, risk) for risk in sorted({*RISKS, options.risk})}
+
+
+def _distilled(
+    forest: Forest,
+    target: Target,
+    extra: NDArray[np.float32],
+    calibration: NDArray[np.float64],
+    options: TrainingOptions,
+) -> Forest:
+    """One tree that gives what a forest does, calibrated where that is a score."""
+    # One content of each ladder: the tree's few leaves are for all of the space.
+    _, different = np.unique(target.group, return_index=True)
+    X = np.concatenate([target.X[different], extra])
+    values = forest.values(X)
+    if target.classes:
+        values = np.interp(values, *calibration)
+    return distil(X, values, options) if target.signs is None else distil_monotone(X, values, target.signs, options)
+
+
+def _about_the_data(
+    data: LabelledContents, train: NDArray[np.int64], test: NDArray[np.int64], options: TrainingOptions
+) -> dict[str, Any]:
+    """What the card says of the data and of what was done with them."""
+    ranges = range_values(data.contents[np.concatenate([test, train])])
+    return {
+        "points": len(train) + len(test),
+        "train": len(train),
+        "test": len(test),
+        "starved_share": float(data.starved[np.concatenate([train, test])].mean()),
+        "known_feasible_loads": int(np.isfinite(data.feasible_load[train]).sum()),
+        "risk": options.risk,
+        "seed": options.seed,
+        "comparison_rows": min(options.comparison_rows, len(train)),
+        "svm_rows": min(options.svm_rows, len(train)),
+        "range": {
+            name: [float(low), float(high)]
+            for name, low, high in zip(RANGE_NAMES, ranges.min(axis=0), ranges.max(axis=0), strict=True)
+        },
+    }
+
+
+def _about_the_errors(predictor: Predictor, data: LabelledContents, test: NDArray[np.int64]) -> dict[str, Any]:
+    """What the card says of contents that were left out."""
     parts = {
         name: take(data, test[data.boundary[test] == near])
         for name, near in (("designed", False), ("boundary", True))
         if (data.boundary[test] == near).any()
     }
-    ranges = range_values(data.contents[np.concatenate([test, train])])
     everything = take(data, test)
-    predictor.card.update(
-        points=len(train) + len(test),
-        train=len(train),
-        test=len(test),
-        starved_share=float(np.concatenate([starved, everything.starved]).mean()),
-        known_feasible_loads=int(np.isfinite(data.feasible_load[train]).sum()),
-        risk=options.risk,
-        seed=options.seed,
-        thresholds=thresholds,
-        distilled_thresholds=distilled,
-        families=chosen,
-        taught=[name for name, family in chosen.items() if family not in TREES],
-        cross_validation=errors,
-        comparison_rows=min(options.comparison_rows, len(train)),
-        svm_rows=min(options.svm_rows, len(train)),
-        range={
-            name: [float(low), float(high)]
-            for name, low, high in zip(RANGE_NAMES, ranges.min(axis=0), ranges.max(axis=0), strict=True)
-        },
-        extrapolation=EXTRAPOLATION,
-        size={name: [getattr(predictor, name).n_trees, getattr(predictor, name).n_leaves] for name in FORESTS},
-        test_errors={name: evaluate(predictor, part) for name, part in parts.items()},
-        reliability={
+    return {
+        "test_errors": {name: evaluate(predictor, part) for name, part in parts.items()},
+        "reliability": {
             "full": reliability(predictor.predict_starvation(everything.contents), everything.starved),
             "distilled": reliability(predictor.distilled_starvation(everything.contents), everything.starved),
         },
-        regions=errors_by_region(predictor, parts.get("designed", everything)),
-    )
-    return predictor
+        "regions": errors_by_region(predictor, parts.get("designed", everything)),
+    }
 
 
 def fit_boundary_model(

@@ -10,7 +10,7 @@ import numpy as np
 
 from predictors import features as content_places
 from predictors.features import FEATURE_NAMES, N_CLASSES, N_FEATURES
-from predictors.kernels import feasible_load_batch, latency_batch, starvation_batch, throughput_batch
+from predictors.kernels import FEASIBLE_LOAD, LATENCY, STARVATION, THROUGHPUT, values_of
 from predictors.meanfield import N_INPUTS, model_inputs_batch, profile_table
 from predictors.trees import Forest
 from twin import UserError
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 #: What is predicted; for each there is a forest and, with `_tree` behind its name, a single tree.
 TARGETS = ("throughput", "starvation", "itl", "ttft", "feasible_load")
 FORESTS = (*TARGETS, *(f"{target}_tree" for target in TARGETS))
+
+#: Calibration of what is a probability already, or none.
+UNCALIBRATED = (np.array([0.0, 1.0]), np.array([0.0, 1.0]))
+for _array in UNCALIBRATED:
+    _array.flags.writeable = False
 
 # Raw content quantities whose trained range the card states and `in_range` checks.
 RANGE_NAMES = ("adapters", "sum_rate", *FEATURE_NAMES[content_places.MAX_LORAS :])
@@ -103,8 +108,7 @@ class Predictor:
         array of shape (n,)
             Tokens per second, prompt and output; 0 where the engine would not start.
         """
-        values: NDArray[np.float64] = throughput_batch(_rows(contents), *self.throughput_arrays)
-        return values
+        return values_of(THROUGHPUT, _rows(contents), *_uncalibrated(self.throughput_arrays))
 
     def predict_starvation(self, contents: ArrayLike) -> NDArray[np.float64]:
         """Calibrated probability of starvation by the full model.
@@ -118,18 +122,15 @@ class Predictor:
         array of shape (n,)
             1 where the engine would not start. Never smaller when an adapter joins.
         """
-        values: NDArray[np.float64] = starvation_batch(_rows(contents), *self.starvation_arrays)
-        return values
+        return values_of(STARVATION, _rows(contents), *self.starvation_arrays)
 
     def distilled_throughput(self, contents: ArrayLike) -> NDArray[np.float64]:
         """`predict_throughput` by the single tree."""
-        values: NDArray[np.float64] = throughput_batch(_rows(contents), *self.distilled_throughput_arrays)
-        return values
+        return values_of(THROUGHPUT, _rows(contents), *_uncalibrated(self.distilled_throughput_arrays))
 
     def distilled_starvation(self, contents: ArrayLike) -> NDArray[np.float64]:
         """`predict_starvation` by the single tree."""
-        values: NDArray[np.float64] = starvation_batch(_rows(contents), *self.distilled_starvation_arrays)
-        return values
+        return values_of(STARVATION, _rows(contents), *self.distilled_starvation_arrays)
 
     def predict_itl_ms(self, contents: ArrayLike, *, distilled: bool = False) -> NDArray[np.float64]:
         """Mean inter-token latency of the requests that finish inside the window, as the engine sees it.
@@ -145,13 +146,11 @@ class Predictor:
         array of shape (n,)
             Milliseconds; NaN where nothing is served.
         """
-        values: NDArray[np.float64] = latency_batch(_rows(contents), *self._forest_arrays("itl", distilled))
-        return values
+        return values_of(LATENCY, _rows(contents), *_uncalibrated(self._forest_arrays("itl", distilled)))
 
     def predict_ttft_ms(self, contents: ArrayLike, *, distilled: bool = False) -> NDArray[np.float64]:
         """Mean time to first token, as `predict_itl_ms`."""
-        values: NDArray[np.float64] = latency_batch(_rows(contents), *self._forest_arrays("ttft", distilled))
-        return values
+        return values_of(LATENCY, _rows(contents), *_uncalibrated(self._forest_arrays("ttft", distilled)))
 
     def predict_feasible_load(self, contents: ArrayLike, *, distilled: bool = False) -> NDArray[np.float64]:
         """By how much all rates of a content can be multiplied before it starves.
@@ -170,8 +169,7 @@ class Predictor:
             bears with this mix of adapters.
         """
         arrays = self._forest_arrays("feasible_load", distilled)
-        values: NDArray[np.float64] = feasible_load_batch(_rows(contents), *arrays)
-        return values
+        return values_of(FEASIBLE_LOAD, _rows(contents), *_uncalibrated(arrays))
 
     def _forest_arrays(self, target: str, distilled: bool) -> tuple[NDArray[Any], ...]:
         forest: Forest = getattr(self, f"{target}_tree" if distilled else target)
@@ -207,12 +205,12 @@ class Predictor:
 
     @property
     def throughput_arrays(self) -> tuple[NDArray[Any], ...]:
-        """Arrays that `throughput_batch` takes after the contents: profile table and forest."""
+        """Arrays that `values_of` takes after the contents, without a calibration: profile table and forest."""
         return self.table, self.flags, *self.throughput.arrays
 
     @property
     def starvation_arrays(self) -> tuple[NDArray[Any], ...]:
-        """Arrays that `starvation_batch` takes after the contents: profile table, forest, calibration."""
+        """Arrays that `values_of` takes after the contents: profile table, forest, calibration."""
         return self.table, self.flags, *self.starvation.arrays, self.calibration[0], self.calibration[1]
 
     @property
@@ -223,7 +221,7 @@ class Predictor:
     @property
     def distilled_starvation_arrays(self) -> tuple[NDArray[Any], ...]:
         """`starvation_arrays` of the single tree, whose leaves are probabilities already."""
-        return self.table, self.flags, *self.starvation_tree.arrays, UNCALIBRATED, UNCALIBRATED
+        return self.table, self.flags, *self.starvation_tree.arrays, *UNCALIBRATED
 
     def in_range(self, contents: ArrayLike) -> NDArray[np.bool_]:
         """Whether each content lies within what the model was trained on; elsewhere it extrapolates.
@@ -236,8 +234,8 @@ class Predictor:
         return inside
 
 
-UNCALIBRATED = np.array([0.0, 1.0])
-UNCALIBRATED.flags.writeable = False
+def _uncalibrated(arrays: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
+    return (*arrays, *UNCALIBRATED)
 
 
 def range_values(contents: NDArray[np.float64]) -> NDArray[np.float64]:

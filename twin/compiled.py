@@ -1,22 +1,27 @@
 """Compiled kernels whose machine code, kept on disk, is that of the code they are made of.
 
 Numba keeps machine code beside the source and looks at one file alone to tell whether it still holds: the one that the
-kernel stands in. What a kernel calls is compiled into it and may stand anywhere. So the key of an entry here also has all
-that the compiler takes in: the byte code of every kernel reached, and the values of the globals that Numba freezes.
+kernel stands in. What a kernel calls is compiled into it and may stand anywhere. So machine code is kept here by all that
+the compiler takes in: the byte code of every kernel reached, and the values of the globals that Numba freezes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Literal, TypeVar
 
 import numba
 import numpy as np
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.extending import is_jitted
+
+#: Files that are kept of one kernel: a few signatures and the last edits, of up to a megabyte each.
+_MOST_FILES = 32
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
@@ -44,16 +49,57 @@ def njit(
         if cache and has_a_cache:
             with contextlib.suppress(RuntimeError):
                 # What Numba's own `cache=True` sets.
-                kernel._cache = _Cache(function)  # type: ignore[no-untyped-call]  # noqa: SLF001
+                kernel._cache = _Cache(function)  # noqa: SLF001
         return kernel  # type: ignore[no-any-return]
 
     return compiled
 
 
 class _Cache(FunctionCache):
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        self._cache_file = _Files(self._cache_path, self._impl.filename_base, None)  # type: ignore[no-untyped-call]
+
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:  # noqa: ANN401  # Numba's own types
         # Asked for when the kernel is first called: all that it names is there by then.
-        return (*super()._index_key(sig, codegen), contents(self._py_func))  # type: ignore[no-untyped-call]
+        return sig, codegen.magic_tuple(), contents(self._py_func)
+
+
+class _Files(IndexDataCacheFile):
+    """A file for each key, named by it, in place of Numba's numbered files and their index.
+
+    Two processes that compile at the same time, one of them with older code, can give the same number to different code.
+    """
+
+    def save(self, key: tuple[Any, ...], data: Any) -> None:  # noqa: ANN401  # Numba's own types
+        self._save_data(self._name(key), data)  # type: ignore[no-untyped-call]
+        for path in self._paths()[:-_MOST_FILES]:
+            path.unlink(missing_ok=True)
+
+    def load(self, key: tuple[Any, ...]) -> Any:  # noqa: ANN401  # Numba's own types
+        try:
+            return self._load_data(self._name(key))  # type: ignore[no-untyped-call]
+        except OSError:
+            return None
+
+    def flush(self) -> None:
+        for path in self._paths():
+            path.unlink(missing_ok=True)
+
+    def _name(self, key: tuple[Any, ...]) -> str:
+        return f"{self._base}.{hashlib.sha256(repr((numba.__version__, key)).encode()).hexdigest()[:24]}.nbc"
+
+    def _paths(self) -> list[Path]:
+        """Files of this kernel, the oldest first."""
+        found = []
+        for path in Path(self._cache_path).glob(f"{glob.escape(self._base)}.*.nbc"):
+            with contextlib.suppress(FileNotFoundError):  # another process tidies up as well
+                found.append((path.stat().st_mtime, path))
+        return [path for _, path in sorted(found)]
+
+    @property
+    def _base(self) -> str:
+        return self._index_name.removesuffix(".nbi")
 
 
 def contents(function: Any) -> str:  # noqa: ANN401  # a kernel, or the function that it was made of

@@ -6,10 +6,11 @@ step says who ran and with how many tokens, who waited and who was preempted, as
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twin import engine
 from twin.profile import ServingProfile
@@ -124,50 +125,58 @@ def expand(requests: Requests, result: GpuResult, *, asynchronous: bool) -> list
     for step, kind, request, tokens in result.events.tolist():
         log[step].append((kind, request, tokens))
     turned_away = set(np.flatnonzero(result.first_token_s == -1).tolist())
-    arrivals = [i for i in range(len(requests)) if i not in turned_away]
-    running: list[int] = []
-    waiting: list[int] = []
-    # Requests whose last token is on its way while this step is decided.
-    draining: set[int] = set()
+    arrivals = deque(i for i in range(len(requests)) if i not in turned_away)
+    queues = _Queues()
     steps: list[Step] = []
     for number, sample in enumerate(result.samples):
         decided_s = float(sample[engine.SAMPLE_DECIDED])
-        if draining and decided_s >= steps[-1].start_s + steps[-1].duration_s:
+        if queues.draining and decided_s >= steps[-1].start_s + steps[-1].duration_s:
             # There was nothing to run before their tokens came.
-            running = [i for i in running if i not in draining]
-            waiting = [i for i in waiting if i not in draining]
-            draining = set()
+            queues.leave(queues.draining)
+            queues.draining = set()
         while arrivals and requests.arrival_s[arrivals[0]] <= decided_s:
-            waiting.append(arrivals.pop(0))
-        events = log[number]
+            queues.waiting.append(arrivals.popleft())
+        steps.append(queues.step(sample, log[number]))
+        finished = set(steps[-1].finished)
+        queues.leave(queues.draining if asynchronous else finished)
+        queues.draining = finished if asynchronous else set()
+    return steps
+
+
+@dataclass
+class _Queues:
+    """Both queues of the scheduler, and the requests whose last token is on its way while a step is decided."""
+
+    running: list[int] = field(default_factory=list)
+    waiting: list[int] = field(default_factory=list)
+    draining: set[int] = field(default_factory=set)
+
+    def leave(self, gone: set[int]) -> None:
+        self.running = [i for i in self.running if i not in gone]
+        self.waiting = [i for i in self.waiting if i not in gone]
+
+    def step(self, sample: NDArray[np.float64], events: list[tuple[int, int, int]]) -> Step:
+        """One step, by its sample and its events (kind, request, tokens); the queues are then as it leaves them."""
         preempted = tuple(request for kind, request, _ in events if kind == engine.PREEMPT)
         for victim in preempted:
-            running.remove(victim)
-            waiting.insert(0, victim)
+            self.running.remove(victim)
+            self.waiting.insert(0, victim)
         chunks = {request: tokens for kind, request, tokens in events if kind == engine.CHUNK}
         # The token budget never runs out before the last one: what a request asks for does not grow.
-        scheduled = [(i, chunks.get(i, 1)) for i in running if i not in draining]
+        scheduled = [(i, chunks.get(i, 1)) for i in self.running if i not in self.draining]
         for kind, request, tokens in events:
             if kind == engine.ADMIT:
-                waiting.remove(request)
-                running.append(request)
+                self.waiting.remove(request)
+                self.running.append(request)
                 scheduled.append((request, tokens))
-        finished = tuple(request for kind, request, _ in events if kind == engine.FINISH)
-        steps.append(
-            Step(
-                decided_s=decided_s,
-                start_s=float(sample[engine.SAMPLE_START]),
-                duration_s=float(sample[engine.SAMPLE_SECONDS]),
-                scheduled=tuple(scheduled),
-                preempted=preempted,
-                running=tuple(running),
-                waiting=tuple(waiting),
-                blocks_in_use=int(sample[engine.SAMPLE_BLOCKS]),
-                finished=finished,
-            )
+        return Step(
+            decided_s=float(sample[engine.SAMPLE_DECIDED]),
+            start_s=float(sample[engine.SAMPLE_START]),
+            duration_s=float(sample[engine.SAMPLE_SECONDS]),
+            scheduled=tuple(scheduled),
+            preempted=preempted,
+            running=tuple(self.running),
+            waiting=tuple(self.waiting),
+            blocks_in_use=int(sample[engine.SAMPLE_BLOCKS]),
+            finished=tuple(request for kind, request, _ in events if kind == engine.FINISH),
         )
-        gone = draining if asynchronous else set(finished)
-        running = [i for i in running if i not in gone]
-        waiting = [i for i in waiting if i not in gone]
-        draining = set(finished) if asynchronous else set()
-    return steps

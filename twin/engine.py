@@ -92,6 +92,32 @@ def step_seconds(  # noqa: PLR0913  # the terms of the step-time model
     return seconds
 
 
+@njit(cache=True, nogil=True, inline="always")
+def log_event(  # noqa: PLR0913  # the log, and what one line of it says
+    events: Ints, n_events: int, step: int, kind: int, request: int, tokens: int
+) -> int:
+    """Log a decision where there is room for it; returns how many there were so far."""
+    if n_events < len(events):
+        events[n_events, 0] = step
+        events[n_events, 1] = kind
+        events[n_events, 2] = request
+        events[n_events, 3] = tokens
+    return n_events + 1
+
+
+@njit(cache=True, nogil=True, inline="always")
+def leave_step(  # noqa: PLR0913  # the lists that it moves in
+    a: int, in_step: Ints, gpu_after: Ints, gpu_before: Ints, host_after: Ints, host_before: Ints
+) -> bool:
+    """Take one running request from adapter `a`; True if it was the last, so that other adapters may take its places."""
+    in_step[a] -= 1
+    if in_step[a] > 0:
+        return False
+    list_append(gpu_after, gpu_before, a)
+    list_append(host_after, host_before, a)
+    return True
+
+
 @njit(cache=True, nogil=True)
 def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state: splitting it would pass 30 arrays around
     arrival_s: Floats,
@@ -310,12 +336,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                     list_remove(run_after, run_before, victim)
                     totals[PREEMPTIONS] += 1
                     preempted = True
-                    if n_events < len(events):
-                        events[n_events, 0] = step
-                        events[n_events, 1] = PREEMPT
-                        events[n_events, 2] = victim
-                        events[n_events, 3] = 0
-                    n_events += 1
+                    n_events = log_event(events, n_events, step, PREEMPT, victim, 0)
                     if victim != partial and last_step[victim] < step:
                         # Its last token is on its way; vLLM lets it pass through the queue.
                         free += sequence[victim]
@@ -347,11 +368,8 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                             bucket_tail[place] = before
                         else:
                             bucket_before[after] = before
-                    in_step[a] -= 1
-                    if in_step[a] == 0:
+                    if leave_step(a, in_step, gpu_after, gpu_before, host_after, host_before):
                         n_active -= 1
-                        list_append(gpu_after, gpu_before, a)
-                        list_append(host_after, host_before, a)
                         if queue_head[a] >= 0:
                             tree_update(tree_in, head_key, a, False)
                     # Back to the head of the waiting queue.
@@ -379,12 +397,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
         if partial >= 0:
             n_scheduled += 1
             partial_computed += chunk
-            if n_events < len(events):
-                events[n_events, 0] = step
-                events[n_events, 1] = CHUNK
-                events[n_events, 2] = partial
-                events[n_events, 3] = chunk
-            n_events += 1
+            n_events = log_event(events, n_events, step, CHUNK, partial, chunk)
             if partial_computed == prompt[partial] + generated[partial]:
                 completed[0] = partial
                 n_completed = 1
@@ -458,12 +471,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                 in_step[a] += 1
                 tree_update(tree_in, head_key, a, more)
                 list_append(run_after, run_before, i)
-                if n_events < len(events):
-                    events[n_events, 0] = step
-                    events[n_events, 1] = ADMIT
-                    events[n_events, 2] = i
-                    events[n_events, 3] = new
-                n_events += 1
+                n_events = log_event(events, n_events, step, ADMIT, i, new)
                 if new == length:
                     completed[n_completed] = i
                     n_completed += 1
@@ -569,20 +577,12 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
             leaving = done
             n_draining += 1
             a = adapter[done]
-            in_step[a] -= 1
-            if in_step[a] == 0:
+            if leave_step(a, in_step, gpu_after, gpu_before, host_after, host_before):
                 n_active -= 1
-                list_append(gpu_after, gpu_before, a)
-                list_append(host_after, host_before, a)
                 if queue_head[a] >= 0:
                     tree_update(tree_in, head_key, a, False)
                     tree_update(tree_out, head_key, a, True)
-            if n_events < len(events):
-                events[n_events, 0] = step
-                events[n_events, 1] = FINISH
-                events[n_events, 2] = done
-                events[n_events, 3] = 0
-            n_events += 1
+            n_events = log_event(events, n_events, step, FINISH, done, 0)
         if asynchronous:
             freed, draining = draining, leaving
         else:

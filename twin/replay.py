@@ -25,7 +25,7 @@ _POPULARITY_STREAM = 2**63 - 2
 _TRACE_STREAM = 2**63 - 3
 
 
-def trace(  # noqa: PLR0913  # the options of one description, all by keyword
+def trace(  # noqa: PLR0913  # the options of one description, by keyword; past 60 lines by their docstring
     profile: ServingProfile,
     *,
     path: str,

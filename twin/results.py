@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ PERCENTILES = (50, 90, 95, 99)
 
 
 @dataclass(frozen=True)
-class Latency:
+class LatencyFigures:
     """Mean and percentiles in milliseconds; NaN where nothing was observed."""
 
     mean_ms: float
@@ -53,6 +53,27 @@ class EngineRun:
     samples: NDArray[np.float64]
     events: NDArray[np.int64]
 
+    @classmethod
+    def blank(cls, n_requests: int, n_samples: int, n_events: int) -> EngineRun:
+        """What the engine fills in, with room for so many samples and events."""
+        return cls(
+            totals=np.zeros(engine.N_TOTALS),
+            first_token_s=np.full(n_requests, np.nan),
+            finish_s=np.full(n_requests, np.nan),
+            itl_counts=np.zeros(engine.ITL_BINS, dtype=np.int64),
+            samples=np.zeros((n_samples, engine.N_SAMPLE_COLUMNS)),
+            events=np.zeros((n_events, 4), dtype=np.int64),
+        )
+
+    def ended(self, totals: NDArray[np.float64]) -> EngineRun:
+        """The run with the totals that the engine returned, without the room that it left over."""
+        return replace(
+            self,
+            totals=totals,
+            samples=self.samples[: int(totals[engine.N_SAMPLES])],
+            events=self.events[: int(totals[engine.N_EVENTS])],
+        )
+
 
 @dataclass(frozen=True)
 class GpuResult:
@@ -73,7 +94,7 @@ class GpuResult:
         Workload indices of the adapters on this GPU.
     adapter_throughput, adapter_offered : arrays of shape (n_adapters,)
         Per adapter, tokens per second.
-    ttft, tpot, itl, e2e : Latency
+    ttft, tpot, itl, e2e : LatencyFigures
         Time to first token, time per later output token, inter-token latency and end-to-end latency of requests finished
         inside the window (ITL percentiles are over the tokens of all requests).
     service : ServiceLevel
@@ -102,10 +123,10 @@ class GpuResult:
     adapter_ids: NDArray[np.int64]
     adapter_throughput: NDArray[np.float64]
     adapter_offered: NDArray[np.float64]
-    ttft: Latency
-    tpot: Latency
-    itl: Latency
-    e2e: Latency
+    ttft: LatencyFigures
+    tpot: LatencyFigures
+    itl: LatencyFigures
+    e2e: LatencyFigures
     output_tokens: int
     steps: int
     preemptions: int
@@ -160,7 +181,6 @@ class GpuResult:
             Without them, which a verdict does not need, their figures are NaN.
         """
         max_loras, rank, kv_tokens = server
-        totals = run.totals
         done = np.flatnonzero((run.finish_s >= 0) & (run.finish_s <= duration_s))
         judge = service if service.judges_requests else shown
         arrived = len(requests) if judge is None else int(np.searchsorted(requests.arrival_s, duration_s))
@@ -171,42 +191,28 @@ class GpuResult:
         overhead_s = profile.request_overhead_ms / 1000
         gaps = requests.output_tokens[done] - 1
         itl_mean = float((last - first).sum() / gaps.sum() * 1000) if gaps.sum() else np.nan
-        busy_s = max(totals[engine.BUSY_S], 1e-12)
         return cls(
             throughput=float(served.sum() / duration_s),
             offered_throughput=float(offered.sum() / duration_s),
             memory_error=kv_tokens == 0,
-            stalled=bool(totals[engine.STALLED]),
             max_loras=max_loras,
             max_lora_rank=rank,
             kv_capacity_tokens=kv_tokens,
             arrived=arrived,
             finished=len(done),
-            dropped=int(totals[engine.DROPPED]),
             adapter_ids=np.arange(n_adapters),
             adapter_throughput=np.bincount(requests.adapter[done], served, n_adapters) / duration_s,
             adapter_offered=np.bincount(requests.adapter[:arrived], offered, n_adapters) / duration_s,
             ttft=_latency(first - arrival + overhead_s) if latencies else UNKNOWN,
             tpot=_latency((last - first)[gaps > 0] / gaps[gaps > 0]) if latencies else UNKNOWN,
-            itl=Latency(itl_mean, *_percentiles_of_counts(run.itl_counts)) if latencies else UNKNOWN,
+            itl=LatencyFigures(itl_mean, *_percentiles_of_counts(run.itl_counts)) if latencies else UNKNOWN,
             e2e=_latency(last - arrival + overhead_s) if latencies else UNKNOWN,
             output_tokens=int(requests.output_tokens[done].sum()),
-            steps=int(totals[engine.STEPS]),
-            preemptions=int(totals[engine.PREEMPTIONS]),
-            loads=int(totals[engine.LOADS]),
-            disk_loads=int(totals[engine.DISK_LOADS]),
-            load_s=float(totals[engine.LOAD_S]),
-            scheduler_s=float(totals[engine.SCHEDULER_S]),
-            busy_s=float(totals[engine.BUSY_S]),
-            mean_running=float(totals[engine.RUNNING_S] / busy_s),
-            mean_waiting=float(totals[engine.WAITING_S] / busy_s),
-            max_waiting=int(totals[engine.MAX_WAITING]),
-            mean_adapters=float(totals[engine.ADAPTERS_S] / busy_s),
-            mean_kv_tokens=float(totals[engine.KV_TOKENS_S] / busy_s),
             samples=run.samples,
             events=run.events,
             first_token_s=run.first_token_s,
             finish_s=run.finish_s,
+            **_counted(run.totals),
             service=service,
             judgement=None if judge is None else _judgement(judge, run, requests, profile, duration_s, n_adapters),
         )
@@ -254,13 +260,34 @@ class GpuResult:
 
 
 #: Nothing was observed, or nobody asked.
-UNKNOWN = Latency(*[np.nan] * (1 + len(PERCENTILES)))
+UNKNOWN = LatencyFigures(*[np.nan] * (1 + len(PERCENTILES)))
 
 
-def _latency(seconds: NDArray[np.float64]) -> Latency:
+def _counted(totals: NDArray[np.float64]) -> dict[str, Any]:
+    """The figures that the engine counts itself, by their names in `GpuResult`."""
+    busy_s = max(totals[engine.BUSY_S], 1e-12)
+    return {
+        "stalled": bool(totals[engine.STALLED]),
+        "dropped": int(totals[engine.DROPPED]),
+        "steps": int(totals[engine.STEPS]),
+        "preemptions": int(totals[engine.PREEMPTIONS]),
+        "loads": int(totals[engine.LOADS]),
+        "disk_loads": int(totals[engine.DISK_LOADS]),
+        "load_s": float(totals[engine.LOAD_S]),
+        "scheduler_s": float(totals[engine.SCHEDULER_S]),
+        "busy_s": float(totals[engine.BUSY_S]),
+        "mean_running": float(totals[engine.RUNNING_S] / busy_s),
+        "mean_waiting": float(totals[engine.WAITING_S] / busy_s),
+        "max_waiting": int(totals[engine.MAX_WAITING]),
+        "mean_adapters": float(totals[engine.ADAPTERS_S] / busy_s),
+        "mean_kv_tokens": float(totals[engine.KV_TOKENS_S] / busy_s),
+    }
+
+
+def _latency(seconds: NDArray[np.float64]) -> LatencyFigures:
     if not len(seconds):
         return UNKNOWN
-    return Latency(float(seconds.mean() * 1000), *(np.percentile(seconds, PERCENTILES) * 1000).tolist())
+    return LatencyFigures(float(seconds.mean() * 1000), *(np.percentile(seconds, PERCENTILES) * 1000).tolist())
 
 
 def _percentiles_of_counts(counts: NDArray[np.int64]) -> list[float]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from twin.workload import Requests, Workload
 
 
-def simulate_requests(  # noqa: PLR0913  # flags of one server, all optional but the first four
+def simulate_requests(  # noqa: PLR0913  # flags of one server, by keyword; past 60 lines by their docstring
     requests: Requests,
     ranks: NDArray[np.int64],
     profile: ServingProfile,
@@ -89,36 +89,19 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, all optional but
         the model's `max_model_len`.
     """
     if max_loras < 1:
-        msg = f"max_loras={max_loras} must be 1 or more"
-        raise UserError(msg)
+        raise UserError(f"max_loras={max_loras} must be 1 or more")
+    _check_lengths(requests, profile)
     n_adapters = len(ranks)
-    top_rank = max_lora_rank or (int(np.max(ranks)) if n_adapters else profile.ranks[0])
-    rank = profile.server_rank(top_rank)
-    if len(requests) and int(np.max(requests.prompt_tokens + requests.output_tokens)) > (profile.max_model_len):
-        msg = (
-            f"lengths: a request of {int(np.max(requests.prompt_tokens + requests.output_tokens))} tokens "
-            f"exceeds max_model_len={profile.max_model_len} of profile {profile.name}"
-        )
-        raise UserError(msg)
+    rank = profile.server_rank(max_lora_rank or (int(np.max(ranks)) if n_adapters else profile.ranks[0]))
     capacity = profile.kv_tokens(max_loras, rank) if kv_tokens is None else kv_tokens
-    n_requests = len(requests)
-    first_token_s = np.full(n_requests, np.nan)
-    finish_s = np.full(n_requests, np.nan)
-    itl_counts = np.zeros(engine.ITL_BINS, dtype=np.int64)
-    events = np.zeros((record_events, 4), dtype=np.int64)
-    n_samples = _room_for_samples(duration_s, sample_every_s, max_samples)
-    samples = np.zeros((n_samples, engine.N_SAMPLE_COLUMNS))
-    totals = np.zeros(engine.N_TOTALS)
+    run = EngineRun.blank(len(requests), _room_for_samples(duration_s, sample_every_s, max_samples), record_events)
+    totals = run.totals
     if capacity > 0:
         limits = _limits(profile, capacity, max_loras, max(max_cpu_loras or n_adapters, max_loras), open_cap)
         horizon_s = duration_s
-        judge = service if service.judges_requests else shown
-        if judge is not None:
+        if (judge := service if service.judges_requests else shown) is not None:
             horizon_s = judge.horizon_s(requests, duration_s)
             limits[engine.JUDGED] = judge.judged(requests, duration_s).stop
-        unique, inverse = np.unique(ranks, return_inverse=True)
-        load_s = np.array([profile.load_time_ms(rank, int(r)) / 1000 for r in unique])[inverse]
-        disk_s = np.array([profile.disk_time_ms(int(r)) / 1000 for r in unique])[inverse]
         # Only the step-by-step engine can cut several prompts at once.
         long_way = step_by_step or profile.long_prefill_token_threshold > 0
         simulate = run_step_by_step if long_way else engine.run_engine
@@ -128,31 +111,40 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, all optional but
             _writeable(requests.prompt_tokens),
             _writeable(requests.output_tokens),
             n_adapters,
-            load_s,
-            disk_s,
+            *_load_times_s(profile, rank, ranks),
             profile.step_coefficients(max_loras, rank) / 1000,
             profile.min_step_ms / 1000,
             np.array(profile.scheduler_ms) / 1000,
             limits,
             duration_s,
             horizon_s,
-            first_token_s,
-            finish_s,
-            itl_counts,
-            events,
-            samples,
+            run.first_token_s,
+            run.finish_s,
+            run.itl_counts,
+            run.events,
+            run.samples,
             sample_every_s or 0.0,
         )
-    run = EngineRun(
-        totals=totals,
-        first_token_s=first_token_s,
-        finish_s=finish_s,
-        itl_counts=itl_counts,
-        samples=samples[: int(totals[engine.N_SAMPLES])],
-        events=events[: min(record_events, int(totals[engine.N_EVENTS]))],
-    )
-    server = (max_loras, rank, capacity)
+    run, server = run.ended(totals), (max_loras, rank, capacity)
     return GpuResult.of_run(run, requests, profile, duration_s, n_adapters, server, service, shown, latencies=latencies)
+
+
+def _check_lengths(requests: Requests, profile: ServingProfile) -> None:
+    longest = int(np.max(requests.prompt_tokens + requests.output_tokens, initial=0))
+    if longest > profile.max_model_len:
+        raise UserError(
+            f"lengths: a request of {longest} tokens exceeds max_model_len={profile.max_model_len} of profile {profile.name}"
+        )
+
+
+def _load_times_s(
+    profile: ServingProfile, rank: int, ranks: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Host-to-GPU and disk-to-host load time of each adapter, shape (n_adapters,)."""
+    unique, inverse = np.unique(ranks, return_inverse=True)
+    load_s = np.array([profile.load_time_ms(rank, int(r)) / 1000 for r in unique])[inverse]
+    disk_s = np.array([profile.disk_time_ms(int(r)) / 1000 for r in unique])[inverse]
+    return load_s, disk_s
 
 
 def _writeable(array: NDArray[Any]) -> NDArray[Any]:

@@ -66,6 +66,7 @@ from twin.engine import (
     WATERMARK,
     Floats,
     itl_bin,
+    log_event,
     step_seconds,
 )
 from twin.queues import Ints, list_append, list_prepend, list_remove
@@ -80,10 +81,7 @@ def _blocks(tokens: int, block_size: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _log(events: Ints, totals: Floats, kind: int, request: int, tokens: int) -> None:
-    place = int(totals[N_EVENTS])
-    if place < len(events):
-        events[place] = (int(totals[STEPS]), kind, request, tokens)
-    totals[N_EVENTS] += 1
+    totals[N_EVENTS] = log_event(events, int(totals[N_EVENTS]), int(totals[STEPS]), kind, request, tokens)
 
 
 @njit(cache=True, nogil=True)
@@ -97,7 +95,7 @@ def _least_recently_used(resident: Flags, running_of: Ints, left_at: Ints) -> in
 
 
 @njit(cache=True, nogil=True)
-def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # the signature of `run_engine`; one loop, one state
+def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # takes what `run_engine` takes; one loop, one state
     arrival_s: Floats,
     adapter: Ints,
     prompt: Ints,

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from bench.shared.files import check_file, write_table, write_text
 from bench.shared.terminal import progress_bar
 from predictors.boundary import LADDER, draw_boundary_content, feasible_load, next_factor, scaled_content
-from predictors.design import Content, content_generator, draw_content, draw_requests
+from predictors.design import DrawnContent, content_generator, draw_content, draw_requests
 from predictors.errors import LabelledContents
 from predictors.features import FEATURE_NAMES
 from predictors.fit import fit_boundary_model
@@ -273,7 +273,7 @@ def _boundary_model(guide: str, profile_json: str, seed: int) -> Callable[[np.nd
     return _boundary_models[guide]
 
 
-def _label(content: Content, generator: np.random.Generator, profile: ServingProfile) -> list[Any]:
+def _label(content: DrawnContent, generator: np.random.Generator, profile: ServingProfile) -> list[Any]:
     result = simulate_requests(
         draw_requests(generator, content), content.ranks, profile, content.max_loras, duration_s=content.window_s
     )
@@ -285,7 +285,7 @@ def _label(content: Content, generator: np.random.Generator, profile: ServingPro
     ]  # fmt: skip
 
 
-def _ladder(content: Content, index: int, steps: int, seed: int, profile: ServingProfile) -> list[list[Any]]:
+def _ladder(content: DrawnContent, index: int, steps: int, seed: int, profile: ServingProfile) -> list[list[Any]]:
     """Rows of a content and of the same at rates closer to the boundary, each with its own draw of requests."""
     rows: list[list[Any]] = []
     factors: list[float] = []

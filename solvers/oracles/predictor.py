@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from predictors import Predictor, adapter_contributions, content_tail
 from predictors.features import MAX_LORAS, N_FEATURES, N_SUMS, RATE, WINDOW
-from predictors.kernels import starvation_batch
+from predictors.kernels import STARVATION, values_of
 from predictors.meanfield import LOAD, SERVICE_INPUT
 from predictors.model import inputs_of
 from solvers.contents.adapter_types import AdapterTypes
@@ -89,8 +89,7 @@ class PredictorOracle(Oracle):
         contents[:, :N_SUMS] = sums
         contents[:, N_SUMS:] = self._tail
         contents[:, MAX_LORAS] = candidates
-        probability: NDArray[np.float64] = starvation_batch(contents, *arrays)
-        return probability
+        return values_of(STARVATION, contents, *arrays)
 
     # --- what bounds rest on
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from bench.dataset import DatasetConfig, main
 from bench.training import labels
 from bench.training.labels import make_dataset, read_dataset, read_settings
-from predictors.design import Content
+from predictors.design import DrawnContent
 from predictors.features import FEATURE_NAMES
 from twin import ServingProfile, UserError, load_profile
 
@@ -109,7 +109,7 @@ def test_an_interrupted_command_goes_on(
     label = labels._label
     left, labelled = 17, 0
 
-    def count(content: Content, generator: np.random.Generator, profile: ServingProfile) -> list[object]:
+    def count(content: DrawnContent, generator: np.random.Generator, profile: ServingProfile) -> list[object]:
         nonlocal labelled
         if labelled == left:
             raise KeyboardInterrupt

@@ -171,7 +171,13 @@ def match_operating_point(
             position -= 0.6 * error
     if best is None:  # pragma: no cover  # MATCH_STEPS is positive
         raise AssertionError
-    error, position, steps = best
+    return _operating_point(observation, profile, *best)
+
+
+def _operating_point(
+    observation: StepObservation, profile: ServingProfile, error: float, position: float, steps: Floats
+) -> OperatingPoint:
+    """What the steps of a run say, simulated at the scale exp(position) and exp(error) times too long."""
     terms = step_term_values(
         steps[:, engine.SAMPLE_RUNNING],
         steps[:, engine.SAMPLE_ADAPTERS],
