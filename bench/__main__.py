@@ -14,7 +14,7 @@ from bench.comparison.compare import is_user_error
 from bench.comparison.config import BenchConfig
 from bench.comparison.execution import execution_of, run_cells
 from bench.comparison.rows import FILE_NAME, Row, write_rows
-from bench.comparison.run import run, run_cell
+from bench.comparison.run import check_options, run, run_cell
 from bench.reporting.publish import check_targets, publish
 from bench.reporting.table import comparison_report
 from bench.shared.command import command
@@ -50,8 +50,8 @@ def main(config: BenchConfig) -> list[Row] | None:
 
 def _rows(config: BenchConfig, overrides: list[str]) -> list[Row]:
     """Rows of a run, with the solver at work shown on a terminal."""
-    if config.cache or config.isolated:
-        return run_cells(cells_of(config, overrides), execution_of(config))
+    if config.isolated:
+        return _apart(config, overrides)
     names = list(solver_options(config))
     rows: list[Row] = []
     with at_work(console(stderr=True), f"{names[0]} on workload {config.workload.get('name')}") as show:
@@ -62,10 +62,25 @@ def _rows(config: BenchConfig, overrides: list[str]) -> list[Row]:
     return rows
 
 
+def _apart(config: BenchConfig, overrides: list[str]) -> list[Row]:
+    """Rows of a run with each solver in a process of its own; those that are there when it is interrupted are written."""
+    cells = cells_of(config, overrides)
+    check_options(cells)
+    rows: list[Row] = []
+    try:
+        return run_cells(cells, execution_of(config), rows.append)
+    except KeyboardInterrupt:
+        if rows:
+            out = Path(config.out) if config.out else Path(HydraConfig.get().runtime.output_dir) / FILE_NAME
+            write_rows(rows, out)
+            sys.stderr.write(f"{len(rows)} of {len(cells)} rows  {out}\n")
+        raise
+
+
 def _sweep_job(config: BenchConfig, overrides: list[str], name: str) -> list[Row]:
     """Rows of one job of a sweep: whatever goes wrong in it becomes rows, so that the other jobs go on."""
     cells = cells_of(config, overrides)
-    if config.isolated is False:
+    if not config.isolated:
         rows = [run_cell(cell) for cell in cells]
     else:
         rows = run_cells(cells, replace(execution_of(config, sweep=True), show=False))

@@ -46,7 +46,7 @@ class GpuPlan:
 # Shares are sums of rounded parts.
 _SHARES = 1e-6
 # What a flag of a server can hold.
-_LARGEST = 2**31
+_LARGEST = 2**53
 
 
 def _check_plan(plan: GpuPlan, n_adapters: int) -> None:

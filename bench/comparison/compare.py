@@ -2,112 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from bench.comparison.asked import Asked, AskedHere, SolverFailed, failure_of
 from bench.comparison.cell import Cell
-from bench.comparison.reserve import check_reserve, with_reserve
+from bench.comparison.common import Comparison
 from bench.comparison.rows import ERROR, Row
-from bench.shared.mistakes import explain
-from solvers.base import Problem, Solution, Solver
+from solvers.base import Solution, Solver
 from solvers.fleet import fewest_gpus
-from twin import (
-    Lengths,
-    Score,
-    ServingProfile,
-    UserError,
-    Workload,
-    load_profile,
-    score_placement,
-    workload_from_groups,
-)
+from twin import Score, load_profile, score_placement
 
 if TYPE_CHECKING:
-    from predictors import Predictor
-    from solvers.objectives.base import Objective
     from twin import GpuResult
 
+__all__ = ["Comparison", "bare_row", "base_row", "candidate", "compare", "error_row", "is_user_error", "version"]
 
 DISTRIBUTION = "lora-placement-bench"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What all candidates of a run have in common.
-
-    Attributes
-    ----------
-    workload, profile, objective
-    gpus : int, optional
-        GPU limit.
-    time_limit_s : float
-        For each solver.
-    seed : int
-        For solvers that draw.
-    threads : int
-        GPUs that are simulated at the same time.
-    repeats : int
-        How often each solver runs and each placement is scored; the least of the times counts.
-    reserve : float
-        Solvers get this share more load than `workload` has, which their placements are scored with.
-    load_predictor : callable, optional
-        Gives the predictor of the profile's name; by default the shipped one.
-    """
-
-    workload: Workload
-    profile: ServingProfile
-    objective: Objective
-    gpus: int | None = None
-    time_limit_s: float = 60.0
-    seed: int = 0
-    threads: int = 2
-    repeats: int = 1
-    reserve: float = 0.0
-    load_predictor: Callable[[str], Predictor] | None = None
-
-    def __post_init__(self) -> None:
-        if self.gpus is not None and self.gpus < 1:
-            raise UserError(f"gpus={self.gpus} must be 1 or more, or null for no limit")
-        if self.gpus is None and not self.objective.minimise_gpus:
-            raise UserError(f"objective={self.objective.name} compares placements on a given fleet: add gpus=N")
-        if not self.time_limit_s > 0:
-            raise UserError(f"time_limit_s={self.time_limit_s} must be a positive number of seconds")
-        if self.threads < 1:
-            raise UserError(f"threads={self.threads} must be 1 or more")
-        if self.repeats < 1:
-            raise UserError(f"repeats={self.repeats} must be 1 or more")
-        check_reserve(self.reserve)
-
-    @cached_property
-    def planned(self) -> Workload:
-        """The workload that solvers place: that of the comparison and the reserve."""
-        return with_reserve(self.workload, self.reserve)
-
-    def problem(self, solver: Solver) -> Problem:
-        """The problem as this solver gets it."""
-        predictor = None
-        if solver.tags.needs_predictor:
-            predictor = (self.load_predictor or _shipped_predictor)(self.profile.name)
-        return Problem(
-            workload=self.planned,
-            profile=self.profile,
-            objective=self.objective,
-            predictor=predictor,
-            max_gpus=self.gpus,
-            time_limit_s=self.time_limit_s,
-            seed=self.seed,
-        )
 
 
 @dataclass(frozen=True)
@@ -123,12 +42,8 @@ class _Attempt:
         return self.score is not None and self.score.feasible
 
 
-def compare(
-    comparison: Comparison,
-    solvers: Mapping[str, Callable[[], Solver]],
-    on_attempt: Callable[[Row], None] | None = None,
-) -> Iterator[Row]:
-    """Yield one row for each solver, in the order given, as soon as it is there.
+def compare(comparison: Comparison, solvers: Mapping[str, Callable[[], Solver]]) -> Iterator[Row]:
+    """Yield one row for each solver, in the order given, as soon as it is there; all run in this process.
 
     A solver that raises an exception gets a row with status "error"; the others go on.
 
@@ -137,15 +52,35 @@ def compare(
     comparison : Comparison
     solvers : mapping of str to callable
         For each solver's name what makes it.
-    on_attempt : callable, optional
-        Gets the row as far as it is known, each time before a solver is called.
     """
     for name, make in solvers.items():
-        row = base_row(comparison, name)
-        try:
-            yield _candidate(comparison, make(), row, partial(on_attempt, row) if on_attempt else lambda: None)
-        except Exception as error:  # noqa: BLE001  # whatever a solver does wrong must not end the comparison
-            yield error_row(error, row)
+        yield candidate(comparison, name, partial(_asked_here, comparison, make))
+
+
+def _asked_here(comparison: Comparison, make: Callable[[], Solver]) -> Asked:
+    return AskedHere(comparison, make())
+
+
+def candidate(
+    comparison: Comparison, name: str, ask: Callable[[], Asked], on_attempt: Callable[[Row], None] | None = None
+) -> Row:
+    """The row of one solver; whatever it does wrong is told in it.
+
+    Parameters
+    ----------
+    comparison : Comparison
+    name : str
+        Of the solver, in tables and rows.
+    ask : callable
+        Gives whom to ask for placements.
+    on_attempt : callable, optional
+        Gets the row as far as it is known, each time before the solver is asked.
+    """
+    row = base_row(comparison, name)
+    try:
+        return _candidate(comparison, ask(), row, partial(on_attempt, row) if on_attempt else lambda: None)
+    except (Exception, SystemExit, GeneratorExit) as error:  # noqa: BLE001  # nothing that a solver does may end the comparison
+        return error_row(error, row)
 
 
 def base_row(comparison: Comparison, solver: str) -> Row:
@@ -171,16 +106,10 @@ def base_row(comparison: Comparison, solver: str) -> Row:
     )
 
 
-def error_row(error: Exception, row: Row) -> Row:
+def error_row(error: BaseException, row: Row) -> Row:
     """Row of a candidate that ended in an exception."""
-    if isinstance(error, UserError):
-        return replace(row, message=str(error), details=json.dumps({"user_error": True}))
-    message = explain(error) or f"{type(error).__name__}: {error}"
-    details: dict[str, Any] = {"traceback": "".join(traceback.format_exception(error))}
-    if isinstance(error, InstantiationException):
-        # What the cache asks: a package that is missing today may be installed tomorrow.
-        details["not_made"] = True
-    return replace(row, message=message, details=json.dumps(details))
+    failed = error if isinstance(error, SolverFailed) else failure_of(error)
+    return replace(row, status=failed.status, message=failed.message, details=json.dumps(failed.details))
 
 
 def is_user_error(row: Row) -> bool:
@@ -188,15 +117,14 @@ def is_user_error(row: Row) -> bool:
     return row.status == ERROR and bool(json.loads(row.details).get("user_error"))
 
 
-def _candidate(comparison: Comparison, solver: Solver, row: Row, on_attempt: Callable[[], None]) -> Row:
-    problem = comparison.problem(solver)
-    _warm_up(solver, problem)
+def _candidate(comparison: Comparison, asked: Asked, row: Row, on_attempt: Callable[[], None]) -> Row:
+    asked.warm_up()
 
     def attempt(gpus: int | None) -> _Attempt:
         attempts = []
         for _ in range(comparison.repeats):
             on_attempt()
-            attempts.append(_attempt(comparison, solver, replace(problem, max_gpus=gpus)))
+            attempts.append(_attempt(comparison, asked, gpus))
         solve_time_s = min(outcome.solution.solve_time_s for outcome in attempts)
         return replace(
             attempts[0],
@@ -204,7 +132,7 @@ def _candidate(comparison: Comparison, solver: Solver, row: Row, on_attempt: Cal
             score_time_s=min(outcome.score_time_s for outcome in attempts),
         )
 
-    if not solver.tags.needs_fleet or comparison.gpus is not None:
+    if not asked.tags.needs_fleet or comparison.gpus is not None:
         return _filled(row, comparison, attempt(comparison.gpus))
     attempts: list[_Attempt] = []
 
@@ -232,28 +160,13 @@ def _candidate(comparison: Comparison, solver: Solver, row: Row, on_attempt: Cal
     )
 
 
-def _attempt(comparison: Comparison, solver: Solver, problem: Problem) -> _Attempt:
-    solution = solver.run(problem)
+def _attempt(comparison: Comparison, asked: Asked, gpus: int | None) -> _Attempt:
+    solution = asked.solve(gpus)
     if solution.placement is None:
         return _Attempt(solution)
     start = time.perf_counter()
     score = score_placement(comparison.workload, solution.placement, comparison.profile, threads=comparison.threads)
     return _Attempt(solution, score, time.perf_counter() - start)
-
-
-def _warm_up(solver: Solver, problem: Problem) -> None:
-    """Solve and score a problem of two adapters, so that no solver's time holds compilation or imports."""
-    ranks = problem.profile.ranks
-    tiny = workload_from_groups(
-        [(2, ranks[0], 0.01)],
-        lengths=Lengths(max_total_tokens=problem.workload.lengths.max_total_tokens),
-        duration_s=60.0,
-    )
-    # What is wrong with a solver shows in its real run.
-    with contextlib.suppress(Exception):
-        solution = solver.run(replace(problem, workload=tiny, max_gpus=problem.max_gpus or 1))
-        if solution.placement is not None:
-            score_placement(tiny, solution.placement, problem.profile, threads=1)
 
 
 def _filled(row: Row, comparison: Comparison, outcome: _Attempt) -> Row:
@@ -339,12 +252,6 @@ def _figures(result: GpuResult) -> dict[str, Any]:
 def _finite(value: float) -> float | None:
     """JSON and Parquet readers agree on null, not on NaN."""
     return value if math.isfinite(value) else None
-
-
-def _shipped_predictor(profile_name: str) -> Predictor:
-    from predictors import load_predictor
-
-    return load_predictor(profile_name)
 
 
 @cache

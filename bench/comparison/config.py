@@ -40,8 +40,8 @@ class BenchConfig:
         Folder of the cache.
     retry_failed : bool
         Run candidates again whose row in the cache tells of a crash, a time-out or an error.
-    isolated : bool, optional
-        Run each solver in a process of its own that is killed when it goes on after its time; by default in a sweep only.
+    isolated : bool
+        Run each solver in a process of its own that is killed when it goes on after its time.
     margin_s : float
         How long after its time limit.
     processes : int
@@ -66,7 +66,7 @@ class BenchConfig:
     cache: bool | None = None
     cache_dir: str = "results/runs/cache"
     retry_failed: bool = False
-    isolated: bool | None = None
+    isolated: bool = True
     margin_s: float = 60.0
     processes: int = 1
     out: str | None = None

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hydra.utils import instantiate
 
+from bench.comparison.asked import Asked
 from bench.comparison.build import maker_of, workload_of
 from bench.comparison.cache import canonical
 from bench.comparison.cell import Cell, described
 from bench.comparison.cells import cells_of
-from bench.comparison.compare import Comparison, bare_row, compare, error_row
+from bench.comparison.compare import Comparison, bare_row, candidate, compare, error_row
+from bench.comparison.known import is_shipped
 from bench.comparison.machine import calibration_s, processor, versions
 from bench.comparison.rows import Row
+from bench.comparison.solver_process import SolverProcess
+from solvers.base import Solver
 from twin import load_profile
 
 if TYPE_CHECKING:
@@ -43,20 +49,76 @@ def run(config: BenchConfig, overrides: Sequence[str] = ()) -> Iterator[Row]:
         yield described(_measured(row), cell)
 
 
-def run_cell(cell: Cell, on_attempt: Callable[[Row], None] | None = None) -> Row:
-    """The row of one cell, computed in this process; an exception becomes a row as well.
+def check_options(cells: Sequence[Cell]) -> None:
+    """Tell a mistake in the options of a shipped solver that the command line has changed, before anything is run.
+
+    Raises
+    ------
+    UserError
+    """
+    for cell in cells:
+        changed = any(override.lstrip("+~").startswith(f"solver.{cell.solver}.") for override in cell.overrides)
+        if changed and is_shipped(cell.solver_options, "solver"):
+            maker_of(cell.solver, cell.solver_options)
+
+
+def run_cell(cell: Cell) -> Row:
+    """The row of one cell, solver and all in this process; an exception becomes a row as well."""
+    try:
+        solvers = {cell.solver: maker_of(cell.solver, cell.solver_options)}
+        (row,) = compare(_comparison(cell), solvers)
+    except Exception as error:  # noqa: BLE001  # the row tells
+        row = error_row(error, bare_row(cell))
+    return _finished(row, cell)
+
+
+def run_cell_apart(cell: Cell, margin_s: float, on_attempt: Callable[[Row], None]) -> Row:
+    """The row of one cell, its solver in a process forked from this one, which itself runs no code of the solver.
 
     Parameters
     ----------
     cell : Cell
-    on_attempt : callable, optional
-        Gets the row as far as it is known, each time before the solver is called.
+    margin_s : float
+        The solver is killed when it has not answered this long after its time limit.
+    on_attempt : callable
+        Gets the row as far as it is known, each time before the solver is asked.
     """
+    started: list[SolverProcess] = []
     try:
-        solvers = {cell.solver: maker_of(cell.solver, cell.solver_options)}
-        (row,) = compare(_comparison(cell), solvers, on_attempt)
+        comparison = _comparison(cell)
+
+        def ask() -> Asked:
+            make = partial(_make, cell)
+            _prepare(cell, comparison)
+            started.append(SolverProcess(comparison, cell.solver, make, margin_s))
+            return started[0]
+
+        row = candidate(comparison, cell.solver, ask, on_attempt)
     except Exception as error:  # noqa: BLE001  # the row tells
         row = error_row(error, bare_row(cell))
+    finally:
+        for process in started:
+            process.end()
+    return _finished(row, cell)
+
+
+def _make(cell: Cell) -> Solver:
+    return maker_of(cell.solver, cell.solver_options)()
+
+
+def _prepare(cell: Cell, comparison: Comparison) -> None:
+    """Import what is shipped, and draw requests that are asked for, once for all processes forked from this one."""
+    if not is_shipped(cell.solver_options, "solver"):
+        return
+    module, _, name = cell.solver_options["_target_"].rpartition(".")
+    tags = vars(importlib.import_module(module))[name].tags
+    if tags.replays_requests:
+        _ = comparison.planned.requests
+    if tags.needs_predictor:
+        importlib.import_module("predictors")
+
+
+def _finished(row: Row, cell: Cell) -> Row:
     return described(replace(_measured(row), calibration_s=calibration_s()), cell)
 
 

@@ -11,18 +11,17 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
+from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
 from bench.comparison.cell import Cell
 from bench.comparison.rows import Row
+from bench.shared.processes import adopt_orphans, end_below, ending, watch_owner
 
 # Importing the solvers' libraries on a busy machine.
 _START_S = 120.0
-_POLL_S = 1.0
 
 
 class Worker:
@@ -45,6 +44,7 @@ class Worker:
         self.margin_s = 0.0
         self.started: Row | None = None
         self.left_s = float("inf")
+        self._number = 0
         self.connection, theirs = Pipe()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self._process = subprocess.Popen(
@@ -58,7 +58,6 @@ class Worker:
             start_new_session=True,
         )
         theirs.close()
-        self._warm = False
 
     def begin(self, cell: Cell, margin_s: float) -> None:
         """Let the process run a cell, in the present folder and with the present `sys.path`.
@@ -70,33 +69,33 @@ class Worker:
             The cell has its time limit and this for each call of its solver.
         """
         self.cell, self.started, self.margin_s = cell, None, margin_s
-        self._extend(0.0 if self._warm else _START_S)
-        self._warm = True
+        self._number += 1
+        # Making the solver, warming it up and its first answer; the process itself looks after each of them.
+        self.left_s = _START_S + 3 * (cell.time_limit_s + margin_s)
         # A process that is dead already is found out when its answer is read.
         with contextlib.suppress(OSError):
-            self.connection.send((cell, str(Path.cwd()), sys.path))
+            self.connection.send((self._number, cell, margin_s, str(Path.cwd()), sys.path))
 
     def answer(self) -> Row | str | None:
         """The row of the cell, one line on why there will be none, or None for "not yet"; to be called when `connection` is readable."""
         try:
-            kind, row = self.connection.recv()
+            number, kind, row = self.connection.recv()
         except (EOFError, OSError):
             return self._obituary()
+        if number != self._number:
+            return "the process that runs solvers answered another question"
         if kind == "row":
             self.cell, self.left_s = None, float("inf")
             return _checked(row)
         self.started = _checked(row)
-        self._extend(0.0)
+        self.left_s = _START_S + self.cell.time_limit_s + self.margin_s if self.cell is not None else float("inf")
         return None
 
     def overdue(self) -> str | None:
         """Why the cell must be given up, if it must."""
         if self.cell is None or self.left_s > 0:
             return None
-        return (
-            f"killed: no answer {self.margin_s:g} s after the time limit of {self.cell.time_limit_s:g} s "
-            "(margin_s=N gives it more)"
-        )
+        return "killed: the process that runs solvers no longer answers"
 
     @property
     def alive(self) -> bool:
@@ -104,27 +103,21 @@ class Worker:
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """End the process and what it has started."""
+        """End the process and all that it has started, detached or not."""
+        if self.alive:
+            end_below(self._process.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self.connection.close()
-
-    def _extend(self, extra_s: float) -> None:
-        if self.cell is not None:
-            self.left_s = self.cell.time_limit_s + self.margin_s + extra_s
 
     def _obituary(self) -> str:
         # The pipe closes a moment before the process is gone.
         try:
             code = self._process.wait(10)
         except subprocess.TimeoutExpired:
-            return "the solver's process closed its connection"
-        if code >= 0:
-            return f"the solver's process ended with exit code {code}"
-        name = signal.Signals(-code).name
-        cause = ", which is what the kernel does when memory runs out" if -code == signal.SIGKILL else ""
-        return f"the solver's process died of signal {-code} ({name}){cause}"
+            return "the process that runs solvers closed its connection"
+        return ending(code).replace("the solver's process", "the process that runs solvers")
 
 
 def _checked(row: Any) -> Row:  # noqa: ANN401  # whatever came through the pipe
@@ -143,31 +136,30 @@ def main(file_descriptor: int, owner: int) -> None:
     owner : int
         Process id of the other end; this process ends with it.
     """
-    threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
+    watch_owner(owner)
+    adopt_orphans()
     _offer_to_the_kernel()
-    from bench.comparison.run import run_cell
+    from bench.comparison.run import run_cell_apart
 
     connection = Connection(file_descriptor)
     while True:
         try:
-            cell, folder, sys.path = connection.recv()
+            number, cell, margin_s, folder, sys.path = connection.recv()
         except EOFError:
             return
         os.chdir(folder)
-        row = run_cell(cell, lambda started: connection.send(("started", started)))
-        connection.send(("row", row))
+        row = run_cell_apart(cell, margin_s, partial(_tell, connection, number))
+        connection.send((number, "row", row))
 
 
-def _end_with(owner: int) -> None:
-    while os.getppid() == owner:
-        time.sleep(_POLL_S)
-    os.killpg(0, signal.SIGKILL)
+def _tell(connection: Connection, number: int, started: Row) -> None:
+    connection.send((number, "started", started))
 
 
 def _offer_to_the_kernel() -> None:
     """Be the process that is killed when memory runs out, instead of the owner, who tells what happened."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123
-        file.write("900")
+        file.write("500")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,13 @@ from hydra.core.config_store import ConfigStore
 
 from solvers.registry import ENTRY_POINTS
 
+#: Entry-point groups by which other packages make known what data files may name.
+GROUPS = {
+    "solver": (ENTRY_POINTS,),
+    "objective": ("lora_placement_bench.objectives",),
+    "workload": ("lora_placement_bench.builders", "lora_placement_bench.lengths", "lora_placement_bench.arrivals"),
+}
+
 
 def register_solvers() -> None:
     """Make `solver=NAME` work for each entry point `NAME = "package.module:Class"` in the group `ENTRY_POINTS`.

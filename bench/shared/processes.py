@@ -80,6 +80,24 @@ def end_below(process: int) -> None:
         time.sleep(_PAUSE_S)
 
 
+def ending(code: int) -> str:
+    """How a solver's process ended, from its exit code, negative for a signal."""
+    if code >= 0:
+        return f"the solver's process ended with exit code {code}"
+    name = signal.Signals(-code).name
+    cause = ", which is what the kernel does when memory runs out" if -code == signal.SIGKILL else ""
+    return f"the solver's process died of signal {-code} ({name}){cause}"
+
+
+def close_all_but(*kept: int) -> None:
+    """Close every file of this process but the standard ones and those given."""
+    low = 3
+    for number in sorted(kept):
+        os.closerange(low, number)
+        low = number + 1
+    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+
+
 def _reap() -> None:
     """Let go of the children that have ended."""
     with contextlib.suppress(ChildProcessError):

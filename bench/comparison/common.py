@@ -1,0 +1,97 @@
+"""What all candidates of a comparison have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from bench.comparison.reserve import check_reserve, with_reserve
+from solvers.base import Problem, Solver
+from twin import ServingProfile, UserError, Workload
+
+if TYPE_CHECKING:
+    from predictors import Predictor
+    from solvers.objectives.base import Objective
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What all candidates of a run have in common.
+
+    Attributes
+    ----------
+    workload, profile, objective
+    gpus : int, optional
+        GPU limit.
+    time_limit_s : float
+        For each solver.
+    seed : int
+        For solvers that draw.
+    threads : int
+        GPUs that are simulated at the same time.
+    repeats : int
+        How often each solver runs and each placement is scored; the least of the times counts.
+    reserve : float
+        Solvers get this share more load than `workload` has, which their placements are scored with.
+    load_predictor : callable, optional
+        Gives the predictor of the profile's name; by default the shipped one.
+    """
+
+    workload: Workload
+    profile: ServingProfile
+    objective: Objective
+    gpus: int | None = None
+    time_limit_s: float = 60.0
+    seed: int = 0
+    threads: int = 2
+    repeats: int = 1
+    reserve: float = 0.0
+    load_predictor: Callable[[str], Predictor] | None = None
+
+    def __post_init__(self) -> None:
+        if self.gpus is not None and self.gpus < 1:
+            raise UserError(f"gpus={self.gpus} must be 1 or more, or null for no limit")
+        if self.gpus is None and not self.objective.minimise_gpus:
+            raise UserError(f"objective={self.objective.name} compares placements on a given fleet: add gpus=N")
+        if not self.time_limit_s > 0:
+            raise UserError(f"time_limit_s={self.time_limit_s} must be a positive number of seconds")
+        if self.threads < 1:
+            raise UserError(f"threads={self.threads} must be 1 or more")
+        if self.repeats < 1:
+            raise UserError(f"repeats={self.repeats} must be 1 or more")
+        check_reserve(self.reserve)
+
+    @cached_property
+    def planned(self) -> Workload:
+        """The workload that solvers place: that of the comparison and the reserve."""
+        return with_reserve(self.workload, self.reserve)
+
+    def problem(self, solver: Solver) -> Problem:
+        """The problem as this solver gets it, in copies of its own; arrays, which are read-only, are shared."""
+        predictor = None
+        if solver.tags.needs_predictor:
+            predictor = (self.load_predictor or _shipped_predictor)(self.profile.name)
+        if solver.tags.replays_requests:
+            # Drawn once for all of them.
+            _ = self.planned.requests
+        workload = copy(self.planned)
+        if "requests" in vars(workload):
+            vars(workload)["requests"] = copy(workload.requests)
+        return Problem(
+            workload=workload,
+            profile=copy(self.profile),
+            objective=copy(self.objective),
+            predictor=predictor,
+            max_gpus=self.gpus,
+            time_limit_s=self.time_limit_s,
+            seed=self.seed,
+        )
+
+
+def _shipped_predictor(profile_name: str) -> Predictor:
+    from predictors import load_predictor
+
+    return load_predictor(profile_name)
