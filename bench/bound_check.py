@@ -43,6 +43,8 @@ class BoundCheckConfig(BoundCheckOptions):
         For the bound of an instance.
     gpus, exchanges, seed : int
         GPUs from which luck is looked for, and exchanges tried on each; of the draws.
+    trust : list of str
+        Builders that the rows may name besides those that are known.
     table : str, optional
         CSV file.
     """

@@ -48,6 +48,8 @@ class RegressConfig:
         How often a candidate that seems slower is timed again.
     margin_s : float
         As in `python -m bench`.
+    trust : list of str
+        Solvers, objectives and builders that the reference may name besides those that are known.
     out, summary : str, optional
         Parquet file for the rows of this run, Markdown file for the differences.
     update, yes : bool
@@ -61,6 +63,7 @@ class RegressConfig:
     time_floor_ms: float = 25.0
     retries: int = 3
     margin_s: float = 60.0
+    trust: list[str] = field(default_factory=list)
     out: str | None = None
     summary: str | None = None
     update: bool = False
@@ -72,7 +75,7 @@ def main(config: RegressConfig) -> None:
     """Run, compare, tell, and exit with `REGRESSION` where the gate must not let it through."""
     _check(config)
     reference = read_rows(Path(config.reference))
-    cells = _cells(reference, config.reference)
+    cells = _cells(reference, config)
     execution = Execution(margin_s=config.margin_s)
     rows = run_cells(cells, execution)
     judged, note = _judges_time(reference, config)
@@ -111,15 +114,16 @@ def _check(config: RegressConfig) -> None:
         raise UserError("time_margin, time_floor_ms and retries must be 0 or more")
 
 
-def _cells(reference: Sequence[Row], name: str) -> list[Cell]:
+def _cells(reference: Sequence[Row], config: RegressConfig) -> list[Cell]:
     """What to run, so that row for row can be compared."""
+    name = config.reference
     if not reference:
         raise UserError(f"reference={name}: holds no rows")
     if any(not row.cell for row in reference):
         raise UserError(
             f"reference={name}: its rows do not say what they were made from; make it anew with python -m bench"
         )
-    return [Cell.from_json(row.cell) for row in reference]
+    return [Cell.from_json(row.cell, f"reference={name}", trust=config.trust) for row in reference]
 
 
 def _judges_time(reference: Sequence[Row], config: RegressConfig) -> tuple[bool, list[str]]:

@@ -46,6 +46,8 @@ class RobustnessConfig(RobustnessOptions):
         Only these, if any.
     threads : int
         GPUs that are simulated at the same time.
+    trust : list of str
+        Builders that the rows may name besides those that are known.
     """
 
     out: str | None = None

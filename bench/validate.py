@@ -6,7 +6,7 @@ their times. A finished GPU is on disk at once, and the same command goes on whe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
@@ -37,6 +37,7 @@ class ValidateConfig(ValidationOptions):
     repeats: int = 1
     out: str = "results/runs/validate"
     picture: str | None = None
+    trust: list[str] = field(default_factory=list)
 
 
 @command("validate", ValidateConfig)
@@ -56,6 +57,7 @@ def main(config: ValidateConfig) -> None:
         workload=config.workload,
         profile=config.profile,
         duration_s=config.duration_s,
+        trust=config.trust,
     )
     jobs = jobs_of(placed, config.gpus)
     kept = finished(placed, jobs, config.repeats, out)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any
 
-from bench.comparison.rows import Row
+from bench.comparison.known import Kind, refuse_unknown
+from bench.comparison.rows import Row, gap_to
+from twin.errors import UserError
 
 #: What rows written earlier name by `_target_`: where it is now, and the options with which it is the same.
 MOVED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -75,20 +78,87 @@ class Cell:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Cell:
-        """The cell that `to_json` wrote, now or when some classes had other names (`MOVED`)."""
-        values = _as_named_now(json.loads(text))
-        return cls(**{**values, "overrides": tuple(values["overrides"])})
+    def from_json(
+        cls,
+        text: str,
+        origin: str = "cell",
+        *,
+        trust: Sequence[str] = (),
+        makes: Sequence[Kind] = ("workload", "solver", "objective"),
+    ) -> Cell:
+        """The cell that `to_json` wrote, now or when some classes had other names (`MOVED`).
+
+        Parameters
+        ----------
+        text : str
+            From a file, which may be anybody's.
+        origin : str
+            The file, for messages.
+        trust : sequence of str
+            What it may name besides what `bench.comparison.known` lists.
+        makes : sequence of str
+            Which of its parts the caller is going to make; only they are looked at.
+
+        Raises
+        ------
+        UserError
+            If the text is no cell, or names something that is not known.
+        """
+        try:
+            values = as_named_now(json.loads(text))
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{origin}: a cell is no JSON ({str(error)[:100]})") from None
+        cell = _cell(values, origin)
+        options = {"workload": cell.workload, "solver": cell.solver_options, "objective": cell.objective}
+        for kind in makes:
+            refuse_unknown(options[kind], kind, origin, trust)
+        return cell
 
 
-def _as_named_now(value: Any) -> Any:  # noqa: ANN401  # whatever JSON holds
+def _cell(values: object, origin: str) -> Cell:
+    """A cell of these values, once each is of the kind that it must be."""
+    if not isinstance(values, dict):
+        raise UserError(f"{origin}: a cell must be a JSON object, not {type(values).__name__}")
+    known = {each.name: each for each in fields(Cell)}
+    if strange := sorted(set(values) - set(known)):
+        raise UserError(f"{origin}: a cell has no {strange[0][:40]}; it was written by another version or by hand")
+    for name, each in known.items():
+        if name not in values:
+            if each.default is MISSING and each.default_factory is MISSING:
+                raise UserError(f"{origin}: a cell needs {name}")
+        elif not _FITS[str(each.type)](values[name]):
+            raise UserError(f"{origin}: {name}={str(values[name])[:40]} of a cell must be {each.type}")
+    return Cell(**{**values, "overrides": tuple(values.get("overrides", ()))})
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def _is_number(value: object) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+# What JSON may hold for each type of a field.
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: isinstance(value, str),
+    "int": _is_whole,
+    "float": _is_number,
+    "int | None": lambda value: value is None or _is_whole(value),
+    "Mapping[str, Any]": lambda value: isinstance(value, dict),
+    "tuple[str, ...]": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
+}
+
+
+def as_named_now(value: Any) -> Any:  # noqa: ANN401  # whatever JSON holds
     """Plain data with each `_target_` that has moved under its name of today, at whatever depth."""
     if isinstance(value, list):
-        return [_as_named_now(item) for item in value]
+        return [as_named_now(item) for item in value]
     if not isinstance(value, dict):
         return value
-    named = {key: _as_named_now(item) for key, item in value.items()}
-    target, options = MOVED.get(named.get("_target_", ""), (None, {}))
+    named = {key: as_named_now(item) for key, item in value.items()}
+    name = named.get("_target_")
+    target, options = MOVED.get(name, (None, {})) if isinstance(name, str) else (None, {})
     # Options that the row gives itself go first.
     return {**options, **named, "_target_": target} if target else named
 
@@ -97,7 +167,6 @@ def described(row: Row, cell: Cell) -> Row:
     """The row with what its cell says of it: names, labels, the bound known for its instance, and the cell itself."""
     workload, solver = _labels(cell)
     bound = cell.best_bound
-    gap = (row.gpus - bound) / bound if bound and row.feasible and row.gpus is not None else None
     return replace(
         row,
         solver=cell.solver,
@@ -105,7 +174,7 @@ def described(row: Row, cell: Cell) -> Row:
         solver_options=solver,
         instance=cell.instance,
         best_bound=bound,
-        gap=gap,
+        gap=gap_to(bound, row),
         cell=cell.to_json(),
     )
 

@@ -8,15 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bench.comparison.rows import Row
+from bench.comparison.rows import Row, gap_to
 
 Verdict = Literal["worse", "better", "different"]
 
 
 def _gap(row: Row) -> float | None:
     """Distance to the candidate's own bound, where it has no other."""
-    bound = row.best_bound or row.lower_bound
-    return (row.gpus - bound) / bound if bound and row.gpus is not None else None
+    return gap_to(row.best_bound or row.lower_bound, row)
 
 
 def _placement(row: Row) -> list[Any] | None:

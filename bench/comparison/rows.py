@@ -175,6 +175,11 @@ class Row:
         return [{**plan, **figure} for plan, figure in zip(plans, figures, strict=True)]
 
 
+def gap_to(bound: int | None, row: Row) -> float | None:
+    """(GPUs - bound) / bound of a feasible placement, if there is a bound above 0."""
+    return (row.gpus - bound) / bound if bound and row.feasible and row.gpus is not None else None
+
+
 @cache
 def _schema() -> Any:  # noqa: ANN401  # a pyarrow.Schema: pyarrow has no types
     import pyarrow as pa

@@ -115,7 +115,7 @@ def _prepare(cell: Cell, comparison: Comparison) -> None:
     if tags.replays_requests:
         _ = comparison.planned.requests
     if tags.needs_predictor:
-        importlib.import_module("predictors")
+        import predictors  # noqa: F401
 
 
 def _finished(row: Row, cell: Cell) -> Row:

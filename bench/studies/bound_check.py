@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ class BoundCheckOptions:
     gpus: int = 8
     exchanges: int = 150
     seed: int = 0
+    trust: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def check(case: Case, options: BoundCheckOptions) -> Checked:
     options : BoundCheckOptions
     """
     rows = served(case)
-    cell = Cell.from_json(rows[0].cell)
+    cell = Cell.from_json(rows[0].cell, f"rows of {case.key[0]}", trust=options.trust, makes=["workload"])
     profile = load_profile(cell.profile)
     workload = build_workload(cell.workload, profile)
     problem = Problem(workload, profile, MinGpus(), time_limit_s=options.seconds)

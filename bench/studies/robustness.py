@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,7 @@ class RobustnessOptions:
     seed: int = 0
     error_pct: float | None = None
     threads: int = 2
+    trust: list[str] = field(default_factory=list)
 
 
 def target_beside(rows: Path) -> Path:
@@ -48,7 +49,7 @@ def moved(name: str, chosen: Sequence[Case], options: RobustnessOptions) -> list
     cell = next((row.cell for row in rows if row.cell), None)
     if cell is None:
         raise UserError(f"rows={options.rows}: were made by a release that did not store how to make them again")
-    profile = load_profile(Cell.from_json(cell).profile)
+    profile = load_profile(_cell(cell, options).profile)
     error_pct = options.error_pct if options.error_pct is not None else fit_error_pct(profile)
     return [profile, *moved_profiles(profile, rows, error_pct, options.samples, options.seed)]
 
@@ -64,7 +65,7 @@ def scores_of(
     workload = None
     if texts:
         cell = next(row.cell for row in case.rows if row.placement is not None)
-        workload = build_workload(Cell.from_json(cell).workload, profiles[0])
+        workload = build_workload(_cell(cell, options).workload, profiles[0])
         _check(workload, case)
     for sample, profile in enumerate(profiles):
         scores: dict[str, Score] = {}
@@ -85,6 +86,10 @@ def scores_of(
                 "headroom": np.nan if score is None else score.headroom,
                 **_settings(options),
             }
+
+
+def _cell(text: str, options: RobustnessOptions) -> Cell:
+    return Cell.from_json(text, f"rows={options.rows}", trust=options.trust, makes=["workload"])
 
 
 def _cost(row: Row, score: Score) -> float:

@@ -13,7 +13,7 @@ from bench.comparison.cell import Cell
 from bench.comparison.cells import cells_of
 from bench.comparison.config import BenchConfig
 from bench.comparison.execution import execution_of, run_cells
-from bench.comparison.rows import FILE_NAME, Row, write_rows
+from bench.comparison.rows import FILE_NAME, Row, gap_to, write_rows
 from bench.shared.files import check_folder, write_text
 from bench.shared.terminal import console, plain
 from bench.suites.bounds import best_bounds, fingerprint, violations
@@ -96,8 +96,7 @@ def with_bounds(rows: Sequence[Row], known: dict[str, int]) -> list[Row]:
     done = []
     for row in rows:
         bound = bounds.get(row.instance)
-        gap = row.gpus / bound - 1 if bound and row.feasible and row.gpus is not None else None
-        done.append(replace(row, best_bound=bound, gap=gap))
+        done.append(replace(row, best_bound=bound, gap=gap_to(bound, row)))
     return done
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bench.comparison.build import build_workload
-from bench.comparison.cell import Cell
+from bench.comparison.cell import Cell, as_named_now
+from bench.comparison.known import refuse_unknown
 from bench.comparison.rows import Row, read_rows
 from twin import Placement, ServingProfile, UserError, Workload, load_profile
 
@@ -32,6 +33,7 @@ def read_placed(  # noqa: PLR0913  # what may stand in place of the file's own
     workload: Mapping[str, Any] | None = None,
     profile: str | None = None,
     duration_s: float | None = None,
+    trust: Sequence[str] = (),
 ) -> Placed:
     """A placement from a file.
 
@@ -48,6 +50,8 @@ def read_placed(  # noqa: PLR0913  # what may stand in place of the file's own
         In place of the one in the file.
     duration_s : float, optional
         A shorter window.
+    trust : sequence of str
+        Builders that the file may name besides those that are known.
 
     Raises
     ------
@@ -60,11 +64,11 @@ def read_placed(  # noqa: PLR0913  # what may stand in place of the file's own
         row = choose_row(read_rows(Path(path)), path, solver, seed)
         if not row.cell:
             raise UserError(f"{path}: its rows were written by an older version and do not hold their workload")
-        cell = Cell.from_json(row.cell)
+        cell = Cell.from_json(row.cell, path, trust=trust, makes=["workload"])
         text, label = row.placement or "[]", f"{row.workload_label} seed {row.seed}, {row.solver_label}"
         workload, profile = cell.workload, profile or cell.profile
     elif path.endswith(".json"):
-        text, workload, profile = _from_json(path, workload, profile)
+        text, workload, profile = _from_json(path, workload, profile, trust)
         label = Path(path).stem
     else:
         raise UserError(f"placement={path} must be a .parquet file of rows or a .json file")
@@ -116,18 +120,21 @@ def shortened(workload: Workload, duration_s: float) -> Workload:
 
 
 def _from_json(
-    path: str, workload: Mapping[str, Any] | None, profile: str | None
+    path: str, workload: Mapping[str, Any] | None, profile: str | None, trust: Sequence[str]
 ) -> tuple[str, Mapping[str, Any], str]:
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: not valid JSON (line {error.lineno}: {error.msg})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not a file of JSON that can be read ({str(error)[:100]})") from None
     content = data if isinstance(data, dict) and "placement" in data else {"placement": data}
-    workload = workload or content.get("workload")
+    if workload is None and content.get("workload") is not None:
+        workload = as_named_now(content["workload"])
+        refuse_unknown(workload, "workload", path, trust)
     profile = profile or content.get("profile")
     for key, value in (("workload", workload), ("profile", profile)):
         if value is None:
             raise UserError(f"{path}: it has no {key}; add one to the file or give {key}=NAME")
-    if not isinstance(workload, Mapping) or "_target_" not in workload:
-        raise UserError(f"{path}: workload must be an object with the _target_ of its builder and options")
+    assert workload is not None  # noqa: S101  # for the type checker
     return json.dumps(content["placement"]), workload, str(profile)

@@ -30,7 +30,13 @@ def options(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401  # whatever
 def cell(**changes: Any) -> str:  # noqa: ANN401  # fields of many types
     """A cell as a row stores it."""
     workload = {"_target_": "twin.builders.groups", "groups": []}
-    values = {"solver": "mine", "solver_options": {"_target_": "a.B"}, "workload": workload, "overrides": [], **changes}
+    values = {
+        "solver": "mine",
+        "solver_options": {"_target_": "solvers.ffd.Ffd"},
+        "workload": workload,
+        "overrides": [],
+        **changes,
+    }
     return json.dumps(values)
 
 
