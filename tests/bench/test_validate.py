@@ -242,7 +242,7 @@ def test_a_shorter_window_has_the_first_requests(tmp_path: Path) -> None:
         ({"placement": [{"adapters": [0]}]}, [], "a placement is a JSON list of"),
         ({"placement": PLACEMENT[:1]}, [], "does not fit its workload: adapter 2 is placed 0 times"),
         ({"workload": None}, [], "it has no workload; add one to the file or give workload=NAME"),
-        ({"workload": {"groups": []}}, [], "workload must be an object with the _target_"),
+        ({"workload": {"groups": []}}, [], "workload must be an object with a _target_"),
         ({}, ["gpus=[7]"], "gpus: no GPU 7; the placement has 2, counted from 0"),
         ({}, ["engine=vllm", "engine.arguments=[]"], "engine=vllm needs a GPU and nvidia-smi shows none"),
         ({}, ["repeats=0"], "repeats=0 must be 1 or more"),
