@@ -166,4 +166,4 @@ def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["solver=max_pack", "reserve=-1"])
     assert caught.value.code == 2
-    assert "reserve=-1.0 must be a share of the load, 0 or more" in capsys.readouterr().err
+    assert "reserve=-1.0 must be" in capsys.readouterr().err
