@@ -17,7 +17,8 @@ from solvers.spreading.latency_model import LatencyModel
 from solvers.spreading.latency_oracle import GpuLatency, LatencyOracle, TwinLatency, cost_of
 from twin import GpuPlan, Placement, UserError
 
-#: Adapters of a giving GPU, and GPUs to take them, that are tried before the search gives up.
+#: Adapters of a giving GPU, and GPUs to take them, that are tried before the search gives up. By hand: each change
+#: that helps starts anew, and more candidates cost two simulations each.
 GIVEN, TAKERS = 3, 3
 
 

@@ -13,7 +13,7 @@ from solvers.contents.orders import sorted_plan
 from solvers.fleet import FleetSolver
 from twin import Placement, UserError
 
-#: Costs are whole numbers up to this.
+#: Costs are whole numbers up to this, as the flow wants them; finer than any difference that matters.
 COST_SCALE = 10**6
 
 

@@ -20,11 +20,11 @@ from solvers.spreading.latency_model import LatencyModel
 from solvers.spreading.latency_oracle import TwinLatency
 from twin import Placement, UserError
 
-#: Loads are whole multiples of this share of a GPU, rounded up.
+#: Loads are whole multiples of this share of a GPU, rounded up; a GPU of a hundred adapters is off by a thousandth at most.
 LOAD_SCALE = 10**5
-#: Share of the time limit that CP-SAT may take; the last thousandths of a load are not worth a minute.
+#: Share of the time limit that CP-SAT may take; the last thousandths of a load are not worth a minute. By hand.
 CP_SAT_SHARE = 1 / 6
-#: Count variables beyond which the model would be too large to be worth building.
+#: Count variables beyond which the model would be too large to be worth building, by hand: its time is spent on building then.
 MOST_VARIABLES = 50_000
 
 

@@ -22,7 +22,8 @@ ADAPTER_KV_TOKENS = {
     "qwen-2.5-7b/h100-64gb": {8: 1298, 16: 2044, 32: 3466},
 }
 
-#: Offered load of the measurement, far beyond what a GPU serves, and its window.
+#: Offered load of the measurement, far beyond what a GPU serves (five times the published figures), and its window, long enough
+#: for the start not to count.
 _OVERLOAD_TOKENS_PER_S, _WINDOW_S = 100_000.0, 600.0
 
 

@@ -19,12 +19,21 @@ from solvers.oracles.twin import TwinOracle
 from solvers.spreading.even import spread_feasibly
 from twin import GpuPlan, Placement
 
-#: Up to so many adapters the first answer is the greedy's, every GPU as full as the twin lets it be.
+#: Up to so many adapters the first answer is the greedy's, every GPU as full as the twin lets it be. By hand: with more, its
+#: simulations take the time that other steps need, and `ffd_plus` answers sooner.
 MOST_GREEDY = 200
-#: Offered load, in terms of what the backbone serves without LoRA, with which one GPU for all is not tried.
+#: Offered load, in terms of what the backbone serves without LoRA, with which one GPU for all is not tried. No GPU serves more than
+#: with one adapter, and 90 % of the offered load must be served: above 1.1 the answer is known, the rest is room for error.
 FAR_TOO_MUCH = 3.0
-#: Moves and swaps that are proposed for one number of GPUs.
+#: Moves and swaps that are proposed for one number of GPUs: five times those of `ffd_plus`, whose other steps need
+#: the time. By hand; it ends as soon as all GPUs are accepted.
 ANNEALING_PROPOSALS = 100_000
+#: Shares of the time left, by hand: for the first answer of either kind; for the other kind later; for exchanges on the twin, with many
+#: types (there is little left to do afterwards) and with few; for spreads with prices a little off; for annealing.
+FIRST, SECOND, EXCHANGES, OTHERWISE, ANNEALED = 1 / 2, 1 / 4, (0.8, 0.5), 1 / 4, 1 / 4
+#: Spreads with prices a little off, how far off (spread of the logarithm), and the share of their GPUs that may be refused. By hand, as in
+#: `solvers.mending.checked`; here there are prices of a bound to start from, and more time.
+OFF_ATTEMPTS, OFF_NOISE, OFF_REFUSED = 50, 0.1, 0.5
 
 
 class Answers:
@@ -63,7 +72,7 @@ class Answers:
         fast = self.state.problem.workload.n_adapters > MOST_GREEDY and self.state.many_types
         for answer in (self._fast_answer, self._greedy) if fast else (self._greedy, self._fast_answer):
             try:
-                answer(Deadline.after(self.state.deadline.left_s / 2))
+                answer(Deadline.after(FIRST * self.state.deadline.left_s))
             except OutOfTimeError:
                 continue
             if self.state.progress.best is not None:
@@ -96,7 +105,7 @@ class Answers:
         """The other of the two ways to a first answer; the fast one fills GPUs on the twin as well."""
         if not self._filled_fast:
             with contextlib.suppress(OutOfTimeError):
-                self._fast_answer(Deadline.after(self.state.deadline.left_s / 4))
+                self._fast_answer(Deadline.after(SECOND * self.state.deadline.left_s))
         if not self.state.progress.proven:
             self.spread()
 
@@ -134,8 +143,7 @@ class Answers:
         oracle = self.state.oracle
         if self.state.weights is None or self.state.progress.best is None or not isinstance(oracle, TwinOracle):
             return
-        # With many types there is little left to do afterwards.
-        share = 0.8 if self.state.many_types else 0.5
+        share = EXCHANGES[0 if self.state.many_types else 1]
         deadline = Deadline.after(share * self.state.deadline.left_s)
         placement = fewer_on_twin(
             self.state.progress.best,
@@ -152,10 +160,10 @@ class Answers:
         weights = self.state.weights
         if weights is None:
             return
-        deadline = Deadline.after(self.state.deadline.left_s / 4)
+        deadline = Deadline.after(OTHERWISE * self.state.deadline.left_s)
         generator = np.random.default_rng(self.state.problem.seed)
-        for _ in range(50):
-            noisy = weights * np.exp(0.1 * generator.standard_normal(len(weights)))
+        for _ in range(OFF_ATTEMPTS):
+            noisy = weights * np.exp(OFF_NOISE * generator.standard_normal(len(weights)))
             try:
                 placement = spread_feasibly(
                     noisy,
@@ -163,7 +171,7 @@ class Answers:
                     self.state.oracle,
                     deadline,
                     hint=self.state.hint,
-                    most_refused=0.5,
+                    most_refused=OFF_REFUSED,
                 )
             except OutOfTimeError:
                 return
@@ -175,7 +183,7 @@ class Answers:
     def annealed(self) -> None:
         """Anneal all adapters onto one GPU less, where the oracle is a learned model and thousands of contents cost little."""
         model = FillModel(self.state.problem, distilled=self.state.oracle.name == "distilled")
-        deadline = Deadline.after(self.state.deadline.left_s / 4)
+        deadline = Deadline.after(ANNEALED * self.state.deadline.left_s)
         while not self.state.progress.proven and deadline.left_s:
             filling, _ = model.annealed(self.state.progress.gpus - 1, deadline, proposals=ANNEALING_PROPOSALS)
             plans = []

@@ -15,8 +15,12 @@ from solvers.limits import Deadline, OutOfTimeError
 from solvers.oracles.base import Oracle
 from twin import GpuPlan, Placement
 
-#: Prices are whole multiples of this share of a GPU, rounded down: a limit then lets too much through, never too little.
+#: Prices are whole multiples of this share of a GPU, rounded down: a limit then lets too much through, never too little. A hundred
+#: adapters lose a thousandth of a GPU at most, and CP-SAT's sums stay small.
 SCALE = 10**5
+#: Most adapters and GPUs with which single adapters are assigned. By hand: beyond, there are too many candidates to be ruled
+#: out in time.
+MOST_ASSIGNED, MOST_GPUS = 128, 10
 
 
 class AssignmentLoop:
@@ -157,4 +161,4 @@ class AssignmentLoop:
 
 def worth_trying(n_adapters: int, n_gpus: int, fractional_bound: float) -> bool:
     """Whether so few adapters are to be assigned that the loop can come to an end in time."""
-    return n_adapters <= 128 and n_gpus <= 10 and math.ceil(fractional_bound - 1e-6) < n_gpus
+    return n_adapters <= MOST_ASSIGNED and n_gpus <= MOST_GPUS and math.ceil(fractional_bound - 1e-6) < n_gpus

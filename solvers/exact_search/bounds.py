@@ -17,10 +17,17 @@ from solvers.exact_search.state import SearchState
 from solvers.limits import Deadline, OutOfTimeError
 from solvers.zones.bound import ZoneBound
 
-#: Up to so many adapters the bound is proven on each adapter's own requests, not on the average of its type.
+#: Up to so many adapters the bound is proven on each adapter's own requests, not on the average of its type. By hand, for
+#: time: pricing takes as many steps as there are adapters for every box.
 MOST_SINGLE_ADAPTERS = 3000
-#: Rounds of questions before the first answer.
+#: Rounds of questions before the first answer, by hand: a bound in seconds, whose prices the first spreads go by.
 FIRST_ROUNDS = 3
+#: Shares of the time left for the first made-up contents, and for the first rounds of questions. By hand: an answer must follow soon.
+FIRST_CONTENTS, FIRST_QUESTIONS = 1 / 8, 1 / 10
+#: The last grain is asked about where a bound so much higher would be a GPU more. By hand: finer grains raise bounds by a few per cent.
+WITHIN_REACH = 1.03
+#: How much of an adapter's worth goes by its load, tried one after the other, and rounds of pricing where none of that proves the bound.
+BY_LOAD, SINGLE_ROUNDS = (1.0, 0.75, 0.5), 20
 
 
 class Bounds:
@@ -55,12 +62,12 @@ class Bounds:
     def first(self) -> None:
         """With the twin, a bound in seconds, from made-up contents and a few rounds of questions about real ones."""
         limits, zones = self._load_limits(), self._search_zones()
-        deadline = Deadline.after(self.state.deadline.left_s / 8)
+        deadline = Deadline.after(FIRST_CONTENTS * self.state.deadline.left_s)
         with contextlib.suppress(OutOfTimeError):
             self.boxes = limits.boxes(FAST_GRAIN if self.state.many_types else GRAINS[0], deadline)
         for rank, sums in limits.points():
             zones.rule_out(rank, sums[len(limits.ranks) - 1 :])
-        zones.run(Deadline.after(self.state.deadline.left_s / 10), rounds=FIRST_ROUNDS)
+        zones.run(Deadline.after(FIRST_QUESTIONS * self.state.deadline.left_s), rounds=FIRST_ROUNDS)
         self._learn_zones(zones)
 
     def by_zones(self, share: float) -> None:
@@ -99,7 +106,7 @@ class Bounds:
         for grain in GRAINS:
             known = self.by_frontier
             # The last grain is for bounds a little below a whole number.
-            if known is not None and grain is GRAINS[-1] and math.ceil(known.value * 1.03) == known.gpus:
+            if known is not None and grain is GRAINS[-1] and math.ceil(known.value * WITHIN_REACH) == known.gpus:
                 return
             self.boxes = limits.boxes(grain, deadline)
             self.by_frontier = frontier_bound(
@@ -140,7 +147,7 @@ class Bounds:
             kind[members] = number
         typical = np.maximum(self.state.demands.load[kind], 1e-12)
         # An adapter busier than its type is worth more, by its load or half of it (the rest being its activity).
-        starts = [by_type.prices[kind] * (1 - part + part * demands.load / typical) for part in (1.0, 0.75, 0.5)]
+        starts = [by_type.prices[kind] * (1 - part + part * demands.load / typical) for part in BY_LOAD]
         bounds = [
             frontier_bound(demands, singles.counts, singles.ranks, boxes, start=start, max_rounds=1) for start in starts
         ]
@@ -149,7 +156,7 @@ class Bounds:
             return best
         more = frontier_bound(
             demands, singles.counts, singles.ranks, boxes, start=best.prices, target=by_type.gpus,
-            max_rounds=20, deadline=self.state.deadline,
+            max_rounds=SINGLE_ROUNDS, deadline=self.state.deadline,
         )  # fmt: skip
         return max(best, more, key=lambda bound: bound.value)
 

@@ -15,6 +15,10 @@ from solvers.exact_search.realise import realise
 from solvers.limits import Deadline
 from solvers.oracles.base import Oracle
 
+#: A cover by whole patterns is tried when there are so many times as many patterns as at the last try, for so many seconds at most or half
+#: of the time left. By hand: a try takes as long as many rounds, and a few patterns more rarely change its answer.
+MORE_PATTERNS, MOST_COVER_S = 1.3, 10.0
+
 
 class CutLoop:
     """Logic-based Benders cuts and pattern columns in one loop.
@@ -135,11 +139,11 @@ class CutLoop:
         """Cover with whole patterns, when that could save a GPU and there are enough new ones."""
         if np.ceil(value - 1e-6) >= self.progress.gpus:
             return
-        if not final and len(self.patterns) < 1.3 * self._covered_with:
+        if not final and len(self.patterns) < MORE_PATTERNS * self._covered_with:
             return
         self._covered_with = len(self.patterns)
         usable = [p for p in self.patterns if p.tobytes() not in self._unreliable]
-        uses = whole_cover(usable, self.types.counts, min(10.0, self.deadline.left_s / 2), self.workers)
+        uses = whole_cover(usable, self.types.counts, min(MOST_COVER_S, self.deadline.left_s / 2), self.workers)
         if uses is None or sum(uses) >= self.progress.gpus:
             return
         chosen = [p for p, use in zip(usable, uses, strict=True) for _ in range(use)]

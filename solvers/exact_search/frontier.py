@@ -25,7 +25,7 @@ from solvers.limits import Deadline
 from twin.compiled import njit
 
 #: Columns that cost less than this by the cover's prices, where those in use cost 1, are forgotten, when there are so many for each
-#: type; and columns that are added in a round.
+#: type; and columns that are added in a round. By hand, for the time of a round: any prices give a bound that holds.
 NEARLY_WORTH, MANY_COLUMNS, FRESH = 0.97, 5, 20
 
 

@@ -14,6 +14,7 @@ from solvers.limits import Deadline
 from solvers.oracles.base import MadeUp, Oracle
 
 #: Adapter counts of made-up contents, for bounds from coarse to fine, with the relative accuracy of their load limits.
+#: By hand: a grain has about twice as many counts as the one before. Finer ones prove more, coarser ones sooner; all of them hold.
 _COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128,
            160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024)  # fmt: skip
 _MIDDLES = tuple((low + high) // 2 for low, high in pairwise(_COUNTS[4:]))
@@ -23,8 +24,10 @@ GRAINS = (
     (_COUNTS, 0.01),
     (tuple(sorted({*_COUNTS, *_MIDDLES})), 0.003),
 )
-#: For a start where there are thousands of adapters.
+#: For a start where there are thousands of adapters: coarse, for a bound in seconds.
 FAST_GRAIN = (_COUNTS[::4], 0.05)
+#: Where no limit is known, the load is raised by this factor until it is too much. By hand: a guess that is right costs two questions.
+RAISED = 1.25
 
 
 class LoadLimits:
@@ -73,12 +76,12 @@ class LoadLimits:
 
         low, high = 0.0, ceiling
         if math.isinf(high):
-            high = min(self._guess * 1.25, self.total)
+            high = min(self._guess * RAISED, self.total)
             while not rejected(high):
                 low = high
                 if high >= self.total:
                     return math.inf
-                high = min(high * 1.25, self.total)
+                high = min(high * RAISED, self.total)
         else:
             # Neighbours differ little, so steps down from the neighbour's limit start small.
             step = accuracy

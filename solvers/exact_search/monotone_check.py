@@ -10,7 +10,7 @@ from solvers.limits import Deadline
 from solvers.oracles.base import Oracle
 from twin import Placement
 
-#: Pairs asked about.
+#: Pairs asked about, by hand: what fits into a second on the twin. None broken in 24 says, at 95 %, that fewer than one in eight is.
 PAIRS = 24
 
 

@@ -16,6 +16,12 @@ from solvers.exact_search.monotone_check import MonotoneSample, sample_monotonic
 from solvers.exact_search.state import SearchState
 from solvers.limits import Deadline, OutOfTimeError
 
+#: Shares of the time left, by hand: for finer made-up contents with the twin; for search zones, at first with a learned oracle, with many
+#: types, and with few; for assigning single adapters.
+FRONTIER, FIRST_ZONES, ZONES, ASSIGNED = 1 / 2, 1 / 20, (1 / 2, 1 / 3), 1 / 2
+#: Rounds of pricing for the prices that assigning rests on: from those of the bound, and from loads, whose prices differ.
+PRICE_ROUNDS = 20, 1
+
 
 class ExactSearch:
     """One solve, step by step.
@@ -64,7 +70,7 @@ class ExactSearch:
         if self.state.replays:
             if self.state.many_types:
                 return
-            deadline = Deadline.after(deadline.left_s / 2)
+            deadline = Deadline.after(FRONTIER * deadline.left_s)
         try:
             for _ in self.bounds.by_grains(deadline):
                 self.answers.spread(afresh=True)
@@ -75,12 +81,12 @@ class ExactSearch:
 
     def _first_zones(self) -> None:
         """Little is to be gained by more where a spread is as good as the bound already."""
-        self._zones(share=1 / 20)
+        self._zones(share=FIRST_ZONES)
 
     def _zones(self, *, share: float | None = None) -> None:
         """Raise the bound by search zones, and spread by what the adapters turn out to cost."""
         if share is None:
-            share = 1 / 2 if self.state.many_types else 1 / 3
+            share = ZONES[0 if self.state.many_types else 1]
         self.bounds.by_zones(share)
         if not self.state.progress.proven:
             self.answers.spread(afresh=True)
@@ -104,11 +110,11 @@ class ExactSearch:
             frontier_bound(
                 demands, singles.counts, singles.ranks, boxes, start=start, max_rounds=rounds, deadline=state.deadline
             ).prices
-            for start, rounds in ((state.weights, 20), (demands.load / demands.load.sum(), 1))
+            for start, rounds in zip((state.weights, demands.load / demands.load.sum()), PRICE_ROUNDS, strict=True)
         ]
         if self.bounds.zones is not None:
             prices.append(self.bounds.zones.prices)
-        deadline = Deadline.after(state.deadline.left_s / 2)
+        deadline = Deadline.after(ASSIGNED * state.deadline.left_s)
         self.assignment = AssignmentLoop(state.oracle, state.progress, deadline, state.workers, prices)
         try:
             self.assignment.run()

@@ -12,7 +12,8 @@ from solvers.limits import Deadline
 from solvers.oracles.base import Oracle
 from solvers.oracles.twin import TwinOracle
 
-#: Up to so many types the frontier's cover is solved for the types, and contents are counted by type.
+#: Up to so many types the frontier's cover is solved for the types, and contents are counted by type. By hand:
+#: the cover's programme and CP-SAT's models grow with the types; more would take the time of other steps.
 MOST_TYPES = 150
 
 

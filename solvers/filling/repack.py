@@ -15,10 +15,17 @@ from solvers.oracles.kernel import starvation_at
 from solvers.spreading.exchange_kernel import exchange, sums_after
 from twin.compiled import njit
 
-#: Proposals of one compiled call, between looks at the clock.
+#: Proposals of one compiled call, between looks at the clock: some milliseconds.
 CHUNK = 500
-#: Places of `max_loras` on either side of the present one that a proposal tries.
+#: Places of `max_loras` on either side of the present one that a proposal tries. By hand: a proposal changes a content by an
+#: adapter or two, which moves its best value by a place or two of the grid.
 NEAR = 2
+#: Temperature at first, in shares of a GPU, and what is left of it at the end: from a twentieth of a GPU, about an adapter of twenty, down
+#: to a thousandth. By hand.
+HOT, COOLED = 0.05, 0.02
+#: Share of proposals that are swaps (the others are moves, which only help while GPUs have room), draws until an adapter of a GPU that has
+#: too much is found, and halvings of the share of a content that is too much (eight leave .4 % of a GPU). By hand.
+SWAPS, DRAWS, HALVINGS = 0.6, 8, 8
 
 
 @njit(cache=True, nogil=True)
@@ -65,7 +72,7 @@ def _excess(  # noqa: PLR0913  # arrays of a forest
     if found >= 0:
         return 0.0, found
     low, high = 0.0, 1.0
-    for _ in range(8):
+    for _ in range(HALVINGS):
         middle = (low + high) / 2 if low else 0.9 * high
         found = _accepted_near(sums, middle, count, place, content, grid, starvation, threshold, inputs)
         if found >= 0:
@@ -135,13 +142,13 @@ def anneal(  # noqa: C901, PLR0913  # one local search, one loop
             break
         a = int(generator.random() * n_adapters)
         # Something has to leave a GPU that has too much.
-        for _try in range(8):
+        for _try in range(DRAWS):
             if excess[gpu_of[a]] > 0.0:
                 break
             a = int(generator.random() * n_adapters)
         source = gpu_of[a]
         b = -1
-        if generator.random() < 0.6:
+        if generator.random() < SWAPS:
             b = int(generator.random() * n_adapters)
             target = gpu_of[b]
         else:
@@ -239,8 +246,7 @@ def repack(  # noqa: PLR0913  # a start, a model and the limits of a search
     generator = np.random.default_rng(seed)
     calls, done = 0, 0
     while done < proposals and deadline.left_s:
-        # From a twentieth of a GPU down to a thousandth.
-        temperature = 0.05 * 0.02 ** (done / proposals)
+        temperature = HOT * COOLED ** (done / proposals)
         total, asked = anneal(*model, CHUNK, generator, temperature, gpu_of, sums, counts, places, excess)
         calls += asked
         done += CHUNK

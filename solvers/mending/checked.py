@@ -22,28 +22,48 @@ from solvers.spreading.even import Contents, spread_feasibly
 from twin import GpuPlan, Placement
 from twin.service import STARVATION_SHARE
 
-#: From so many GPUs on, GPUs are sampled and mended by themselves; below, all of them together.
+# By hand where no other reason is given: no measurement that chose them is on record. No answer is wrong for them, only later or on more
+# GPUs.
+
+#: From so many GPUs on, GPUs are sampled and mended by themselves; below, all of them together. One GPU is 1.6 % of such a fleet:
+#: less than the twin says of a sample.
 LARGE_FLEET = 64
-#: Up to so many adapters every `max_loras` is tried on the twin.
+#: Up to so many adapters every `max_loras` is tried on the twin: with more, a refusal would cost up to 21 simulations.
 MOST_ALL_SLOTS = 150
-#: `max_loras` that are tried for a GPU of a large fleet, and the shortfall beyond which no other is.
+#: `max_loras` that are tried for a GPU of a large fleet, and the shortfall beyond which no other is: neighbours on the
+#: grid are taken to differ by less. More tries find a few more contents accepted, and fewer GPUs get checked in time.
 TRIES, HOPELESS = 4, 0.05
-#: GPUs of a large fleet that are asked about to see how full the twin lets them be, and how many of these it accepts.
+#: GPUs of a large fleet that are asked about to see how full the twin lets them be, and how many of these it accepts. With
+#: 16 the share is known to a tenth; a share of 1 would let one unlucky GPU of the sample empty all of them.
 SAMPLE, ACCEPTED_SHARE = 16, 0.9
-#: Adapters that fill the GPUs to be sampled.
+#: Adapters that fill the GPUs to be sampled: enough for more GPUs than are looked at, few enough to fill in seconds.
 MOST_SAMPLED = 5000
-#: Stretches of the contributions (`FillModel.filled`) that are tried.
+#: Stretches of the contributions (`FillModel.filled`) that are tried: four halvings of the interval leave 3 %, less than
+#: the sample tells apart.
 LEAST_STRETCH, MOST_STRETCH, STRETCH_STEPS = 0.85, 1.3, 4
-#: GPUs that an adapter is put on, one after the other, when it is refused on its own.
+#: GPUs that an adapter is put on, one after the other, when it is refused on its own: each costs a simulation.
 JOINED = 64
-#: Share of its weight that a refused GPU of a large fleet gives away at a time.
+#: Share of its weight that a refused GPU of a large fleet gives away at a time. More overshoots and leaves room unused, less asks
+#: more often.
 SHED = 0.04
-#: Most weight for each GPU of a fleet that is worth trying: the predictor errs on the safe side.
+#: Most weight for each GPU of a fleet that is worth trying: the predictor errs on the safe side. On nine
+#: of ten instances of the benchmark tier the weights sum to at most 1.29 for each GPU of the best placement known (median 1.02).
 HEAVIEST = 1.35
-#: Share of the time left that exchanges may take.
+#: Share of the time left that exchanges may take: the rest is for what follows.
 SEARCHED = 0.85
-#: Spreads with weights a little off that are tried on one GPU less, and their spread.
+#: Spreads with weights a little off that are tried on one GPU less, and their spread (of the
+#: logarithm): less gives the same spreads again, more gives uneven ones.
 ATTEMPTS, NOISE = 12, 0.1
+#: Share of a fleet's GPUs that the twin may refuse for a spread to be mended, and moves for each GPU that may mend a filling. More mends
+#: what is far off, for a simulation or two each.
+MOST_REFUSED, MOVES_PER_GPU = 0.4, 4
+#: Share of the GPUs, and of the weights' sum, below which no spread is tried.
+LEAST_FLEET = 0.8
+#: Proposals of the annealing on one GPU less, a fifth of those of `FillModel`: its outcome is mended anyway.
+START_PROPOSALS = 4000
+#: Shares of the time left for filling GPUs with all `max_loras`, for the last search, and of that for annealing; and of the whole time that
+#: sampling must leave to check a large fleet.
+THOROUGH, LAST, ANNEALED, LEFT_TO_CHECK = 1 / 4, 1 / 2, 1 / 4, 0.7
 
 
 class QuickTwin(TwinOracle):
@@ -132,7 +152,7 @@ def checked(  # noqa: PLR0913  # what is filled, and how far to go
 
 def _filled_thoroughly(placement: Placement, problem: Problem, oracle: TwinOracle, deadline: Deadline) -> Placement:
     """Fewer GPUs by filling them one after the other with every `max_loras` tried on the twin."""
-    ours = Deadline.after(deadline.left_s / 4)
+    ours = Deadline.after(THOROUGH * deadline.left_s)
     for order in (zigzag_order, decreasing_order):
         if placement.n_gpus == 1:
             break
@@ -156,16 +176,16 @@ def _moved(filling: Filling, weights: NDArray[np.float64], oracle: TwinOracle, d
     contents = Contents(filling.groups(), weights, oracle, deadline)
     if not contents.ask(filling.slots.tolist(), most_refused=max(1, filling.n_gpus // 2)):
         return None
-    return contents.repaired(4 * filling.n_gpus)
+    return contents.repaired(MOVES_PER_GPU * filling.n_gpus)
 
 
 def _fewer(placement: Placement, weights: NDArray[np.float64], oracle: TwinOracle, deadline: Deadline) -> Placement:
     """Even spreads over fewer GPUs, not far below what the weights ask for, as long as there is time."""
-    low = max(1, math.floor(0.8 * min(float(weights.sum()), placement.n_gpus)))
+    low = max(1, math.floor(LEAST_FLEET * min(float(weights.sum()), placement.n_gpus)))
     try:
         while low < placement.n_gpus:
             fleet = (low + placement.n_gpus) // 2
-            better = spread_feasibly(weights, fleet, oracle, deadline, most_refused=0.4)
+            better = spread_feasibly(weights, fleet, oracle, deadline, most_refused=MOST_REFUSED)
             if better is None:
                 low = fleet + 1
             else:
@@ -181,7 +201,7 @@ def _one_fewer(
     """Annealed and uneven starts on one GPU less, until none of them can be mended."""
     generator = np.random.default_rng(model.seed)
     # The rest of the time is for those who have more of it than this needs.
-    ours = Deadline.after(deadline.left_s / 2)
+    ours = Deadline.after(LAST * deadline.left_s)
     # Out of time is how this search ends: what it has by then is the answer.
     with contextlib.suppress(OutOfTimeError):
         while placement.n_gpus > 1:
@@ -202,13 +222,13 @@ def _on(  # noqa: PLR0913  # one step of a search
 ) -> Placement | None:
     if weights.sum() > HEAVIEST * fleet:
         return None
-    filling, _ = model.annealed(fleet, Deadline.after(deadline.left_s / 4), proposals=4000)
+    filling, _ = model.annealed(fleet, Deadline.after(ANNEALED * deadline.left_s), proposals=START_PROPOSALS)
     placement = _moved(filling, weights, oracle, deadline)
     if placement is not None:
         return placement
     for _ in range(ATTEMPTS):
         noisy = weights * np.exp(NOISE * generator.standard_normal(len(weights)))
-        placement = spread_feasibly(noisy, fleet, oracle, deadline, most_refused=0.4)
+        placement = spread_feasibly(noisy, fleet, oracle, deadline, most_refused=MOST_REFUSED)
         if placement is not None:
             return placement
     return None
@@ -286,7 +306,7 @@ class _OneByOne:
         refused = 0
         for gpu in chosen.tolist():
             # Sampling must leave the time to check all.
-            if self.deadline.left_s < 0.7 * self.deadline.total_s:
+            if self.deadline.left_s < LEFT_TO_CHECK * self.deadline.total_s:
                 return None
             refused += self.oracle.find_max_loras(groups[gpu], int(filling.slots[gpu])) is None
             if refused > (1 - ACCEPTED_SHARE) * len(chosen):

@@ -14,7 +14,8 @@ from solvers.contents.adapter_types import AdapterTypes
 from solvers.contents.demands import Demands
 from twin import ServingProfile, Workload
 
-#: Adapter slots that a solver tries.
+#: Adapter slots that a solver tries: those of the published test points (arXiv 2602.24044) and, by hand, more where a GPU has few,
+#: as there a slot is a large share of what adapters can use. What lies between two of them is not tried, and no bound speaks of it.
 MAX_LORAS_GRID = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576)
 
 

@@ -16,10 +16,14 @@ from twin.compiled import njit
 
 #: What the predictors are asked for: mean inter-token latency, mean time to first token, or what both make of a request.
 ITL, TTFT, E2E = 0, 1, 2
-#: A GPU that is predicted to starve counts so many times, as nothing that does not starve should.
+#: A GPU that is predicted to starve counts so many times, as nothing that does not starve should: by hand, more than the
+#: means of two GPUs that do not starve are taken to differ by.
 STARVED = 100.0
-#: Places of `max_loras` on either side of the present one that are tried.
+#: Places of `max_loras` on either side of the present one that are tried, by hand: the
+#: next exchange goes on from there.
 NEAR = 1
+#: Share of proposals that are swaps; the others are moves. By hand.
+SWAPS = 0.5
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -210,7 +214,7 @@ def improve(  # noqa: PLR0913  # one local search, one loop
         source = gpu_of[a]
         b = -1
         target = int(generator.random() * n_gpus)
-        if generator.random() < 0.5:
+        if generator.random() < SWAPS:
             b = int(generator.random() * n_adapters)
             target = gpu_of[b]
         if target == source:

@@ -18,10 +18,14 @@ from solvers.oracles.predictor import workload_tail
 from solvers.spreading.latency_kernel import E2E, ITL, TTFT, deal, gpu_cost, improve
 
 METRICS = {"itl_ms": ITL, "ttft_ms": TTFT, "e2e_ms": E2E}
-#: GPUs that the greedy spread tries for an adapter.
+#: GPUs that the greedy spread tries for an adapter, by hand: more may find one
+#: where it adds less, and takes as many more questions.
 MOST_TRIED = 16
 #: Proposals of the local search, for each adapter and at most, and those of one compiled call, between looks at the clock.
+#: By hand: some swaps for every adapter, and a few seconds for a fleet of a thousand.
 PROPOSALS_EACH, MOST_PROPOSALS, CHUNK = 50, 10_000, 500
+#: Temperature at first, in shares of the sum of costs: about a change in one GPU of few. It falls to nothing. By hand.
+HOT = 1e-3
 
 
 def metric_of(problem: Problem) -> str:
@@ -89,8 +93,7 @@ class LatencyModel:
         best, least = gpu_of.copy(), float(costs.sum())
         done = 0
         while done < proposals and deadline.left_s:
-            # From a thousandth of the sum, about a change in one GPU of few, down to nothing.
-            temperature = 1e-3 * least * (1 - done / proposals) ** 2
+            temperature = HOT * least * (1 - done / proposals) ** 2
             self.calls += improve(
                 self.rows, self._tail, *self._asked, CHUNK, generator, temperature, gpu_of, sums, counts, places, costs
             )

@@ -27,13 +27,20 @@ from solvers.zones.cover import CoverProgramme
 from solvers.zones.pricing import FractionalContent, ZonePricing, ZoneTable
 from solvers.zones.questions import zone_questions
 
+# By hand, no measurement is on record: they decide how soon a bound is reached, not whether it holds.
+
 #: Rounds of pricing between two rounds of questions, contents asked about and columns kept in each.
 ROUNDS, QUESTIONS, FRESH = 12, 12, 15
 #: A dearest content is good enough within this share of its price: between questions, and for what is reported.
 COARSE_GAP = 3e-3
-#: Share of the time that is left for either of two kinds of questions before it is the other's turn.
+#: Share of the time that is left for either of two kinds of questions before it is the other's turn: at least two turns of each.
 TURN_SHARE = 0.3
-#: Columns that cost less than this by the cover's prices, where those in use cost 1, are forgotten.
+#: Share of the cover's prices in the first trial of a round; the rest are the best so far (Wentges, 1997, smooths so).
+NEW_PRICES = 0.3
+#: Growth of the clusters' bound after which it is proven for single adapters anew, which takes as long as some rounds.
+GROWN = 1.01
+#: Columns that cost less than this by the cover's prices, where those in use cost 1, are forgotten: the programme stays
+#: small, and what is forgotten is found again when it is worth it. As in `solvers.exact_search.frontier`.
 NEARLY_WORTH = 0.97
 
 
@@ -123,8 +130,8 @@ class ZoneBound:
             asked += 1
             try:
                 relaxed = self._solve_cover(deadline)
-                # Certifying takes as long as some rounds: where it may matter, and after every gain of a hundredth.
-                if math.ceil(relaxed - 1e-6) > self.gpus or relaxed > 1.01 * max(reported, self.value):
+                # Where it may matter, and after every gain of a hundredth.
+                if math.ceil(relaxed - 1e-6) > self.gpus or relaxed > GROWN * max(reported, self.value):
                     self._certify()
                     reported = relaxed
                 if self._reached(target):
@@ -147,7 +154,7 @@ class ZoneBound:
             if best >= value * (1 - COARSE_GAP):
                 break
             # Prices nearer to the best so far than to the cover's swing less from round to round (Wentges, 1997).
-            for trial in (0.7 * prices + 0.3 * duals, duals):
+            for trial in ((1 - NEW_PRICES) * prices + NEW_PRICES * duals, duals):
                 bound, scaled, dearer = self._priced(trial, keep_above=1 + 1e-5, duals=duals)
                 if bound > best:
                     best, prices = bound, scaled

@@ -18,7 +18,10 @@ from solvers.limits import Deadline
 from solvers.zones.clusters import Clusters
 from solvers.zones.pricing import FractionalContent, ZonePricing
 
-#: Zones that are within this share of the dearest one's price count as zones that adapters are bought for.
+# By hand, no measurement is on record: whatever they are, the prices prove what Farley's bound says of them.
+
+#: Zones that are within this share of the dearest one's price count as zones that adapters are bought for: all three are
+#: tried, and the best prices count.
 NEAR_DEAREST = (0.995, 0.98, 0.95)
 #: A dearest content is good enough within this share of its price.
 FINE_GAP = 1e-3

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from solvers.contents.adapter_types import AdapterTypes
 
-#: Most clusters, and how much more the busiest of one may ask for than the idlest: widened until there are so few.
+#: Most clusters, and how much more the busiest of one may ask for than the idlest: widened until there are so few. By hand: with
+#: more the cover takes longer; what clusters lose, prices of single adapters make good (`solvers.zones.certify`).
 MOST_CLUSTERS, FIRST_WIDTH = 50, 1.1
 
 

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from twin.compiled import njit
 
-#: Rounds of additions and exchanges.
+#: Rounds of additions and exchanges, by hand: it ends sooner when a round changes nothing.
 MOST_ROUNDS = 12
-#: Too much by so little, in terms of the target, is not too much.
+#: Too much by so little, in terms of the target, is not too much: far above rounding, far below any adapter.
 ROUNDING = 1e-9
 
 

@@ -18,14 +18,21 @@ from solvers.zones.clusters import MOST_CLUSTERS, Clusters, cluster_adapters, cl
 from solvers.zones.nearby import fill_below
 from solvers.zones.pricing import FractionalContent
 
-#: Halvings of the interval in which a content begins to starve: simulated, and asked of a learned model.
+# By hand where no other reason is given, no measurement is on record: they decide how soon a bound is reached, not whether it holds.
+
+#: Halvings of the interval in which a content begins to starve: simulated (each costs a
+#: simulation for every `max_loras`; five leave 3 %), and asked of a learned model (a microsecond each).
 HALVINGS, LEARNED_HALVINGS = 5, 12
-#: A content that a learned model accepts but for so little is good enough.
+#: A content that a learned model accepts but for so little is good enough: cutting off less than that would not raise a bound.
 NEARLY_ALL = 0.9997
-#: Halvings of the interval in which a sum can be lowered, the first of which tries nothing of it.
+#: The first share of a content that is asked about after the whole, for most contents of a cover ask for a little too much, not for twice
+#: what is possible; and an interval that is short enough.
+LITTLE_LESS, SHORT = 0.85, 0.01
+#: Halvings of the interval in which a sum can be lowered, the first of which tries nothing of it; eight leave less than 1 %.
 LOWERINGS = 8
 #: Times in service at which a learned model's contents are compared, in terms of that of so many adapters that nearly starve
-#: a GPU: the model asks for the adapters that are active within a quarter of it, and within all of it.
+#: a GPU: the model asks for the adapters that are active within a quarter of it, and within all of it. The 0.9 is for contents
+#: that nearly starve a GPU, whose time in service is taken to lie a little below that of those that do.
 LEARNED_TIMES, TYPICAL_ADAPTERS = 0.9 * np.array([0.25, 0.5, 1.0]), 32
 #: The same where those are exhausted: more zones, which take more time, and a little more to gain.
 FINE_LEARNED_TIMES = 0.9 * np.array([1 / 6, 1 / 2, 4 / 3, 4.0])
@@ -90,14 +97,13 @@ class TwinQuestions(ZoneQuestions):
             content = self._content(column, clusters, share)
             if content and self.oracle.congested(content, column.rank):
                 starving, high = content, share
-                # Most contents of a cover ask for a little too much, not for twice what is possible.
-                share = 0.85 * high if low == 0.0 else (low + high) / 2
+                share = LITTLE_LESS * high if low == 0.0 else (low + high) / 2
             elif starving is None:
                 return None
             else:
                 low = share
                 share = (low + high) / 2
-            if high - low < 0.01:
+            if high - low < SHORT:
                 break
         return None if starving is None else (column.rank, self.sums[list(starving)].sum(axis=0))
 
