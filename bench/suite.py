@@ -25,7 +25,7 @@ from bench.suites.library import (
 )
 from twin import UserError
 
-ACTIONS = ("list", "check", "generate", "select", "update")
+ACTIONS = ("list", "check", "generate", "select", "update", "stamp")
 
 
 @dataclass
@@ -43,7 +43,7 @@ class SuiteConfig:
     folder : str, optional
         Where the suite lies; by default the shipped one.
     results : list of str
-        For update: files or folders with rows of runs.
+        For update: files or folders with rows of runs. For stamp: such rows of the twin that the figures hold for.
     command : str
         For update: the command that made them.
     """
@@ -69,6 +69,8 @@ def main(config: SuiteConfig) -> None:
         _select(folder)
     elif config.action == "update":
         _update(folder, config)
+    elif config.action == "stamp":
+        _stamp(folder, config)
     else:
         instances = load_suite(config.tier, folder, tags=config.tags, ids=config.ids)
         if config.action == "check":
@@ -172,6 +174,25 @@ def _update(folder: Path, config: SuiteConfig) -> None:
         terminal.print(table)
     write_best_known(after, folder)
     terminal.print(f"{len(changed)} of {len(after)} instances changed in {folder / 'best_known.csv'}", soft_wrap=True)
+
+
+def _stamp(folder: Path, config: SuiteConfig) -> None:
+    from bench.suites.stamp import stamped
+
+    if not config.results:
+        raise UserError(
+            "results must be given: results=[results/reference], rows of the twin that the figures hold for"
+        )
+    instances = load_suite("collection", folder)
+    before = read_best_known(folder)
+    after, shown = stamped(instances, before, read_results(config.results))
+    write_best_known(after, folder)
+    changed = sum(after[name] != before[name] for name in before)
+    console().print(
+        f"{shown.placements} placements on {shown.instances} instances simulated again: as in the rows. "
+        f"{changed} of {len(after)} instances stamped in {folder / 'best_known.csv'}",
+        soft_wrap=True,
+    )
 
 
 if __name__ == "__main__":

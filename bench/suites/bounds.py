@@ -108,15 +108,21 @@ def improved(
         best[instance.id] = old
     for row in rows:
         owner = by_id.get(row.workload)
-        if (
-            owner is None
-            or row.workload_options
-            or (row.seed, row.profile, row.duration_s)
-            != (owner.seed, load_profile(owner.profile).name, owner.duration_s)
-        ):
+        if owner is None or not is_of(row, owner):
             continue
         best[row.workload] = _better(best[row.workload], row, command)
     return best
+
+
+def is_of(row: Row, instance: Instance) -> bool:
+    """Whether a row is of an instance as it stands in the suite, no option changed."""
+    return (row.workload, row.workload_options, row.seed, row.profile, row.duration_s) == (
+        instance.id,
+        "",
+        instance.seed,
+        load_profile(instance.profile).name,
+        instance.duration_s,
+    )
 
 
 def _better(old: BestKnown, row: Row, command: str) -> BestKnown:
