@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from twin import ServingProfile
 
+# All chosen by hand, none tuned: they say what is simulated, and the errors of the card what came of it.
 #: Contents of a ladder: the first where the model is undecided, the others where the twin says.
 LADDER = 4
 #: The first step up from a content that does not starve, and the largest step either way, as factors.

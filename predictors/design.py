@@ -23,14 +23,20 @@ if TYPE_CHECKING:
 
 #: Rates of the published training set (arXiv 2602.24044), requests per second.
 PUBLISHED_RATES = (3.2, 1.6, 0.8, 0.4, 0.1, 0.05, 0.025, 0.0125, 0.00625, 0.003125)
+#: Adapter counts of the same set.
 PUBLISHED_COUNTS = (8, 16, 32, 64, 96, 128, 160, 192, 256, 320, 384)
+#: The published rates with a little room: from just below their least to twice their largest, requests per second.
 RATE_RANGE = (0.003, 6.4)
+#: More than twice the most adapters of the published set, 384. Chosen by hand.
 MOST_ADAPTERS = 1024
+#: Windows in seconds and how often each is drawn, chosen by hand: starvation is judged over 5 minutes to an hour.
 WINDOWS_S = (300.0, 600.0, 1200.0, 1800.0, 3600.0)
 WINDOW_SHARES = (0.1, 0.3, 0.15, 0.15, 0.3)
-#: Mean prompt and output tokens that lengths other than the default ones are drawn from.
+#: Mean prompt and output tokens that lengths other than the default ones are drawn from: steps of about the root of 2 over
+#: what a context of 4,096 tokens leaves room for.
 LENGTH_MEANS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1280)
-#: Requests of one simulation: far beyond capacity a longer window tells nothing more.
+#: Requests of one simulation: far beyond capacity a longer window tells nothing more. Chosen by hand; an hour of a GPU that
+#: serves 17 requests/s has as many.
 MOST_REQUESTS = 60_000
 
 

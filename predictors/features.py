@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from twin import Requests
 
-#: Adapters are counted per class: the smallest of these that is not below their rank.
+#: Adapters are counted per class: the smallest of these that is not below their rank. These are values that vLLM takes as
+#: `max_lora_rank`.
 RANK_CLASSES = (8, 16, 32, 64, 128, 256)
 N_CLASSES = len(RANK_CLASSES)
 #: Times in service of the expected-activity sums, two for each doubling: from a quarter of a second to 48 minutes.

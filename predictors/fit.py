@@ -34,14 +34,17 @@ if TYPE_CHECKING:
     from predictors.trees import Forest
     from twin import ServingProfile
 
-#: Shares of missed starvation that the card gives thresholds for.
+#: Shares of missed starvation that the card gives thresholds for: what `risk` can be set to, chosen by hand.
 RISKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
-#: The logarithm of throughput over its estimate is clipped here: below, all is starved anyway.
+#: The logarithm of throughput over its estimate is clipped here: below, all is starved anyway. Chosen by hand.
 CORRECTION_RANGE = (-5.0, 1.0)
-#: The calibrated probability keeps this much slope where isotonic regression is flat, so that contents stay ordered.
+#: The calibrated probability keeps this much slope where isotonic regression is flat, so that contents stay ordered. By hand:
+#: a thousandth of a probability is below what the thresholds tell apart.
 CALIBRATION_SLOPE = 1e-3
+#: Knots of the table that the regression is kept as, at even quantiles, chosen by hand.
 CALIBRATION_KNOTS = 128
-#: Loads, in powers of the root of 2, at which a content of known feasible load is shown again.
+#: Loads, in powers of the root of 2, at which a content of known feasible load is shown again: an eighth to twice, chosen by
+#: hand, more of them below, where placements are.
 OTHER_LOADS = (-6, -4, -3, -2, -1, 1, 2)
 EXTRAPOLATION = (
     "Outside the range above the models extrapolate: trees stay as they are at the edge, the queueing estimate that they "

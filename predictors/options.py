@@ -13,6 +13,8 @@ FAMILIES = ("forest", "boosting", "knn", "svm")
 class TrainingOptions:
     """How to train.
 
+    The defaults were set by hand; the cards of the shipped models have the errors that they lead to (docs/predictors.md).
+
     Attributes
     ----------
     families : tuple of str

@@ -23,10 +23,14 @@ from twin.workload import Requests
 
 Floats = NDArray[np.float64]
 
+#: The simulated mean step is taken for the measured one within this share: a tenth of the error of ITL
+#: in scenarios that were not fitted (docs/twin.md). Set by hand.
 MATCH_TOLERANCE = 0.003
+#: Simulations of a run at most; halving an interval of a factor of 2 so often leaves half a per cent.
 MATCH_STEPS = 8
-# Least absolute relative error by reweighted least squares; smaller residuals than this count alike.
+# Least absolute relative error by reweighted least squares; smaller residuals than this count alike. Set by hand.
 RESIDUAL_FLOOR = 0.01
+# Set by hand.
 REWEIGHTINGS = 30
 
 

@@ -20,6 +20,7 @@ from twin.profile import STEP_TERMS, ServingProfile
 NOT_IN_MEANS = ("eager_step", "eager_tokens", "loads", "loads_x_adapters")
 
 #: A term is told apart only if the part of it that the others do not explain is at least this share of the step time.
+#: Set by hand: what is smaller is within the error of the fit.
 LEAST_OWN_SHARE = 0.01
 
 
