@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.comparison.known import is_shipped
 from bench.comparison.machine import versions
 from bench.comparison.rows import CRASH, TERMINATED, TIMEOUT, Row
 from bench.comparison.sources import find_source, source_hash
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from bench.comparison.cell import Cell
 
 #: Raised when the same key would no longer mean the same row.
-KEY_VERSION = 1
+KEY_VERSION = 2
 
 #: What makes a row of a cell: with all that it imports, this decides the figures, whichever solver is asked.
 SCORING = ("bench.comparison.run",)
@@ -53,13 +54,14 @@ class RowCache:
         failed : bool
             Take a row that tells of a crash, a time-out or an error as well.
         """
-        path = self._path(cell_key(cell))
+        key = cell_key(cell)
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))["row"]
-        except (FileNotFoundError, ValueError, KeyError):
+            content = json.loads(self._path(key).read_text(encoding="utf-8"))
+            row = _row(content["row"]) if content["checksum"] == _checksum(key, content["row"]) else None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            # Whatever has become of the file: the cell is run again.
             return None
-        row = Row(**{name: value for name, value in values.items() if name in _COLUMNS})
-        return None if row.failed and not failed else row
+        return None if row is None or (row.failed and not failed) else row
 
     def store(self, cell: Cell, row: Row) -> None:
         """Keep the row of a cell, atomically; not one that tells of a mistake in the options, which costs nothing to find again.
@@ -71,10 +73,11 @@ class RowCache:
         """
         if not _worth_keeping(row):
             return
-        path = self._path(cell_key(cell))
+        parts = key_parts(cell)
+        key, values = _hash(parts), asdict(row)
         # What the key was made of tells a curious user why a cell was run again.
-        content = {"made_of": key_parts(cell), "row": asdict(row)}
-        write_text(path, json.dumps(content), f"cache_dir={self.folder}")
+        content = {"made_of": parts, "row": values, "checksum": _checksum(key, values)}
+        write_text(self._path(key), json.dumps(content), f"cache_dir={self.folder}")
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
@@ -82,7 +85,51 @@ class RowCache:
 
 def cell_key(cell: Cell) -> str:
     """Hash of everything that the row of a cell rests on; names and labels, which only tables show, are left out."""
-    return hashlib.sha256(json.dumps(key_parts(cell), sort_keys=True).encode()).hexdigest()
+    return _hash(key_parts(cell))
+
+
+def _hash(parts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _checksum(key: str, values: Mapping[str, Any]) -> str:
+    """Hash of a row as it is stored, and of the question that it answers: a file under another name is no answer."""
+    return _hash({"key": key, "row": values})
+
+
+def _row(values: Mapping[str, Any]) -> Row:
+    """A row of stored values.
+
+    Raises
+    ------
+    TypeError
+        If a value is missing, unknown or of another type than its column.
+    """
+    for name, each in _COLUMNS.items():
+        if not _FITS[str(each.type).removesuffix(" | None")](values[name]) and not (
+            values[name] is None and str(each.type).endswith("| None")
+        ):
+            raise TypeError(f"{name}={values[name]!r}")
+    return Row(**values)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: isinstance(value, str),
+    "bool": lambda value: isinstance(value, bool),
+    "int": _is_whole,
+    "float": _is_number,
+    "list[int]": lambda value: isinstance(value, list) and all(map(_is_whole, value)),
+    "list[float]": lambda value: isinstance(value, list) and all(map(_is_number, value)),
+}
+_COLUMNS = {field.name: field for field in fields(Row)}
 
 
 def key_parts(cell: Cell) -> dict[str, Any]:
@@ -167,21 +214,32 @@ def _module(target: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _needs_predictor(solver_options: str) -> bool:
-    """Whether the harness hands the predictor to a solver; it knows when it is made, since its options decide."""
+    """Whether the harness hands the predictor to a solver; it knows when it is made, since its options decide.
+
+    Code of others is not run here, where scores may be made: a solver that is not shipped counts as one that asks.
+    """
     from hydra.utils import instantiate
 
+    options = json.loads(solver_options)
+    if not is_shipped(options, "solver"):
+        return True
     try:
-        return bool(instantiate(json.loads(solver_options), _convert_="all").tags.needs_predictor)
+        return bool(instantiate(options, _convert_="all").tags.needs_predictor)
     except Exception:  # noqa: BLE001  # the cell itself tells what is wrong with it
         return False
 
 
 def _profile_hash(profile: str) -> str:
-    from twin.profile_files import load_profile
-
     path = Path(profile)
     if path.is_file():
         return _file_hash(path.resolve(), path.stat().st_mtime_ns)
+    return _shipped_profile_hash(profile)
+
+
+@lru_cache(maxsize=64)
+def _shipped_profile_hash(profile: str) -> str:
+    from twin.profile_files import load_profile
+
     try:
         shipped = resources.files("twin") / "profiles" / f"{load_profile(profile).name.replace('/', '__')}.json"
         return hashlib.sha256(shipped.read_bytes()).hexdigest()
@@ -202,6 +260,3 @@ def _predictor_hash(profile: str) -> str | None:
 @lru_cache(maxsize=4096)
 def _file_hash(path: Path, modified: int) -> str:  # noqa: ARG001  # a file that was changed is read again
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-_COLUMNS = {field.name for field in fields(Row)}

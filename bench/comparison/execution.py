@@ -86,7 +86,8 @@ def execution_of(config: BenchConfig, *, sweep: bool = False) -> Execution:
         raise UserError(f"margin_s={config.margin_s} must be 0 or more seconds")
     if config.processes < 1:
         raise UserError(f"processes={config.processes} must be 1 or more")
-    cached = sweep if config.cache is None else config.cache
+    # What was computed where a solver's code has run is not handed to anybody else.
+    cached = (sweep if config.cache is None else config.cache) and config.isolated
     return Execution(
         cache=RowCache(check_folder("cache_dir", config.cache_dir)) if cached else None,
         processes=config.processes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,66 @@ def test_a_damaged_file_is_no_row(tmp_path: Path) -> None:
     (path,) = tmp_path.rglob("*.json")
     path.write_text(path.read_text(encoding="utf-8")[:40])
     assert cache.find(CELL) is None
+
+
+DAMAGES: list[Callable[[dict[str, Any]], object]] = [
+    lambda _: None,
+    lambda _: [],
+    lambda content: content["row"],
+    lambda content: {**content, "row": 5},
+    lambda content: {**content, "checksum": None},
+    lambda content: {**content, "row": {**content["row"], "gpus": 1}},
+    lambda content: {**content, "row": {**content["row"], "feasible": True}},
+    lambda content: {**content, "row": {**content["row"], "more": 1}},
+    lambda content: {**content, "row": {}},
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=range(len(DAMAGES)))
+def test_a_row_that_was_changed_is_computed_again(damage: Callable[[dict[str, Any]], object], tmp_path: Path) -> None:
+    cache = RowCache(tmp_path)
+    cache.store(CELL, ROW)
+    (path,) = tmp_path.rglob("*.json")
+    path.write_text(json.dumps(damage(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
+    assert cache.find(CELL) is None
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xfe", b"[" * 100_000, b"{}", b"null", b'"row"', b"\x00" * 100])
+def test_a_file_that_is_no_row_is_none(data: bytes, tmp_path: Path) -> None:
+    cache = RowCache(tmp_path)
+    cache.store(CELL, ROW)
+    (path,) = tmp_path.rglob("*.json")
+    path.write_bytes(data)
+    assert cache.find(CELL) is None
+    cache.store(CELL, ROW)
+    assert cache.find(CELL) == ROW
+
+
+def test_the_row_of_another_cell_is_no_answer(tmp_path: Path) -> None:
+    cache, other = RowCache(tmp_path), changed(seed=1)
+    cache.store(CELL, ROW)
+    (mine,) = tmp_path.rglob("*.json")
+    theirs = tmp_path / cell_key(other)[:2] / f"{cell_key(other)}.json"
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.write_bytes(mine.read_bytes())
+    assert cache.find(other) is None
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("gpus", "2"), ("gpus", True), ("message", None), ("objective_key", [None])]
+)
+def test_a_value_of_another_type_is_no_row_although_the_checksum_is_right(
+    column: str, value: object, tmp_path: Path
+) -> None:
+    cache = RowCache(tmp_path)
+    cache.store(CELL, replace(ROW, **{column: value}))  # type: ignore[arg-type]  # that is the point
+    assert cache.find(CELL) is None
+
+
+def test_a_solver_of_others_is_not_imported_to_find_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "imported_by_the_cache.py").write_text("raise SystemExit('imported')\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert cell_key(changed(solver_options={"_target_": "imported_by_the_cache.Mine"}))
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
