@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
+from multiprocessing import current_process
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -19,6 +21,7 @@ from bench.reporting.publish import check_targets, publish
 from bench.reporting.table import comparison_report
 from bench.shared.command import command
 from bench.shared.plugins import register_solvers
+from bench.shared.processes import watch_owner
 from bench.shared.terminal import at_work, console, plain
 from bench.suites.run import run_suite
 from twin import UserError
@@ -79,6 +82,9 @@ def _apart(config: BenchConfig, overrides: list[str]) -> list[Row]:
 
 def _sweep_job(config: BenchConfig, overrides: list[str], name: str) -> list[Row]:
     """Rows of one job of a sweep: whatever goes wrong in it becomes rows, so that the other jobs go on."""
+    if current_process().name != "MainProcess":
+        # A worker of joblib would wait for more jobs of a command that has been killed.
+        watch_owner(os.getppid())
     cells = cells_of(config, overrides)
     if not config.isolated:
         rows = [run_cell(cell) for cell in cells]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from dataclasses import fields
 from functools import lru_cache
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SCHEMA_VERSION = 2
+
+# The shipped ones take 2 MB.
+_MOST_BYTES = 2**30
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def save_predictor(predictor: Predictor, path: Path) -> None:
@@ -90,6 +95,7 @@ def load_predictor(name_or_path: str | Path) -> Predictor:
 @lru_cache(maxsize=16)
 def _read(path: Path, modified: int) -> Predictor:  # noqa: ARG001  # a file that was written anew is read anew
     try:
+        _check_sizes(path)
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(arrays["header"].tobytes())
@@ -104,8 +110,38 @@ def _read(path: Path, modified: int) -> Predictor:  # noqa: ARG001  # a file tha
         )
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        RecursionError,
+        zipfile.BadZipFile,
+    ) as error:
         raise UserError(f"{path}: not a predictor file ({error})") from None
+
+
+def _check_sizes(path: Path) -> None:
+    """Refuse arrays that are not as large as their headers say, before any is read: memory is allocated by the header."""
+    total = 0
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            with archive.open(entry) as file:
+                version = np.lib.format.read_magic(file)
+                if version not in _HEADERS:
+                    raise ValueError(f"{entry.filename} is of an unknown version of npy")
+                shape, _, kind = _HEADERS[version](file)
+                header = file.tell()
+            if kind.hasobject:
+                raise ValueError(f"{entry.filename} holds Python objects")
+            size = kind.itemsize * math.prod(shape)
+            if header + size != entry.file_size:
+                raise ValueError(f"{entry.filename} says {size} bytes and holds {entry.file_size - header}")
+            total += size
+    if total > _MOST_BYTES:
+        raise ValueError(f"its arrays would take {total / 2**30:.3g} GiB, {_MOST_BYTES / 2**30:g} are the most")
 
 
 def _check_release(path: Path, header: dict[str, Any]) -> None:

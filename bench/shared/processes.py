@@ -17,6 +17,7 @@ _POLL_S = 0.5
 # A process that forks while its tree is ended shows up in a later look.
 _LOOKS = 20
 _PAUSE_S = 0.02
+_watched: set[int] = set()
 
 
 def die_with_parent(parent: int) -> None:
@@ -39,6 +40,9 @@ def adopt_orphans() -> None:
 
 def watch_owner(owner: int) -> None:
     """End this process and all below it when its parent is no longer `owner`; looked at twice a second, in a thread."""
+    if owner in _watched:
+        return
+    _watched.add(owner)
     threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
 
 

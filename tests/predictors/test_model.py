@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +235,29 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
 def test_an_unknown_name_lists_what_is_shipped() -> None:
     with pytest.raises(UserError, match=shipped_predictors()[0]):
         load_predictor("llama-13b")
+
+
+@pytest.mark.parametrize("shape", ["(1000000000000,)", "(2147483648, 2147483648)", "(10,)", "(0,)"])
+def test_a_header_that_promises_more_or_less_than_there_is_is_refused_before_it_is_read(
+    shape: str, tmp_path: Path
+) -> None:
+    """NumPy allocates by the header."""
+    with resources.as_file(resources.files("predictors") / "models") as models:
+        source = min(models.glob("*.npz"))
+    path = tmp_path / "huge.npz"
+    text = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    data = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + bytes(8)
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, data if name == "calibration.npy" else old.read(name))
+    with pytest.raises(
+        UserError, match=r"huge.npz: not a predictor file \(calibration.npy says [0-9]+ bytes and holds 8\)"
+    ):
+        load_predictor(path)
+
+
+def test_arrays_of_python_objects_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "objects.npz"
+    np.savez(path, header=np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match="holds Python objects"):
+        load_predictor(path)
