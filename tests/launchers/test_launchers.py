@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -161,3 +162,31 @@ def test_a_job_that_is_cancelled_in_slurm_is_a_row_and_runs_again_the_next_time(
     rows, said = sweep(tmp_path, *arguments, *slow, *SLURM)
     assert "sweep: 2 jobs, 1 of them in the cache, 1 missing" in said
     assert {row.status for row in rows} == {"unchecked"}
+
+
+def working_in(folder: Path) -> list[Path]:
+    """The processes whose working directory is a folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (entry / "cwd").readlink() == folder:
+                found.append(entry)
+    return found
+
+
+@pytest.mark.parametrize("launcher", [LAUNCHERS["basic"], LAUNCHERS["joblib"]], ids=["basic", "joblib"])
+def test_nothing_is_left_of_a_sweep_that_is_killed(launcher: list[str], tmp_path: Path) -> None:
+    """With kill -9, while its solvers run."""
+    slow = ["+solver.slow._target_=tests.bench.misbehaving_solvers.Misbehaving", "+solver.slow.how=hang", "seed=0,1"]
+    command = [sys.executable, "-m", "bench", *TINY, "solver=[]", *slow, *launcher]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as running:
+        least, deadline = 3 if not launcher else 7, time.monotonic() + 120
+        while len(working_in(tmp_path)) < least and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert len(working_in(tmp_path)) >= least
+        running.kill()
+    deadline = time.monotonic() + 20
+    while working_in(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert working_in(tmp_path) == []
