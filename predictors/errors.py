@@ -7,13 +7,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.metrics import f1_score
 
 from predictors.meanfield import INPUT_NAMES
 from predictors.model import Predictor, inputs_of
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,50 @@ class LabelledContents:
     group: NDArray[np.int64]
 
 
-def smape(predicted: NDArray[np.float64], true: NDArray[np.float64]) -> float:
-    """Symmetric mean absolute percentage error without the factor 2: mean of |p - t| / (|p| + |t|), times 100."""
-    total = np.abs(predicted) + np.abs(true)
-    error = np.divide(np.abs(predicted - true), total, out=np.zeros_like(total), where=total > 0)
+def smape(predicted: ArrayLike, true: ArrayLike) -> float:
+    """Symmetric mean absolute percentage error without the factor 2: mean of |p - t| / (|p| + |t|), times 100.
+
+    Parameters
+    ----------
+    predicted, true : arrays of shape (n,)
+        Pairs in which either is not finite are left out; two zeros agree.
+
+    Returns
+    -------
+    float
+        In percent; NaN where no pair is left.
+    """
+    p, t = np.asarray(predicted, dtype=float), np.asarray(true, dtype=float)
+    known = np.isfinite(p) & np.isfinite(t)
+    p, t = p[known], t[known]
+    if not len(p):
+        return float("nan")
+    total = np.abs(p) + np.abs(t)
+    error = np.divide(np.abs(p - t), total, out=np.zeros_like(total), where=total > 0)
     return float(error.mean() * 100)
+
+
+def macro_f1(predicted: ArrayLike, true: ArrayLike, *, of_true: bool = False) -> float:
+    """Mean of F1 over the classes.
+
+    Parameters
+    ----------
+    predicted, true : arrays of shape (n,), bool
+    of_true : bool
+        Over the classes that occur in `true` alone: one that is predicted and never there lowers the F1 of the others, and
+        does not count as a class of F1 0 besides.
+
+    Returns
+    -------
+    float
+        NaN of nothing.
+    """
+    # Slow to import, and needed at the end of a training alone.
+    from sklearn.metrics import f1_score
+
+    p, t = np.asarray(predicted, dtype=bool), np.asarray(true, dtype=bool)
+    labels = np.unique(t if of_true else np.concatenate([t, p]))
+    return float(f1_score(t, p, average="macro", labels=labels)) if len(t) else float("nan")
 
 
 def missed_starvation(probability: NDArray[np.float64], starved: NDArray[np.bool_], threshold: float) -> float:
@@ -91,15 +129,13 @@ def evaluate(predictor: Predictor, data: LabelledContents) -> dict[str, dict[str
         served = ~data.starved
         known = {
             "throughput_smape": smape(throughput(data.contents), data.throughput),
-            "itl_smape": _smape_where_known(predictor.predict_itl_ms(data.contents, distilled=distilled), data.itl_ms),
-            "ttft_smape": _smape_where_known(
-                predictor.predict_ttft_ms(data.contents, distilled=distilled), data.ttft_ms
-            ),
-            "feasible_load_smape": _smape_where_known(
+            "itl_smape": smape(predictor.predict_itl_ms(data.contents, distilled=distilled), data.itl_ms),
+            "ttft_smape": smape(predictor.predict_ttft_ms(data.contents, distilled=distilled), data.ttft_ms),
+            "feasible_load_smape": smape(
                 predictor.predict_feasible_load(data.contents, distilled=distilled), data.feasible_load
             ),
-            "starvation_macro_f1": _macro_f1(data.starved, chance >= 0.5),
-            "safe_macro_f1": _macro_f1(data.starved, refused),
+            "starvation_macro_f1": macro_f1(chance >= 0.5, data.starved),
+            "safe_macro_f1": macro_f1(refused, data.starved),
             "missed_starvation": 100 * missed_starvation(chance, data.starved, threshold),
             "needless_refusals": 100 * float(refused[served].mean()) if served.any() else 0.0,
         }
@@ -152,12 +188,3 @@ def errors_by_region(predictor: Predictor, data: LabelledContents) -> list[dict[
                     }
                 )
     return rows
-
-
-def _macro_f1(true: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
-    return float(f1_score(true, predicted, average="macro", labels=sorted({*np.unique(true), *np.unique(predicted)})))
-
-
-def _smape_where_known(predicted: NDArray[np.float64], true: NDArray[np.float64]) -> float:
-    known = np.isfinite(true) & np.isfinite(predicted)
-    return smape(predicted[known], true[known]) if known.any() else float("nan")

@@ -176,8 +176,20 @@ class Row:
 
 
 def gap_to(bound: int | None, row: Row) -> float | None:
-    """(GPUs - bound) / bound of a feasible placement, if there is a bound above 0."""
-    return (row.gpus - bound) / bound if bound and row.feasible and row.gpus is not None else None
+    """The gap of a candidate; None where it is not feasible."""
+    return gap_of(row.gpus, bound) if row.feasible else None
+
+
+def gap_of(gpus: int | None, bound: int | None) -> float | None:
+    """GPUs above a lower bound over the bound; None without one of the two, or where the bound is 0.
+
+    Parameters
+    ----------
+    gpus : int, optional
+        Of a feasible placement.
+    bound : int, optional
+    """
+    return (gpus - bound) / bound if bound and gpus is not None else None
 
 
 @cache

@@ -16,6 +16,7 @@ from bench.measured.published import PROFILE_OF_MODEL, replay, run_of_row
 from bench.shared.figures import png_figure
 from bench.shared.files import write_text
 from bench.shared.terminal import in_threads, progress_bar
+from predictors.errors import macro_f1, smape
 from twin import ServingProfile, UserError, load_profile
 
 COLUMNS = (
@@ -139,27 +140,9 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     write_text(path, table.to_csv(index=False, float_format="%.6g"))
 
 
-def smape(simulated: pd.Series, measured: pd.Series) -> float:
-    """Mean of |s - m| / (|s| + |m|) in percent: SMAPE without the factor 2."""
-    valid = simulated.notna() & measured.notna()
-    s, m = simulated[valid].to_numpy(), measured[valid].to_numpy()
-    return float(np.mean(np.abs(s - m) / (np.abs(s) + np.abs(m))) * 100) if len(s) else float("nan")
-
-
 def bias(simulated: pd.Series, measured: pd.Series) -> float:
     """Mean of s / m - 1 in percent."""
     return float(((simulated / measured) - 1).mean() * 100)
-
-
-def macro_f1(predicted: pd.Series, actual: pd.Series) -> float:
-    """Mean over the classes that occur of F1."""
-    scores = []
-    for value in (False, True):
-        hit = ((predicted == value) & (actual == value)).sum()
-        total = (predicted == value).sum() + (actual == value).sum()
-        if (actual == value).any():
-            scores.append(2 * hit / total)
-    return float(np.mean(scores)) if scores else float("nan")
 
 
 def published_twin(folder: str) -> pd.DataFrame | None:
@@ -211,7 +194,7 @@ def errors_of(group: pd.DataFrame, published: pd.DataFrame | None) -> dict[str, 
             theirs = published.reindex(group.run_id)
             record[f"{metric}_published_smape"] = smape(theirs[column], theirs[real[metric]])
     record["starvation_agreement"] = float((group.simulated_starved == group.measured_starved).mean() * 100)
-    record["starvation_macro_f1"] = macro_f1(group.simulated_starved, group.measured_starved)
+    record["starvation_macro_f1"] = macro_f1(group.simulated_starved, group.measured_starved, of_true=True)
     return record
 
 

@@ -107,7 +107,8 @@ def signed_rank(difference: NDArray[np.float64]) -> float:
     if not different:
         return 1.0
     if different <= _MOST_EXACT:
-        # The signs of equal candidates make no difference, so only the others are flipped.
+        # `stats.wilcoxon` with a `PermutationMethod` gives the same, in 1.1 s instead of 1.5 ms for 12 differences, and flips
+        # the signs of equal candidates as well, which make no difference: forty of them would leave it to chance.
         ranks = stats.rankdata(np.abs(difference))[difference != 0]
         signs = 1 - 2 * ((np.arange(2**different)[:, None] >> np.arange(different)) & 1)
         sums = np.abs(signs @ ranks)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.comparison.rows import Row
+from bench.comparison.rows import Row, gap_to
 from bench.statistics.bootstrap import Estimate, estimate, geometric, resampled
 from bench.statistics.instances import Case
 from bench.statistics.paired import Measure, Paired, measure_of, paired
@@ -149,9 +149,8 @@ def counted_time_s(row: Row) -> float | None:
 
 def gap(row: Row, case: Case) -> float:
     """GPUs above the bound over the bound, of a feasible candidate; NaN without a bound."""
-    if not row.feasible or not row.gpus or not case.lower_bound:
-        return float("nan")
-    return row.gpus / case.lower_bound - 1
+    found = gap_to(case.lower_bound, row)
+    return float("nan") if found is None else found
 
 
 def _summary(table: Paired, solver: str, counts: NDArray[np.float64], met: Sequence[Pair]) -> SolverSummary:

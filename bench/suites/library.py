@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from bench.comparison.rows import gap_of
 from bench.shared.files import write_text
 from bench.suites.instance import Instance, read_instance
 from twin import UserError
@@ -53,7 +54,7 @@ class BestKnown:
     @property
     def gap(self) -> float | None:
         """GPUs above the bound over the bound."""
-        return None if self.gpus is None else self.gpus / self.lower_bound - 1
+        return gap_of(self.gpus, self.lower_bound)
 
 
 def load_suite(

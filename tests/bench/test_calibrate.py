@@ -9,6 +9,7 @@ import pytest
 from bench import calibrate, fidelity
 from bench.measured import twin_beside_runs
 from bench.measured.observation import ClientModel
+from predictors.errors import smape
 from tests.bench.measured.measured import LEFT_OUT, MODEL, true_profile, write_tables
 from twin import load_profile
 
@@ -91,7 +92,7 @@ def test_fidelity_is_near_perfect_where_the_twin_made_the_runs(
     assert tuple(rows.columns) == twin_beside_runs.COLUMNS
     served = rows[~rows.measured_memory_error]
     assert len(served) == 15
-    assert twin_beside_runs.smape(served.simulated_throughput, served.measured_throughput) < 2
+    assert smape(served.simulated_throughput, served.measured_throughput) < 2
     assert (rows.measured_memory_error == rows.simulated_memory_error).all()
     assert (tmp_path / "picture.png").stat().st_size > 10_000
     printed = capsys.readouterr().out

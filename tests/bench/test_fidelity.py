@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.measured.twin_beside_runs import bias, macro_f1, smape, summarise
+from bench.measured.twin_beside_runs import bias, summarise
+from predictors.errors import macro_f1, smape
 
 
 def test_smape_is_without_the_factor_2() -> None:
@@ -30,6 +31,18 @@ def test_macro_f1_by_hand() -> None:
 
 def test_macro_f1_of_one_class_is_that_class() -> None:
     assert macro_f1(pd.Series([False]), pd.Series([False])) == 1.0
+
+
+def test_a_class_that_is_only_predicted_counts_as_asked() -> None:
+    predicted, actual = pd.Series([True, False]), pd.Series([False, False])
+    assert macro_f1(predicted, actual, of_true=True) == pytest.approx(2 / 3)
+    assert macro_f1(predicted, actual) == pytest.approx(1 / 3)
+    assert np.isnan(macro_f1([], []))
+
+
+def test_smape_of_two_zeros_is_none_and_of_nothing_unknown() -> None:
+    assert smape([0.0, 1.0], [0.0, 3.0]) == pytest.approx(25.0)
+    assert np.isnan(smape([1.0], [np.nan]))
 
 
 def test_the_summary_tells_left_out_scenarios_apart() -> None:
