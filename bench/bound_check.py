@@ -25,7 +25,7 @@ from bench.shared.command import command
 from bench.shared.files import check_files, write_text
 from bench.shared.terminal import console, tracked
 from bench.statistics.instances import cases
-from bench.studies.bound_check import BoundCheckOptions, Checked, check, key_of, served, settings_of
+from bench.studies.bound_check import BoundCheckOptions, CheckedBound, check, key_of, served, settings_of
 from twin import UserError
 
 
@@ -92,7 +92,7 @@ def main(config: BoundCheckConfig) -> None:
         sys.exit(3)
 
 
-def _done(table: Path, config: BoundCheckConfig) -> dict[tuple[str, int], Checked]:
+def _done(table: Path, config: BoundCheckConfig) -> dict[tuple[str, int], CheckedBound]:
     """Instances that an earlier, interrupted run has finished."""
     if not table.exists():
         return {}
@@ -100,12 +100,12 @@ def _done(table: Path, config: BoundCheckConfig) -> dict[tuple[str, int], Checke
     for name, value in settings_of(config).items():
         if name not in frame or not np.isclose(frame[name], value).all():
             raise UserError(f"table={table}: holds lines made with another {name}; remove it or name another file")
-    names = [each.name for each in fields(Checked)]
-    lines = [Checked(*values) for values in frame[names].itertuples(index=False)]
+    names = [each.name for each in fields(CheckedBound)]
+    lines = [CheckedBound(*values) for values in frame[names].itertuples(index=False)]
     return {(line.instance, line.workload_seed): line for line in lines}
 
 
-def _table(checked: Sequence[Checked]) -> Table:
+def _table(checked: Sequence[CheckedBound]) -> Table:
     table = Table(header_style="bold")
     for name in ("instance", "bound", "fewest", "cuts", "accepted", "lucky", "as much\nas a cut", "dearest", "over 1"):
         table.add_column(name, justify="left" if name == "instance" else "right", overflow="fold")
@@ -117,10 +117,10 @@ def _table(checked: Sequence[Checked]) -> Table:
     return table
 
 
-def _csv(checked: Iterable[Checked]) -> str:
+def _csv(checked: Iterable[CheckedBound]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([each.name for each in fields(Checked)])
+    writer.writerow([each.name for each in fields(CheckedBound)])
     for line in checked:
         writer.writerow([f"{value:.4f}" if isinstance(value, float) else value for value in asdict(line).values()])
     return text.getvalue()

@@ -16,7 +16,7 @@ from rich.table import Table
 from bench.shared.command import command
 from bench.shared.files import check_folder, write_table, write_text
 from bench.shared.terminal import console, tracked
-from bench.studies.max_pack import MaxPack, MaxPackOptions, Point, identical_adapters, measure
+from bench.studies.max_pack import LargestContent, MaxPackOptions, Point, identical_adapters, measure
 from twin import UserError, load_profile
 
 
@@ -56,7 +56,7 @@ def main(config: MaxPackConfig) -> None:
         raise UserError("ranks and rates must name at least one each")
     folder = check_folder("out", config.out or HydraConfig.get().runtime.output_dir)
     pairs = [(rank, rate) for rate in config.rates for rank in config.ranks]
-    found: list[MaxPack] = []
+    found: list[LargestContent] = []
     points: list[Point] = []
     for rank, rate in tracked(pairs, "simulating"):
         pack, curve = measure(identical_adapters(config, rank, rate))
@@ -72,7 +72,7 @@ def main(config: MaxPackConfig) -> None:
         terminal.print(f"{folder / name}", soft_wrap=True)
 
 
-def _table(found: Sequence[MaxPack]) -> Table:
+def _table(found: Sequence[LargestContent]) -> Table:
     table = Table(header_style="bold", title="Max_pack on the twin")
     for name in (
         "rank",
@@ -95,7 +95,7 @@ def _table(found: Sequence[MaxPack]) -> Table:
     return table
 
 
-def _write(points: Sequence[Point], found: Sequence[MaxPack], folder: Path) -> None:
+def _write(points: Sequence[Point], found: Sequence[LargestContent], folder: Path) -> None:
     import pandas as pd
 
     write_table(pd.DataFrame([asdict(point) for point in points]), folder / "points.parquet")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,22 +54,15 @@ def profile_from_campaign(folder: str, name: str | None, console: Console) -> Se
 
 
 def _fitted(root: Path, name: str | None, console: Console) -> ServingProfile:
-    folder = str(root)
     about = _object(root / "campaign.json")
     servers = [_object(path) for path in sorted(root.glob("*/server.json"))]
     points = read_points(root)
     capacity = capacity_of(servers)
     load_ms, disk_ms = load_times(points, capacity.max_lora_rank)
     counted = [(path, point) for path, point in points if point.about["concurrency"] > 1]
-    windows = [windows_of(point, number, load_ms) for number, (_, point) in enumerate(counted)]
-    if not windows:
-        raise UserError(f"campaign={folder}: no load point is finished")
-    joined = CountedWindows(
-        np.vstack([w.terms for w in windows]),
-        np.concatenate([w.step_ms for w in windows]),
-        np.concatenate([w.other_ms for w in windows]),
-        np.concatenate([w.point for w in windows]),
-    )
+    if not counted:
+        raise UserError(f"campaign={root}: no load point is finished")
+    joined = _joined([windows_of(point, number, load_ms) for number, (_, point) in enumerate(counted)])
     fit = fit_counted_steps(joined)
     console.print(_points_table(counted, joined, fit))
     console.print(
@@ -101,17 +96,11 @@ def _fitted(root: Path, name: str | None, console: Console) -> ServingProfile:
     console.print(
         f"request overhead {overhead_ms:.1f} ms; adapter loads {_pairs(load_ms)} ms, from disk {_pairs(disk_ms)} ms"
     )
-    from dataclasses import replace
-
     return replace(
         profile,
         request_overhead_ms=round(overhead_ms, 2),
         provenance={
-            "source": "load points on a real server, steps counted by its own metrics",
-            "command": f"python -m bench.calibrate campaign=DIR name={full_name}",
-            "engine": about["engine"],
-            "versions": {key: about[key] for key in ("vllm", "torch", "transformers", "python")},
-            "hardware": about["hardware"],
+            **_source(about, full_name),
             "points": len(counted),
             "windows": len(joined.step_ms),
             "step_time_error_pct_fitted": round(fit.error_pct, 2),
@@ -119,6 +108,27 @@ def _fitted(root: Path, name: str | None, console: Console) -> ServingProfile:
             "seed": about["seed"],
         },
     )
+
+
+def _joined(windows: Sequence[CountedWindows]) -> CountedWindows:
+    """The windows of all points as one."""
+    return CountedWindows(
+        np.vstack([w.terms for w in windows]),
+        np.concatenate([w.step_ms for w in windows]),
+        np.concatenate([w.other_ms for w in windows]),
+        np.concatenate([w.point for w in windows]),
+    )
+
+
+def _source(about: dict[str, Any], name: str) -> dict[str, Any]:
+    """What the provenance of a profile says of its campaign."""
+    return {
+        "source": "load points on a real server, steps counted by its own metrics",
+        "command": f"python -m bench.calibrate campaign=DIR name={name}",
+        "engine": about["engine"],
+        "versions": {key: about[key] for key in ("vllm", "torch", "transformers", "python")},
+        "hardware": about["hardware"],
+    }
 
 
 def _object(path: Path) -> dict[str, Any]:

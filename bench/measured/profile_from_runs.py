@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from rich.console import Console
 
 from bench.measured.observation import SAMPLE_EVERY_S, ClientModel, Stalls, fit_client_model, stalls_of
@@ -30,8 +31,9 @@ from twin.calibration import (
     match_operating_point,
     step_term_values,
 )
+from twin.calibration.scheduler import SchedulerFit
 from twin.calibration.step_time import Floats
-from twin.profile import STEP_TERMS, ServingProfile
+from twin.profile import STEP_TERMS, KvCapacity, ServingProfile
 
 SOURCE = (
     "real vLLM 0.8.5 runs published with arXiv 2508.08343 (repository FerranAgulloLopez/GPULLMAdapterOptimization, "
@@ -93,15 +95,7 @@ def calibrate(options: CalibrationOptions, folder: str, model: str, console: Con
     """Fit one model's profile."""
     runs = read_runs(folder)
     runs = runs[(runs.model == model) & ~runs.memory_error & (runs.series_mean_running > 0.5)].reset_index(drop=True)
-    left_out_names = options.left_out.get(model, [])
-    unknown = sorted(set(left_out_names) - set(runs.scenario))
-    if unknown:
-        raise UserError(
-            f"left_out.{model}: no scenario {unknown[0]} in the runs; there are {sorted(set(runs.scenario))}"
-        )
-    left_out = runs.scenario.isin(left_out_names).to_numpy()
-    if left_out.all():
-        raise UserError(f"left_out.{model}: every scenario is left out; at least one must be fitted")
+    left_out = _left_out(runs, options, model)
     step_ms = measured_step_ms(runs)
     profile = starting_profile(folder, model, runs[~left_out])
     micro_terms, micro_ms, micro_weight = micro_benchmarks(folder, model)
@@ -140,7 +134,7 @@ def calibrate(options: CalibrationOptions, folder: str, model: str, console: Con
     provenance = {
         "source": SOURCE,
         "command": f"python -m bench.calibrate runs=DIR seed={options.seed}",
-        "left_out_scenarios": left_out_names,
+        "left_out_scenarios": options.left_out.get(model, []),
         "fitted_runs": report.fitted_runs,
         "left_out_runs": report.left_out_runs,
         "step_time_error_pct_fitted": round(report.fit_error_pct, 2),
@@ -150,6 +144,20 @@ def calibrate(options: CalibrationOptions, folder: str, model: str, console: Con
         "client_model": {name: float(f"{value:.4g}") for name, value in asdict(client).items()},
     }
     return replace(report, profile=replace(profile, provenance=provenance))
+
+
+def _left_out(runs: pd.DataFrame, options: CalibrationOptions, model: str) -> NDArray[np.bool_]:
+    """Which runs are of scenarios that are not fitted."""
+    names = options.left_out.get(model, [])
+    unknown = sorted(set(names) - set(runs.scenario))
+    if unknown:
+        raise UserError(
+            f"left_out.{model}: no scenario {unknown[0]} in the runs; there are {sorted(set(runs.scenario))}"
+        )
+    left_out: NDArray[np.bool_] = runs.scenario.isin(names).to_numpy()
+    if left_out.all():
+        raise UserError(f"left_out.{model}: every scenario is left out; at least one must be fitted")
+    return left_out
 
 
 def measured_step_ms(runs: pd.DataFrame) -> Floats:
@@ -167,6 +175,30 @@ def measured_step_ms(runs: pd.DataFrame) -> Floats:
 
 def starting_profile(folder: str, model: str, fitted: pd.DataFrame) -> ServingProfile:
     """Everything but the step time."""
+    unsaturated = fitted[~fitted.port_exhaustion & (fitted.len_source == "prompt_pool")]
+    generated = (unsaturated.total_output_tokens / unsaturated.completed / unsaturated.mean_output_len).median()
+    load_ms, disk_load_ms = _load_times(folder, model)
+    constant, per_running, per_skipped, per_waiting = (float(f"{c:.4g}") for c in _scheduler(folder).scheduler_ms)
+    return ServingProfile(
+        name=f"{PROFILE_OF_MODEL[model]}/h100-64gb",
+        model=str(FLAGS[model]["model"]),
+        gpu="h100-64gb",
+        engine="vllm",
+        engine_version=VERSION,
+        kv=_kv_capacity(folder, model),
+        step_ms=tuple(FIRST_GUESS.get(term, 0.0) for term in STEP_TERMS),
+        scheduler_ms=(constant, per_running, per_skipped, per_waiting),
+        load_ms=load_ms,
+        disk_load_ms=disk_load_ms,
+        max_num_seqs=MAX_NUM_SEQS,
+        max_model_len=int(str(FLAGS[model]["max_model_len"])),
+        eager_above_tokens=GRAPH_TOKENS,
+        generated_fraction=round(float(generated), 3),
+    )
+
+
+def _kv_capacity(folder: str, model: str) -> KvCapacity:
+    """What the servers reported of their KV cache."""
     capacity = read_table(
         folder, "kv_capacity.csv", ("model", "vllm_version", "max_loras", "max_lora_rank", "max_num_seqs",
                                     "kv_cache_tokens", "memory_error")
@@ -176,20 +208,24 @@ def starting_profile(folder: str, model: str, fitted: pd.DataFrame) -> ServingPr
     rows = served[served.max_loras > 0]
     without = served[served.max_loras == 0].kv_cache_tokens
     largest = int(rows.kv_cache_tokens.max()) if without.empty else int(without.iloc[0])
-    kv = kv_capacity_from_rows(
+    return kv_capacity_from_rows(
         (
             (int(row.max_loras), int(row.max_lora_rank), 0 if row.memory_error else int(row.kv_cache_tokens))
             for _, row in rows.iterrows()
         ),
         largest,
     )
+
+
+def _load_times(folder: str, model: str) -> tuple[tuple[tuple[int, int, float], ...], tuple[tuple[int, float], ...]]:
+    """What loading an adapter took: to the GPU, and from disk."""
     loads = read_table(
         folder, "load_latency.csv", ("model", "vllm_version", "phase", "max_lora_rank", "adapter_rank", "mean_ms")
     )
     loads = loads[(loads.model == model) & (loads.vllm_version == VERSION)]
     to_gpu = loads[loads.phase == "serving_cpu_to_gpu"]
     to_host = loads[loads.phase == "server_start_disk_to_cpu"]
-    load_ms, disk_load_ms = load_times_from_rows(
+    return load_times_from_rows(
         {
             (int(row.max_lora_rank), int(row.adapter_rank)): float(row.mean_ms)
             for _, row in to_gpu.groupby(["max_lora_rank", "adapter_rank"]).mean_ms.mean().reset_index().iterrows()
@@ -199,34 +235,19 @@ def starting_profile(folder: str, model: str, fitted: pd.DataFrame) -> ServingPr
             for _, row in to_host.groupby("adapter_rank").mean_ms.mean().reset_index().iterrows()
         },
     )
+
+
+def _scheduler(folder: str) -> SchedulerFit:
+    """Scheduling time for each step."""
     overhead = read_table(
         folder, "sched_overhead.csv", ("max_loras", "n_adapters", "avg_batch_size", "avg_waiting_queue",
                                        "sched_ms_per_step")
     )  # fmt: skip
-    scheduler = fit_scheduler_time(
+    return fit_scheduler_time(
         overhead.avg_batch_size.to_numpy(),
         overhead.avg_waiting_queue.to_numpy(),
         np.maximum(0.0, 1 - overhead.max_loras.to_numpy() / overhead.n_adapters.to_numpy()),
         overhead.sched_ms_per_step.to_numpy(),
-    )
-    unsaturated = fitted[~fitted.port_exhaustion & (fitted.len_source == "prompt_pool")]
-    generated = (unsaturated.total_output_tokens / unsaturated.completed / unsaturated.mean_output_len).median()
-    constant, per_running, per_skipped, per_waiting = (float(f"{c:.4g}") for c in scheduler.scheduler_ms)
-    return ServingProfile(
-        name=f"{PROFILE_OF_MODEL[model]}/h100-64gb",
-        model=str(FLAGS[model]["model"]),
-        gpu="h100-64gb",
-        engine="vllm",
-        engine_version=VERSION,
-        kv=kv,
-        step_ms=tuple(FIRST_GUESS.get(term, 0.0) for term in STEP_TERMS),
-        scheduler_ms=(constant, per_running, per_skipped, per_waiting),
-        load_ms=load_ms,
-        disk_load_ms=disk_load_ms,
-        max_num_seqs=MAX_NUM_SEQS,
-        max_model_len=int(str(FLAGS[model]["max_model_len"])),
-        eager_above_tokens=GRAPH_TOKENS,
-        generated_fraction=round(float(generated), 3),
     )
 
 

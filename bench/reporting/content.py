@@ -18,7 +18,7 @@ Tone = Literal["", "good", "bad", "warn", "muted"]
 
 
 @dataclass(frozen=True)
-class Cell:
+class Entry:
     """One cell of a table.
 
     Attributes
@@ -65,7 +65,7 @@ class Table:
         Unique; names the files for a paper.
     caption : str
     columns : tuple of Column
-    lines : tuple of tuples of Cell
+    lines : tuple of tuples of Entry
     filterable : bool
         Has a field to filter by; short tables need none.
     """
@@ -73,7 +73,7 @@ class Table:
     name: str
     caption: str
     columns: tuple[Column, ...]
-    lines: tuple[tuple[Cell, ...], ...]
+    lines: tuple[tuple[Entry, ...], ...]
     filterable: bool = False
 
     @property
@@ -87,7 +87,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Series:
+class LegendEntry:
     """An entry of a legend.
 
     Attributes
@@ -121,7 +121,7 @@ class Chart:
         Paints it on an empty figure in the colours of a palette.
     size_in : tuple of two floats
         Width and height; at most 5 inches wide, so that its text can be read on a phone.
-    legend : tuple of Series
+    legend : tuple of LegendEntry
         Shown beside the chart on the page and below it in the picture.
     """
 
@@ -130,7 +130,7 @@ class Chart:
     text: str
     paint: Callable[[Figure, Palette], None]
     size_in: tuple[float, float] = (4.6, 3.0)
-    legend: tuple[Series, ...] = ()
+    legend: tuple[LegendEntry, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -202,21 +202,21 @@ class Facts:
     items: tuple[tuple[str, str], ...] = field(default=())
 
 
-def number(value: float | None, digits: int = 1, *, scale: float = 1.0) -> Cell:
+def number(value: float | None, digits: int = 1, *, scale: float = 1.0) -> Entry:
     """A cell with a figure."""
     if value is None or value != value:  # noqa: PLR0124  # NaN
-        return Cell(NONE)
-    return Cell(f"{scale * value:,.{digits}f}", scale * value)
+        return Entry(NONE)
+    return Entry(f"{scale * value:,.{digits}f}", scale * value)
 
 
-def words(text: str, *, tone: Tone = "", link: str = "", solver: str = "") -> Cell:
+def words(text: str, *, tone: Tone = "", link: str = "", solver: str = "") -> Entry:
     """A cell with text."""
-    return Cell(text, text, tone, link, solver)
+    return Entry(text, text, tone, link, solver)
 
 
-def share(part: int, whole: int) -> Cell:
+def share(part: int, whole: int) -> Entry:
     """A cell such as 38/40."""
-    return Cell(f"{part}/{whole}", part / whole if whole else None, "good" if part == whole else "bad")
+    return Entry(f"{part}/{whole}", part / whole if whole else None, "good" if part == whole else "bad")
 
 
 def slug(text: str) -> str:

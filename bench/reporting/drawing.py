@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
-from bench.reporting.content import Chart, Palette, Series
+from bench.reporting.content import Chart, LegendEntry, Palette
 from bench.shared.files import write_bytes
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ _DPI = 200
 _GROUP = "series:"
 
 
-def series(labels: Sequence[str]) -> dict[str, Series]:
+def series(labels: Sequence[str]) -> dict[str, LegendEntry]:
     """A colour, a dash and a marker for each of several solvers, in their order."""
     return {
-        label: Series(
+        label: LegendEntry(
             label,
             COLOURS[place % len(COLOURS)],
             DASHES[place // len(COLOURS) % len(DASHES)],
@@ -57,7 +57,7 @@ def belongs_to(artist: Artist, label: str, title: str = "") -> None:
     artist.set_gid(f"{_GROUP}{label}\t{title or label}")
 
 
-def line_style(entry: Series) -> Any:  # noqa: ANN401  # matplotlib takes a name or a pair
+def line_style(entry: LegendEntry) -> Any:  # noqa: ANN401  # matplotlib takes a name or a pair
     """The dash of a series as matplotlib has it."""
     return (0, entry.dash) if entry.dash else "-"
 

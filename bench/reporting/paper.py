@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.reporting.content import Cell, Chart, Drawing, Part, Table
+from bench.reporting.content import Chart, Drawing, Entry, Part, Table
 from bench.reporting.drawing import write_png
 from bench.reporting.picture import draw_placements
 from bench.shared.files import write_text
@@ -72,7 +72,7 @@ def _in_markdown(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _in_csv(cell: Cell) -> str:
+def _in_csv(cell: Entry) -> str:
     if cell.value is None:
         return ""
     # A share such as 38/40 and a score such as 4-2-0 say more than the value they are sorted by.
@@ -81,5 +81,5 @@ def _in_csv(cell: Cell) -> str:
     return f"{cell.value:.10g}"
 
 
-def _ends(cell: Cell) -> list[str]:
+def _ends(cell: Entry) -> list[str]:
     return ["", ""] if cell.interval is None else [f"{end:.10g}" for end in cell.interval]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bench.comparison.rows import Row
-from bench.reporting.content import Series, unique_slugs
+from bench.reporting.content import LegendEntry, unique_slugs
 from bench.reporting.drawing import series
 from bench.statistics.instances import Case, Instance, cases
 from bench.statistics.summary import Statistics, by_objective, statistics_of
@@ -63,7 +63,7 @@ class Study:
         return list(dict.fromkeys(name for one in self.statistics.values() for name in one.paired.solvers))
 
     @cached_property
-    def series(self) -> dict[str, Series]:
+    def series(self) -> dict[str, LegendEntry]:
         """Colour and dash of each solver, the same in all charts."""
         return series(self.solvers)
 

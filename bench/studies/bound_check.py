@@ -39,7 +39,7 @@ class BoundCheckOptions:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedBound:
     """What accepted contents say of one bound.
 
     Attributes
@@ -86,7 +86,7 @@ class Checked:
         return math.ceil(self.bound - ROUNDING) > math.ceil(self.bound / max(self.dearest, 1.0) - ROUNDING)
 
 
-def check(case: Case, options: BoundCheckOptions) -> Checked:
+def check(case: Case, options: BoundCheckOptions) -> CheckedBound:
     """Bound one instance and compare.
 
     Parameters
@@ -125,7 +125,7 @@ def check(case: Case, options: BoundCheckOptions) -> Checked:
         refuting += price > 1 + ROUNDING
         dearest = max(dearest, price)
     fewest = min(placement.n_gpus for placement in placements)
-    return Checked(
+    return CheckedBound(
         case.key[0], zones.value, fewest, len(zones.cuts), len(accepted), len(lucky), ruled_out, dearest, refuting,
         case.key[-1], **settings_of(options),
     )  # fmt: skip

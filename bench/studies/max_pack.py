@@ -68,7 +68,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class MaxPack:
+class LargestContent:
     """The most adapters that a GPU serves.
 
     Attributes
@@ -169,7 +169,9 @@ class IdenticalAdapters:
                 yield Point(**{**asdict(point), "frontier": on})
 
 
-def measure(identical: IdenticalAdapters, advance: Callable[[], None] | None = None) -> tuple[MaxPack, list[Point]]:
+def measure(
+    identical: IdenticalAdapters, advance: Callable[[], None] | None = None
+) -> tuple[LargestContent, list[Point]]:
     """Max_pack and the curves around it.
 
     Parameters
@@ -186,7 +188,7 @@ def measure(identical: IdenticalAdapters, advance: Callable[[], None] | None = N
     if advance is not None:
         advance()
     return (
-        MaxPack(
+        LargestContent(
             rank=int(workload.ranks[0]),
             rate=float(workload.rates[0]),
             n_adapters=count,

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 from bench.shared.figures import INK, PALE, png_figure
 
 if TYPE_CHECKING:
-    from bench.studies.max_pack import MaxPack, Point
+    from bench.studies.max_pack import LargestContent, Point
 
 MARK = "#c0392b"
 
 
-def draw(points: Sequence[Point], found: Sequence[MaxPack], path: Path, subtitle: str) -> None:
+def draw(points: Sequence[Point], found: Sequence[LargestContent], path: Path, subtitle: str) -> None:
     """Draw rates as rows and ranks as columns.
 
     Parameters
     ----------
     points : sequence of Point
-    found : sequence of MaxPack
+    found : sequence of LargestContent
         One for each panel.
     path : Path
         PNG file.
@@ -52,7 +52,7 @@ def draw(points: Sequence[Point], found: Sequence[MaxPack], path: Path, subtitle
         figure.suptitle(f"Throughput of one GPU over its adapters, on the twin: {subtitle}", fontsize=10.5)
 
 
-def _panel(axes: Any, points: Sequence[Point], pack: MaxPack, norm: Any) -> None:  # noqa: ANN401  # Axes and a norm
+def _panel(axes: Any, points: Sequence[Point], pack: LargestContent, norm: Any) -> None:  # noqa: ANN401  # Axes and a norm
     import matplotlib as mpl
 
     colours = mpl.colormaps["viridis"]

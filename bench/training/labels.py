@@ -88,7 +88,7 @@ def make_dataset(options: DatasetOptions, profile: ServingProfile, terminal: Con
     Returns
     -------
     Path or None
-        The file; None from one of several jobs, which leaves it to the last command to put the pieces together.
+        The file; None from one of several jobs, which leaves it to the last command.
 
     Raises
     ------
@@ -111,36 +111,37 @@ def make_dataset(options: DatasetOptions, profile: ServingProfile, terminal: Con
     with progress_bar(terminal) as progress:
         task = progress.add_task(f"{profile.name}: contents", total=options.points)
 
+        def make(pieces: Sequence[Piece], work: Callable[[Piece], int]) -> None:
+            for done in _in_processes(work, _missing(pieces, folder), options.workers):
+                progress.advance(task, done)
+
         def run(pieces: Sequence[Piece], work: Callable[[Piece], int]) -> None:
             mine = [piece for number, piece in enumerate(pieces) if number % options.jobs == options.job]
-            there = [piece for piece in mine if (folder / piece.file_name).is_file()]
+            there = set(mine) - set(_missing(mine, folder))
             progress.advance(task, sum(piece.last - piece.first for piece in there))
-            for done in _in_processes(work, [piece for piece in mine if piece not in there], options.workers):
-                progress.advance(task, done)
+            make(mine, work)
 
         run(first, label)
         if boundary:
-            # The model of the boundary wants all of these. Whoever is done with their own does not wait for the others: there
-            # are few, and a piece is the same whoever makes it.
-            for done in _in_processes(
-                label, [p for p in first if not (folder / p.file_name).is_file()], options.workers
-            ):
-                progress.advance(task, done)
+            # The model of the boundary wants all of these. Nobody waits for the others: a piece is the same whoever makes it.
+            make(first, label)
             guide = folder / "guide.parquet"
             if not guide.is_file():
                 write_table(_join(folder, first), guide)
-            # In turn, in proportion to what is left of either part.
-            rest = designed[len(first) :]
-            places = [(n / max(1, len(part)), piece) for part in (rest, boundary) for n, piece in enumerate(part)]
-            mixed = [piece for _, piece in sorted(places, key=lambda place: place[0])]
-            run(mixed, partial(label_piece, profile.to_json(), options.seed, str(folder), str(guide)))
+            near = partial(label_piece, profile.to_json(), options.seed, str(folder), str(guide))
+            run(_in_turn(designed[len(first) :], boundary), near)
     pieces = designed + boundary
-    if options.jobs > 1 or not all((folder / piece.file_name).is_file() for piece in pieces):
+    if options.jobs > 1 or _missing(pieces, folder):
         return None
+    _put_together(pieces, folder, out, settings)
+    return out
+
+
+def _put_together(pieces: Sequence[Piece], folder: Path, out: Path, settings: dict[str, Any]) -> None:
+    """Make the file of a sample of its pieces, which are not needed any more."""
     table = _join(folder, pieces).replace_schema_metadata({METADATA_KEY: json.dumps(settings).encode()})
     write_table(table, out)
     shutil.rmtree(folder)
-    return out
 
 
 def dataset_settings(options: DatasetOptions, profile: ServingProfile) -> dict[str, Any]:
@@ -332,6 +333,16 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
 
 def _pieces(part: str, n_contents: int, size: int) -> list[Piece]:
     return [Piece(part, first, min(first + size, n_contents)) for first in range(0, n_contents, size)]
+
+
+def _missing(pieces: Sequence[Piece], folder: Path) -> list[Piece]:
+    return [piece for piece in pieces if not (folder / piece.file_name).is_file()]
+
+
+def _in_turn(*parts: Sequence[Piece]) -> list[Piece]:
+    """The pieces of several parts in turn, in proportion to how many there are of each."""
+    places = [(n / max(1, len(part)), piece) for part in parts for n, piece in enumerate(part)]
+    return [piece for _, piece in sorted(places, key=lambda place: place[0])]
 
 
 def _in_processes(work: Callable[[Piece], int], pieces: Sequence[Piece], workers: int) -> Iterator[int]:

@@ -49,7 +49,7 @@ class Call:
 
 
 @dataclass
-class Answer:
+class Response:
     """What became of a request; times in seconds since the window's start, NaN for what did not happen.
 
     Attributes
@@ -118,7 +118,7 @@ class ClientLoad:
 class Replay:
     """A finished window: its answers in the order of the requests, and the client's own load."""
 
-    answers: tuple[Answer, ...]
+    answers: tuple[Response, ...]
     client: ClientLoad
     duration_s: float
 
@@ -161,7 +161,7 @@ class LoadGenerator:
         until_answered : bool
             End the window as soon as all are answered.
         """
-        answers = [Answer(float(due), call) for due, call in zip(due_s, calls, strict=True)]
+        answers = [Response(float(due), call) for due, call in zip(due_s, calls, strict=True)]
 
         async def dispatch(session: aiohttp.ClientSession, tasks: set[asyncio.Task[None]]) -> None:
             for answer in answers:
@@ -180,11 +180,11 @@ class LoadGenerator:
 
     async def closed_loop(self, concurrency: int, calls: Sequence[Call], duration_s: float) -> Replay:
         """Keep `concurrency` requests open: when one is answered the next is sent. The calls are taken in turn, again and again."""
-        answers: list[Answer] = []
+        answers: list[Response] = []
 
         async def worker(session: aiohttp.ClientSession) -> None:
             while True:
-                answer = Answer(self._now(), calls[len(answers) % len(calls)])
+                answer = Response(self._now(), calls[len(answers) % len(calls)])
                 answers.append(answer)
                 await self._send(session, answer)
                 if answer.error:
@@ -198,7 +198,7 @@ class LoadGenerator:
         return await self._window(dispatch, answers, duration_s)
 
     async def _window(
-        self, dispatch: Callable[..., Awaitable[None]], answers: list[Answer], duration_s: float
+        self, dispatch: Callable[..., Awaitable[None]], answers: list[Response], duration_s: float
     ) -> Replay:
         raise_open_files()
         trace = aiohttp.TraceConfig()
@@ -253,7 +253,7 @@ class LoadGenerator:
                     Kind.STALLED, f"the server made no token in {STALL_S:g} s with {self._open} requests open"
                 )
 
-    async def _send(self, session: aiohttp.ClientSession, answer: Answer) -> None:
+    async def _send(self, session: aiohttp.ClientSession, answer: Response) -> None:
         body = self._body(answer.call)
         if not self._open:
             self._last_token = time.perf_counter()
@@ -272,7 +272,7 @@ class LoadGenerator:
         finally:
             self._open -= 1
 
-    async def _listen(self, response: aiohttp.ClientResponse, answer: Answer) -> None:
+    async def _listen(self, response: aiohttp.ClientResponse, answer: Response) -> None:
         rest = b""
         done = False
         times = answer.token_s

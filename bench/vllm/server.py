@@ -130,18 +130,6 @@ async def running_server(  # noqa: PLR0913  # what a server is made of
     python = find_python(engine.python)
     port = free_port(engine.host, engine.port)
     bound = cores or Cores()
-    environment = {
-        **os.environ,
-        # Without a word of it to anyone, and without asking a hub for the model.
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(_KEEP_ALIVE_S),
-        **{key: str(value) for key, value in engine.environment.items()},
-    }
-    if bound.model:
-        environment["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, bound.model))
-    if gpu is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = gpu
     log.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with log.open("wb") as output:
@@ -150,7 +138,7 @@ async def running_server(  # noqa: PLR0913  # what a server is made of
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=asyncio.subprocess.STDOUT,
-            env=environment,
+            env=_environment(engine, bound, gpu),
             start_new_session=True,
             preexec_fn=functools.partial(_child_setup, bound.others),
         )
@@ -161,6 +149,23 @@ async def running_server(  # noqa: PLR0913  # what a server is made of
         yield server
     finally:
         await asyncio.shield(_stop(process))
+
+
+def _environment(engine: EngineConfig, cores: Cores, gpu: str | None) -> dict[str, str]:
+    """Environment variables of a server's process."""
+    environment = {
+        **os.environ,
+        # Without a word of it to anyone, and without asking a hub for the model.
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(_KEEP_ALIVE_S),
+        **{key: str(value) for key, value in engine.environment.items()},
+    }
+    if cores.model:
+        environment["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores.model))
+    if gpu is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = gpu
+    return environment
 
 
 def _child_setup(cores: Sequence[int]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.comparison.rows import Row
-from bench.reporting.content import Chart, Part, Series
+from bench.reporting.content import Chart, LegendEntry, Part
 from bench.reporting.drawing import belongs_to, line_style, log_axis, plain_axes
 from bench.reporting.study import Study, WorkloadCases
 
@@ -138,7 +138,7 @@ def _in_words(curves: dict[str, list[Curve]], tolerance: float, title: str) -> s
 
 
 def _paint_share(
-    curves: dict[str, list[Curve]], tolerance: float, series: dict[str, Series], figure: Figure, palette: Palette
+    curves: dict[str, list[Curve]], tolerance: float, series: dict[str, LegendEntry], figure: Figure, palette: Palette
 ) -> None:
     axes = figure.subplots()
     end = max(curve.end_s for group in curves.values() for curve in group)
@@ -158,7 +158,9 @@ def _paint_share(
     plain_axes(axes, palette)
 
 
-def _paint_bounds(curves: dict[str, list[Curve]], series: dict[str, Series], figure: Figure, palette: Palette) -> None:
+def _paint_bounds(
+    curves: dict[str, list[Curve]], series: dict[str, LegendEntry], figure: Figure, palette: Palette
+) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes = figure.subplots()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.comparison.rows import Row
-from bench.reporting.content import NONE, Cell, Column, Part, Table, number, words
+from bench.reporting.content import NONE, Column, Entry, Part, Table, number, words
 from bench.reporting.study import Study, WorkloadCases
 from bench.statistics.instances import Case
 from bench.statistics.summary import gap
@@ -46,7 +46,7 @@ def candidate_columns(*, workload: bool) -> tuple[Column, ...]:
     )
 
 
-def candidate_line(case: Case, row: Row, workload: WorkloadCases | None) -> tuple[Cell, ...]:
+def candidate_line(case: Case, row: Row, workload: WorkloadCases | None) -> tuple[Entry, ...]:
     """One candidate; with its workload, where the table has that column."""
     first = (words(workload.label, link=workload.link),) if workload else ()
     served = (
@@ -72,7 +72,7 @@ def candidate_line(case: Case, row: Row, workload: WorkloadCases | None) -> tupl
     )
 
 
-def verdict(row: Row) -> Cell:
+def verdict(row: Row) -> Entry:
     """Feasible, starved, or why there is no placement."""
     if row.feasible:
         return words("feasible", tone="good")

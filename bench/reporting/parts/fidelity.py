@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.measured.published import PROFILE_OF_MODEL
-from bench.reporting.content import Cell, Code, Column, Part, Table, number, words
+from bench.reporting.content import Code, Column, Entry, Part, Table, number, words
 from bench.reporting.study import Study
 from twin import ServingProfile, UserError, load_profile
 
@@ -115,7 +115,7 @@ def _errors(errors: pd.DataFrame) -> Table:
         Column("Macro-F1"),
     )
 
-    def line(record: dict[str, object]) -> tuple[Cell, ...]:
+    def line(record: dict[str, object]) -> tuple[Entry, ...]:
         cells = [
             words(str(record["model"])),
             words(str(record["runs of"]).removesuffix(" *")),
@@ -129,6 +129,6 @@ def _errors(errors: pd.DataFrame) -> Table:
     return Table("fidelity", "Errors of the twin against real servers", columns, lines)
 
 
-def _figure(record: dict[str, object], key: str, digits: int) -> Cell:
+def _figure(record: dict[str, object], key: str, digits: int) -> Entry:
     value = record.get(key)
     return number(float(value) if isinstance(value, int | float) else None, digits)

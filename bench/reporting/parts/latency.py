@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.comparison.rows import Row
-from bench.reporting.content import Chart, Part, Series
+from bench.reporting.content import Chart, LegendEntry, Part
 from bench.reporting.drawing import BAD, MARKERS, belongs_to, log_axis, plain_axes
 from bench.reporting.study import Study, WorkloadCases
 from bench.statistics.instances import Case
@@ -96,7 +96,7 @@ def _relative(study: Study) -> dict[str, tuple[float, float]]:
 
 
 def _paint_relative(
-    points: dict[str, tuple[float, float]], series: dict[str, Series], figure: Figure, palette: Palette
+    points: dict[str, tuple[float, float]], series: dict[str, LegendEntry], figure: Figure, palette: Palette
 ) -> None:
     axes = figure.subplots()
     for solver, (gpus, slow) in points.items():
@@ -108,7 +108,9 @@ def _paint_relative(
     plain_axes(axes, palette)
 
 
-def _paint_front(case: Case, best: Sequence[Row], series: dict[str, Series], figure: Figure, palette: Palette) -> None:
+def _paint_front(
+    case: Case, best: Sequence[Row], series: dict[str, LegendEntry], figure: Figure, palette: Palette
+) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes = figure.subplots()

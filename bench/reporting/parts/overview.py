@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.reporting.content import NONE, Cell, Column, Facts, Part, Table, number, share, words
+from bench.reporting.content import NONE, Column, Entry, Facts, Part, Table, number, share, words
 from bench.reporting.study import Study
 from bench.statistics.bootstrap import Estimate
 from bench.statistics.summary import TIME_SHIFT_S, SolverSummary, Statistics
@@ -26,15 +26,15 @@ def overview(study: Study) -> Part:
     )
 
 
-def interval(estimate: Estimate, digits: int, scale: float = 1.0) -> Cell:
+def interval(estimate: Estimate, digits: int, scale: float = 1.0) -> Entry:
     """A cell with a mean and its bootstrap interval, sorted by the mean."""
     if estimate.value is None:
-        return Cell(NONE)
+        return Entry(NONE)
     text = f"{scale * estimate.value:.{digits}f}"
     if estimate.low is None or estimate.high is None:
-        return Cell(text, scale * estimate.value)
+        return Entry(text, scale * estimate.value)
     ends = (scale * estimate.low, scale * estimate.high)
-    return Cell(f"{text} [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]", scale * estimate.value, interval=ends)
+    return Entry(f"{text} [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]", scale * estimate.value, interval=ends)
 
 
 def _facts(study: Study) -> Facts:
@@ -109,7 +109,7 @@ def _table(statistics: Statistics, several: bool) -> Table:
     )
 
 
-def _line(summary: SolverSummary) -> tuple[Cell, ...]:
+def _line(summary: SolverSummary) -> tuple[Entry, ...]:
     return (
         words(summary.solver, solver=summary.solver),
         number(summary.mean_rank, 2),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.reporting.content import Cell, Column, Part, Table, Tone, number, words
+from bench.reporting.content import Column, Entry, Part, Table, Tone, number, words
 from bench.reporting.parts.overview import interval
 from bench.reporting.study import Study
 from bench.statistics.pairwise import SIGNIFICANCE, Pair
@@ -45,7 +45,7 @@ def _matrix(statistics: Statistics, suffix: str, title: str) -> Table:
             elif (second, first) in met:
                 cells.append(_against(met[second, first], turned=True))
             else:
-                cells.append(Cell("·", None, "muted"))
+                cells.append(Entry("·", None, "muted"))
         lines.append(tuple(cells))
     return Table(
         f"pairs-matrix{suffix}",
@@ -55,13 +55,13 @@ def _matrix(statistics: Statistics, suffix: str, title: str) -> Table:
     )
 
 
-def _against(pair: Pair, *, turned: bool) -> Cell:
+def _against(pair: Pair, *, turned: bool) -> Entry:
     wins, losses = (pair.losses, pair.wins) if turned else (pair.wins, pair.losses)
     tone: Tone = "muted"
     if pair.significant:
         tone = "good" if wins > losses else "bad"
     star = "*" if pair.significant else ""
-    return Cell(f"{wins}-{pair.ties}-{losses}{star}", wins - losses, tone)
+    return Entry(f"{wins}-{pair.ties}-{losses}{star}", wins - losses, tone)
 
 
 def _table(statistics: Statistics, suffix: str, title: str) -> Table:
@@ -100,5 +100,5 @@ def _table(statistics: Statistics, suffix: str, title: str) -> Table:
     )
 
 
-def _p(value: float) -> Cell:
-    return Cell("<0.0001" if value < 0.0001 else f"{value:.4f}", value)
+def _p(value: float) -> Entry:
+    return Entry("<0.0001" if value < 0.0001 else f"{value:.4f}", value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -16,10 +17,34 @@ _LEFT, _TOP, _HEIGHT = 76, 10, 160
 # A step from one bar to the next, between these; so many pixels are shared out where there are few GPUs.
 _NARROWEST, _WIDEST, _ROOM = 36, 68, 620
 _BELOW = 44
+_BETWEEN = 10
 # Closer lines between adapters would be a grey area.
 _LEAST_ADAPTER = 2.0
 #: Ranks beyond the last colour of the style sheet share it.
 N_RANK_COLOURS = 6
+
+
+@dataclass(frozen=True)
+class _Bars:
+    """What the bars of one drawing share.
+
+    Attributes
+    ----------
+    step : int
+        Pixels from one bar to the next.
+    adapter_ranks, rates : array of shape (n_adapters,)
+        Of the workload's adapters; requests per second.
+    ranks : tuple of int
+        Of the workload, ascending.
+    most : float
+        Tokens per second at full height.
+    """
+
+    step: int
+    adapter_ranks: NDArray[np.int64]
+    rates: NDArray[np.float64]
+    ranks: tuple[int, ...]
+    most: float
 
 
 def drawn_placement(row: Row, ranks: Sequence[int]) -> str:
@@ -45,8 +70,8 @@ def drawn_placement(row: Row, ranks: Sequence[int]) -> str:
         ),
         _scale(most, width),
     ]
-    for number, gpu in enumerate(gpus):
-        parts.append(_gpu(_LEFT + step * number, step - 10, number, gpu, adapter_ranks, rates, list(ranks), most))
+    bars = _Bars(step, adapter_ranks, rates, tuple(ranks), most)
+    parts += [_gpu(number, gpu, bars) for number, gpu in enumerate(gpus)]
     bottom = _TOP + _HEIGHT
     for line, text in ((13, "max_loras"), (25, "adapters"), (37, "below 90 %")):
         parts.append(f'<text class="k" x="{_LEFT - 8}" y="{bottom + line}">{text}</text>')
@@ -98,27 +123,19 @@ def _y(value: float, most: float) -> float:
     return _TOP + _HEIGHT * (1 - value / most)
 
 
-def _gpu(  # noqa: PLR0913  # what a bar shows
-    x: int,
-    bar: int,
-    number: int,
-    gpu: dict[str, Any],
-    adapter_ranks: NDArray[np.int64],
-    rates: NDArray[np.float64],
-    ranks: list[int],
-    most: float,
-) -> str:
+def _gpu(number: int, gpu: dict[str, Any], bars: _Bars) -> str:
+    x, bar, most = _LEFT + bars.step * number, bars.step - _BETWEEN, bars.most
     adapters = np.array(gpu["adapters"], dtype=int)
-    load = rates[adapters] * np.array(gpu.get("shares") or np.ones(len(adapters)))
+    load = bars.rates[adapters] * np.array(gpu.get("shares") or np.ones(len(adapters)))
     offered = gpu["offered_throughput"]
     # The bar is as high as the load that really came, which a mean rate misses by a little.
     load = load * (offered / load.sum() if load.sum() else 0.0)
-    order = np.lexsort((-load, adapter_ranks[adapters]))
-    rank, height = adapter_ranks[adapters][order], load[order] * (_HEIGHT / most)
+    order = np.lexsort((-load, bars.adapter_ranks[adapters]))
+    rank, height = bars.adapter_ranks[adapters][order], load[order] * (_HEIGHT / most)
     bottom = _TOP + _HEIGHT
     top = bottom - np.cumsum(height)
     parts = [f"<g><title>{escape(_title(number, gpu))}</title>"]
-    for place, known in enumerate(ranks):
+    for place, known in enumerate(bars.ranks):
         chosen = rank == known
         if chosen.any():
             high, low = float(top[chosen].min()), float((top + height)[chosen].max())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.reporting.content import Chart, Part, Series
+from bench.reporting.content import Chart, LegendEntry, Part
 from bench.reporting.drawing import MARKERS, belongs_to, line_style, log_axis, plain_axes
 from bench.reporting.study import Study
 from bench.statistics.bootstrap import Estimate
@@ -121,7 +121,7 @@ def _best_in_words(statistics: Statistics, what: str) -> str:
     return f"the least of those that are feasible most often is that of {solver}, {shown}."
 
 
-def _paint_profile(statistics: Statistics, series: dict[str, Series], figure: Figure, palette: Palette) -> None:
+def _paint_profile(statistics: Statistics, series: dict[str, LegendEntry], figure: Figure, palette: Palette) -> None:
     axes = figure.subplots()
     profile = statistics.profile
     end = max(float(profile.factors[-1]), 1.05) * 1.04
@@ -144,7 +144,7 @@ def _paint_profile(statistics: Statistics, series: dict[str, Series], figure: Fi
     plain_axes(axes, palette)
 
 
-def _paint_ratio(statistics: Statistics, series: dict[str, Series], figure: Figure, palette: Palette) -> None:
+def _paint_ratio(statistics: Statistics, series: dict[str, LegendEntry], figure: Figure, palette: Palette) -> None:
     axes = figure.subplots()
     ratios = statistics.paired.ratio
     for place, line in enumerate(statistics.summaries):
@@ -157,7 +157,7 @@ def _paint_ratio(statistics: Statistics, series: dict[str, Series], figure: Figu
         log_axis(axes.xaxis, base=2)
 
 
-def _paint_gap(statistics: Statistics, series: dict[str, Series], figure: Figure, palette: Palette) -> None:
+def _paint_gap(statistics: Statistics, series: dict[str, LegendEntry], figure: Figure, palette: Palette) -> None:
     axes = figure.subplots()
     largest = 0.0
     for place, line in enumerate(statistics.summaries):
@@ -182,7 +182,7 @@ def _scaled(estimate: Estimate, factor: float) -> Estimate:
 
 
 def _row(  # noqa: PLR0913  # what a row shows
-    axes: Axes, place: int, entry: Series, estimate: Estimate, values: np.ndarray, title: str
+    axes: Axes, place: int, entry: LegendEntry, estimate: Estimate, values: np.ndarray, title: str
 ) -> None:
     if estimate.value is None:
         axes.text(
@@ -220,7 +220,7 @@ def _finish_rows(axes: Axes, statistics: Statistics, palette: Palette, label: st
     axes.grid(visible=False, axis="y")
 
 
-def _paint_time(statistics: Statistics, series: dict[str, Series], figure: Figure, palette: Palette) -> None:
+def _paint_time(statistics: Statistics, series: dict[str, LegendEntry], figure: Figure, palette: Palette) -> None:
     axes = figure.subplots()
     for line in statistics.summaries:
         if line.ratio.value is None or line.time_s is None:

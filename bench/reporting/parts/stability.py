@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.reporting.content import Cell, Code, Column, Part, Table, number, words
+from bench.reporting.content import Code, Column, Entry, Part, Table, number, words
 from bench.studies.rank_changes import SolverStability, rank_changes
 from twin import UserError
 
@@ -81,7 +81,7 @@ def _command(table: pd.DataFrame) -> str:
     return shlex.join(["python", "-m", "bench.robustness", "RESULTS", *options])
 
 
-def _line(solver: SolverStability) -> tuple[Cell, ...]:
+def _line(solver: SolverStability) -> tuple[Entry, ...]:
     return (
         words(solver.solver, solver=solver.solver),
         number(solver.mean_rank, 2),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.comparison.rows import Row
-from bench.reporting.content import NONE, Cell, Column, Drawing, Part, Table, number, words
+from bench.reporting.content import NONE, Column, Drawing, Entry, Part, Table, number, words
 from bench.reporting.parts import anytime, latency
 from bench.reporting.parts.candidates import candidate_columns, candidate_line
 from bench.reporting.parts.placement import drawn_placement, placement_key
@@ -59,7 +59,7 @@ def pages(study: Study, options: Options) -> list[Part]:
     return [_page(study, workload, options) for workload in study.workloads]
 
 
-def _index_line(workload: WorkloadCases) -> tuple[Cell, ...]:
+def _index_line(workload: WorkloadCases) -> tuple[Entry, ...]:
     row = workload.first
     solvers = {name for case in workload.cases for name in case.by_solver}
     everywhere = [
@@ -75,17 +75,17 @@ def _index_line(workload: WorkloadCases) -> tuple[Cell, ...]:
         number(len(workload.cases), 0),
         _mean([case.best_known for case in workload.cases]),
         _mean([case.lower_bound for case in workload.cases]),
-        Cell(f"{len(everywhere)}/{len(solvers)}", len(everywhere)),
-        words(best.solver_label, solver=best.solver_label) if best.feasible else Cell(NONE),
+        Entry(f"{len(everywhere)}/{len(solvers)}", len(everywhere)),
+        words(best.solver_label, solver=best.solver_label) if best.feasible else Entry(NONE),
     )
 
 
-def _mean(values: list[int | None]) -> Cell:
+def _mean(values: list[int | None]) -> Entry:
     known = [value for value in values if value is not None]
     if not known:
-        return Cell(NONE)
+        return Entry(NONE)
     mean = sum(known) / len(known)
-    return Cell(f"{mean:g}" if len(set(known)) == 1 else f"{mean:.2f}", mean)
+    return Entry(f"{mean:g}" if len(set(known)) == 1 else f"{mean:.2f}", mean)
 
 
 def _page(study: Study, workload: WorkloadCases, options: Options) -> Part:

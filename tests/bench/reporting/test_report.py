@@ -16,7 +16,7 @@ import pytest
 from bench.comparison.compare import Comparison
 from bench.comparison.rows import Row, write_rows
 from bench.report import ReportConfig, main, make_parts
-from bench.reporting.content import Cell, Column, Drawing, Part, Table, slug, unique_slugs
+from bench.reporting.content import Column, Drawing, Entry, Part, Table, slug, unique_slugs
 from bench.reporting.drawing import series, to_svg
 from bench.reporting.page import render
 from bench.reporting.paper import as_csv, markdown
@@ -156,8 +156,8 @@ def test_the_summary_holds_the_figures_of_the_rows(study: Study) -> None:
 def test_markdown_and_csv_have_the_lines_of_the_table() -> None:
     columns = (Column("Solver", numeric=False), Column("Ratio"), Column("Feasible"))
     lines = (
-        (Cell("a|b", "a|b"), Cell("1.23 [1.00, 2.00]", 1.2345, interval=(1.0, 2.0)), Cell("3/4", 0.75)),
-        (Cell("c", "c"), Cell("–"), Cell("4/4", 1.0)),  # noqa: RUF001  # the dash of the table
+        (Entry("a|b", "a|b"), Entry("1.23 [1.00, 2.00]", 1.2345, interval=(1.0, 2.0)), Entry("3/4", 0.75)),
+        (Entry("c", "c"), Entry("–"), Entry("4/4", 1.0)),  # noqa: RUF001  # the dash of the table
     )
     table = Table("t", "Caption", columns, lines)
     assert "| a\\|b | 1.23 [1.00, 2.00] | 3/4 |" in markdown(table)
