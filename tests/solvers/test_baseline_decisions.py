@@ -194,7 +194,7 @@ def test_the_emptiest_gpu_of_a_rank_is_filled_first_and_the_rest_goes_on() -> No
     shares = pack_fractions(np.array([0.2, 0.4, 0.5]), np.array([8, 8, 8]), 0.5, 3)
     assert shares.tolist() == [[0, 0, 1], [0, 1, 0], [1, 0, 0]]
     split = pack_fractions(np.array([0.3, 0.4, 0.5]), np.array([8, 8, 8]), 0.4, 3)
-    np.testing.assert_allclose(split, [[0, 0, 0.8], [1, 0, 0.2], [0, 1, 0]])
+    assert split == pytest.approx(np.array([[0, 0, 0.8], [1, 0, 0.2], [0, 1, 0]]))
 
 
 def test_a_remainder_that_ties_goes_to_the_larger_rank() -> None:
