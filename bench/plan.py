@@ -5,6 +5,8 @@ Several solvers look for a placement; the twin decides which are feasible, the o
 
 from __future__ import annotations
 
+import difflib
+import logging
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -23,18 +25,23 @@ from rich.text import Text
 from bench.comparison.compare import Comparison, compare
 from bench.comparison.reserve import check_reserve
 from bench.comparison.rows import ERROR, Row
-from bench.planning.adapters import Adapter, Traffic, changed, read_adapters, workload_of
+from bench.planning.adapters import Adapter, Traffic, workload_of
 from bench.planning.answer import answer
 from bench.planning.counters import Measured, read_counters
 from bench.planning.kubernetes import Cluster
+from bench.planning.limits import hot_adapter, nothing_starts
+from bench.planning.listing import changed, check_ranks, read_adapters
 from bench.planning.report import command_lines, failure_lines, plan_report, write_plan
+from bench.planning.vllm_arguments import check_arguments
 from bench.planning.vllm_commands import Serving
 from bench.shared.command import command
 from bench.shared.mistakes import explain_instantiation
 from bench.shared.plugins import register_solvers
 from bench.shared.terminal import at_work, console, plain
 from solvers.base import Solver
-from twin import UserError, load_profile
+from twin import ServingProfile, UserError, load_profile
+
+_log = logging.getLogger(__name__)
 
 #: Exit code when no placement is feasible; 2 is a user's mistake.
 INFEASIBLE_EXIT = 1
@@ -103,7 +110,10 @@ def _run(config: PlanConfig) -> None:
     )  # fmt: skip
     check_reserve(config.reserve)
     cluster = Cluster(**vars(config.kubernetes))
+    contradictions = [*check_arguments(config.vllm_args), *_other_model(config.model, profile)]
     adapters, notes = adapters_of(config)
+    check_ranks(adapters, profile, Path(config.adapters), config.what_if.rank)
+    notes = [*contradictions, *notes]
     traffic = Traffic.of(
         profile,
         lengths=_made(config.lengths, "lengths"),
@@ -120,13 +130,17 @@ def _run(config: PlanConfig) -> None:
         seed=config.seed,
         threads=config.threads,
     )
+    if (reason := nothing_starts(adapters, profile)) is not None:
+        sys.stderr.write(f"infeasible: {plain(reason)}\n")
+        raise SystemExit(INFEASIBLE_EXIT)
     rows = candidates(comparison, config.solver, terminal)
     with at_work(terminal, "head-room of each GPU"):
         found = answer(rows, adapters, traffic, profile, reserve=config.reserve, threads=config.threads)
     if found is None:
         names = [adapter.name for adapter in adapters]
+        hot = hot_adapter(adapters, traffic, profile)
         sys.stderr.write(
-            "".join(f"{plain(line)}\n" for line in failure_lines(rows, names, config.gpus, config.reserve))
+            "".join(f"{plain(line)}\n" for line in failure_lines(rows, names, config.gpus, config.reserve, hot))
         )
         raise SystemExit(INFEASIBLE_EXIT)
     total_rate = sum(adapter.rate for adapter in adapters)
@@ -167,6 +181,18 @@ def _run(config: PlanConfig) -> None:
     out.print(f"\nwritten to {shown}: {', '.join(path.name for path in paths)}", soft_wrap=True)
 
 
+def _other_model(model: str | None, profile: ServingProfile) -> list[str]:
+    """A line for a model that is not the profile's; a folder or a mirror with its name is."""
+    if model is None or model.rstrip("/").rpartition("/")[2].lower() == profile.model.rpartition("/")[2].lower():
+        return []
+    return [
+        (
+            f"model={model} is not {profile.model}, which profile {profile.name} was measured on: the figures say nothing about "
+            "another model; measure it (python -m bench.campaign) and give its profile"
+        )
+    ]
+
+
 def adapters_of(config: PlanConfig) -> tuple[list[Adapter], list[str]]:
     """The adapters of the list, with the rates of the counters and the changes asked for, and notes for people."""
     measured, notes = None, []
@@ -181,6 +207,7 @@ def adapters_of(config: PlanConfig) -> tuple[list[Adapter], list[str]]:
     adapters = read_adapters(Path(config.adapters), measured.rates if measured else None)
     if measured:
         adapters = [_with_lengths(adapter, measured) for adapter in adapters]
+        _check_counted(adapters, measured, config.adapters)
         strangers = sorted(set(measured.rates) - {adapter.name for adapter in adapters})
         if strangers:
             shown = ", ".join(strangers[:5]) + (", ..." if len(strangers) > 5 else "")
@@ -189,6 +216,25 @@ def adapters_of(config: PlanConfig) -> tuple[list[Adapter], list[str]]:
                 f"({sum(measured.rates[name] for name in strangers):.4g} requests/s)"
             )
     return changed(adapters, scale=config.scale, rates=config.what_if.rate, ranks=config.what_if.rank), notes
+
+
+def _check_counted(adapters: Sequence[Adapter], measured: Measured, path: str) -> None:
+    """Refuse counters that know none of the adapters; a name that differs in a letter counts nothing."""
+    names = [adapter.name for adapter in adapters]
+    missing = [name for name in names if name not in measured.rates]
+    near = []
+    for name in missing[:5]:
+        close = [other for other in measured.rates if other.lower() == name.lower()]
+        close = close or difflib.get_close_matches(name, measured.rates, n=1)
+        near.append(f"{name} (counted is {close[0]})" if close else name)
+    listed = ", ".join(near) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+    if len(missing) == len(names):
+        others = ", ".join(sorted(measured.rates)[:5]) or "nothing"
+        raise UserError(
+            f"{path}: the counters count none of its adapters: {listed}; counted are {others}: names must be equal"
+        )
+    if missing:
+        _log.info("%s: not counted, so without requests: %s", path, listed)
 
 
 def candidates(comparison: Comparison, solvers: dict[str, Any], terminal: Console) -> list[Row]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import difflib
+import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,16 +13,7 @@ import numpy as np
 from twin import Lengths, Requests, ServingProfile, UserError, Workload
 from twin.arrivals import Arrivals, PoissonArrivals
 
-#: Columns that are read, and what each holds; `rate` may be left to request counters.
-COLUMNS = {
-    "name": "the name that requests give as their model",
-    "rank": "LoRA rank",
-    "rate": "requests per second",
-    "prompt_tokens": "mean prompt length in tokens",
-    "output_tokens": "mean output length in tokens",
-    "path": "where vLLM finds the adapter: a folder or a Hugging Face repository",
-}
-REQUIRED = ("name", "rank")
+_log = logging.getLogger(__name__)
 
 # Lengths of an adapter with a mean of its own lie within this factor of it, if they do not by the workload's lengths.
 _LENGTH_RANGE = 4.0
@@ -53,86 +42,6 @@ class Adapter:
     prompt_tokens: float | None = None
     output_tokens: float | None = None
     path: str = ""
-
-
-def read_adapters(path: Path, rates: Mapping[str, float] | None = None) -> list[Adapter]:
-    """Read a CSV file with a header; `COLUMNS` are its columns, in any order, others are passed over.
-
-    Parameters
-    ----------
-    path : Path
-    rates : mapping of str to float, optional
-        Requests per second by name, where request counters give them; the column `rate` is not needed then, and
-        an adapter that no counter names has rate 0.
-
-    Raises
-    ------
-    UserError
-        Naming file, row (as a text editor counts lines), column, and what would be right.
-    """
-    if not path.is_file():
-        raise UserError(f"adapters={path}: no such file; it must be a CSV file with the columns name, rank and rate")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(f"adapters={path}: not a text file in UTF-8") from None
-    reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
-    header = [name.strip() for name in reader.fieldnames or []]
-    _check_header(path, header, REQUIRED if rates is not None else (*REQUIRED, "rate"))
-    reader.fieldnames = header
-    adapters: list[Adapter] = []
-    seen: dict[str, int] = {}
-    for row in reader:
-        where = f"{path}: row {reader.line_num}"
-        adapter = _adapter(where, row, rates)
-        if adapter.name in seen:
-            raise UserError(
-                f"{where}, column name: {adapter.name!r} is in row {seen[adapter.name]} already; names must differ"
-            )
-        seen[adapter.name] = reader.line_num
-        adapters.append(adapter)
-    if not adapters:
-        raise UserError(f"{path}: no adapter in it; a row for each is needed below the header")
-    return adapters
-
-
-def changed(
-    adapters: Sequence[Adapter], *, scale: float, rates: Mapping[str, float], ranks: Mapping[str, int]
-) -> list[Adapter]:
-    """The adapters of a question "what if".
-
-    Parameters
-    ----------
-    adapters : sequence of Adapter
-    scale : float
-        Factor of all rates.
-    rates, ranks : mapping by name
-        Rates (not scaled) and ranks that replace those of single adapters.
-
-    Raises
-    ------
-    UserError
-        For a name that is not in the list, or a value out of range.
-    """
-    if not (math.isfinite(scale) and scale > 0):
-        raise UserError(f"scale={scale} must be a number above 0")
-    known = {adapter.name for adapter in adapters}
-    for option, values in (("rate", rates), ("rank", ranks)):
-        for name, value in values.items():
-            if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f" (did you mean {close[0]}?)" if close else ""
-                raise UserError(f"what_if.{option}.{name}: no adapter of this name{hint}")
-            if not math.isfinite(value) or value < (1 if option == "rank" else 0):
-                raise UserError(f"what_if.{option}.{name}={value} must be {'1' if option == 'rank' else '0'} or more")
-    return [
-        replace(
-            adapter,
-            rate=rates.get(adapter.name, adapter.rate * scale),
-            rank=ranks.get(adapter.name, adapter.rank),
-        )
-        for adapter in adapters
-    ]
 
 
 @dataclass(frozen=True)
@@ -268,58 +177,6 @@ def planned(  # noqa: PLR0913  # the options of one description, all by keyword
     """
     traffic = Traffic.of(profile, lengths=lengths, arrivals=arrivals, duration_s=duration_s, seed=seed)
     return workload_of([Adapter(**fields) for fields in adapters], traffic, profile, name=name)
-
-
-def _check_header(path: Path, header: Sequence[str], required: Iterable[str]) -> None:
-    for name in required:
-        if name not in header:
-            close = difflib.get_close_matches(name, header, n=1)
-            hint = f"; {close[0]!r} looks like it" if close else ""
-            raise UserError(
-                f"{path}: row 1: no column {name!r} ({COLUMNS[name]}) among {', '.join(header) or 'nothing'}{hint}"
-            )
-    for name in header:
-        if name in COLUMNS and header.count(name) > 1:
-            raise UserError(f"{path}: row 1: column {name!r} is there twice")
-
-
-def _adapter(where: str, row: Mapping[str, str | None], rates: Mapping[str, float] | None) -> Adapter:
-    if None in row:
-        raise UserError(f"{where}: more values than the header has columns; a value with a comma needs quotes")
-    name = (row["name"] or "").strip()
-    if not name:
-        raise UserError(f"{where}, column name: empty; {COLUMNS['name']} is needed")
-    rank = _number(where, "rank", row["rank"], at_least=1)
-    if rank is None or rank != int(rank):
-        raise UserError(f"{where}, column rank: {row['rank']!r} must be a whole number, 1 or more")
-    if rates is None:
-        rate = _number(where, "rate", row["rate"], at_least=0)
-        if rate is None:
-            raise UserError(f"{where}, column rate: empty; requests per second are needed, 0 or more")
-    else:
-        rate = rates.get(name, 0.0)
-    return Adapter(
-        name=name,
-        rank=int(rank),
-        rate=rate,
-        prompt_tokens=_number(where, "prompt_tokens", row.get("prompt_tokens"), at_least=1),
-        output_tokens=_number(where, "output_tokens", row.get("output_tokens"), at_least=1),
-        path=(row.get("path") or "").strip(),
-    )
-
-
-def _number(where: str, column: str, text: str | None, *, at_least: float) -> float | None:
-    """A cell's number, None for an empty cell."""
-    stripped = (text or "").strip()
-    if not stripped:
-        return None
-    try:
-        value = float(stripped)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or value < at_least:
-        raise UserError(f"{where}, column {column}: {stripped!r} must be a number, {at_least:g} or more")
-    return value
 
 
 def _lengths_like(

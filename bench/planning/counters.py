@@ -15,16 +15,18 @@ Any other counter with a label for the adapter's name is read as well, if it is 
 
 from __future__ import annotations
 
-import json
+import logging
 import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from twin import UserError
+from twin.inputs import parse_json, read_text
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ KNOWN = (
 )
 #: Labels that name an adapter in the result of a query, which may have no name of a metric.
 LABELS = ("target_model_name", "model", "lora_name", "adapter", "adapter_name", "requested_model", "model_name")
+# No adapter of one router has more requests per second; whole numbers from here on are totals.
+_MOST_PER_S, _WHOLE_FROM = 1000.0, 100.0
 #: What counts the requests of all adapters together, under the name of the base model.
 _OF_THE_SERVER = "vllm:request_success_total"
 
@@ -129,13 +133,27 @@ def read_counters(
     if any(rates != are_rates or rates for _, rates in earlier):
         raise UserError(f"counters={list(files)}: of two files both must hold totals; one with rates is given alone")
     if are_rates:
-        return Measured(_sum(last, "", label or _label_of(last, files[-1]), files[-1]))
+        rates = _sum(last, "", label or _label_of(last, files[-1]), files[-1])
+        _check_rates(rates, f"counters={files[-1]}", of_query=True)
+        return _told(Measured(rates), files)
     first = earlier[0][0] if earlier else []
     series = _series(last, files[-1], metric, label)
-    elapsed_s = interval_s or _elapsed(first, last, series, files)
+    _tell(series, last, files[-1])
+    return _told(_counted(first, last, series, interval_s or _elapsed(first, last, series, files), files), files)
+
+
+def _counted(
+    first: Sequence[_Sample], last: Sequence[_Sample], series: Series, elapsed_s: float, files: Sequence[str]
+) -> Measured:
+    """Rates and mean lengths of totals that grew."""
 
     def grown(name: str) -> dict[str, float]:
         after, before = (_sum(samples, name, series.label, "") for samples in (last, first))
+        for adapter, total in after.items():
+            if total < before.get(adapter, 0.0):
+                _log.info(
+                    "counters: %s of %s fell, so its server started anew: all of the later total counts", name, adapter
+                )
         # A total that fell belongs to a server that started anew: all of it is since then.
         return {
             adapter: total - before.get(adapter, 0.0) if total >= before.get(adapter, 0.0) else total
@@ -150,23 +168,51 @@ def read_counters(
         if not names:
             return {}
         tokens, number = grown(names[0]), grown(names[1])
-        return {name: total / number[name] for name, total in tokens.items() if number.get(name) and total > 0}
+        means = {name: total / number[name] for name, total in tokens.items() if number.get(name) and total > 0}
+        if (least := min(means.values(), default=1.0)) < 1:
+            raise UserError(
+                f"counters={files[-1]}: {names[0]} gives {least:.3g} tokens a request; it must be 1 or more"
+            )
+        return means
 
-    return Measured(
-        {name: count / elapsed_s for name, count in requests.items()}, mean(series.prompt), mean(series.output)
-    )
+    rates = {name: count / elapsed_s for name, count in requests.items()}
+    _check_rates(rates, f"counters={files[-1]} over {elapsed_s:g} s", of_query=False)
+    return Measured(rates, mean(series.prompt), mean(series.output))
+
+
+def _check_rates(rates: Mapping[str, float], where: str, *, of_query: bool) -> None:
+    """Refuse totals that are taken for rates, and rates that no router sees."""
+    if not rates:
+        return
+    name, most = max(rates.items(), key=lambda pair: pair[1])
+    if of_query and (most > _MOST_PER_S or (most >= _WHOLE_FROM and all(rate.is_integer() for rate in rates.values()))):
+        raise UserError(
+            f"{where}: {most:,.6g} for {name} looks like a total of requests, not a rate; ask for sum by (LABEL) (rate(NAME[1h])), "
+            "or give two answers that keep the counter's name"
+        )
+    if most > _MOST_PER_S:
+        raise UserError(
+            f"{where}: {most:,.6g} requests/s of {name} are more than a router sees; counters_interval_s must be in seconds"
+        )
+
+
+def _told(measured: Measured, files: Sequence[str]) -> Measured:
+    parts = ((measured.prompt_tokens, "prompt"), (measured.output_tokens, "output"))
+    lengths = [f"{len(part)} with {what} lengths" for part, what in parts if part]
+    _log.info(
+        "counters=%s: %d names, %.4g requests/s%s",
+        " and ".join(files), len(measured.rates), sum(measured.rates.values()), "".join(f", {part}" for part in lengths),
+    )  # fmt: skip
+    return measured
 
 
 def _read(path: str) -> tuple[list[_Sample], bool]:
     """Samples of a file, and whether they are rates already."""
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"counters={path}: no such file")
-    text = file.read_text(encoding="utf-8", errors="replace")
+    text = read_text(path, "a page of metrics or a JSON answer of Prometheus", key="counters")
     if not text.lstrip().startswith(("{", "[")):
         return list(_page(text, path)), False
+    answer = parse_json(text, f"counters={path}", "the JSON of Prometheus' /api/v1/query")
     try:
-        answer = json.loads(text)
         samples = list(_answer(answer))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(
@@ -216,7 +262,7 @@ def _series(samples: Sequence[_Sample], path: str, metric: str | None, label: st
         known = next((series for series in KNOWN if series.requests == metric), None)
         if label is not None or known is None:
             own = label or _label_of([sample for sample in samples if sample.name == metric], path)
-            return Series(metric, own)
+            return Series(metric, own, *_tokens_beside(metric, names))
         return known
     for series in KNOWN:
         if series.requests in names:
@@ -229,6 +275,43 @@ def _series(samples: Sequence[_Sample], path: str, metric: str | None, label: st
             f"({known_names})"
         )
     raise UserError(f"counters={path}: {reason}")
+
+
+def _tokens_beside(metric: str, names: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Series of prompt and of output tokens of a router that is not known, found by the name of its counter of requests."""
+    base = metric.removesuffix("_total")
+    stems = dict.fromkeys((base, base.removesuffix("_requests"), base.removesuffix("_request")))
+
+    def found(words: Sequence[str]) -> tuple[str, ...]:
+        for stem in stems:
+            for word in words:
+                histogram = (f"{stem}_{word}_tokens_sum", f"{stem}_{word}_tokens_count")
+                if names.issuperset(histogram):
+                    return histogram
+                if f"{stem}_{word}_tokens_total" in names:
+                    return (f"{stem}_{word}_tokens_total", metric)
+        return ()
+
+    return found(("input", "prompt")), found(("output", "generation", "completion"))
+
+
+def _tell(series: Series, samples: Sequence[_Sample], path: str) -> None:
+    """Say which lengths are read, and which series about tokens are not."""
+    read = [part[0] for part in (series.prompt, series.output) if part]
+    used = {*series.prompt, *series.output}
+    names = {sample.name for sample in samples}
+    others = sorted(
+        name for name in names if "token" in name and name not in used and not name.endswith(("_bucket", "_created"))
+    )
+    present = [name for name in read if name in names]
+    if others or len(present) < len(read):
+        lengths = (
+            f"lengths come from {' and '.join(present)}"
+            if present
+            else "no lengths are read: those of the option lengths hold"
+        )
+        unread = f"; not read: {', '.join(others[:6])}{', ...' if len(others) > 6 else ''}" if others else ""
+        _log.info("counters=%s: %s%s", path, lengths, unread)
 
 
 def _label_of(samples: Sequence[_Sample], path: str) -> str:
@@ -246,9 +329,17 @@ def _sum(samples: Sequence[_Sample], name: str, label: str, path: str) -> dict[s
     total: dict[str, float] = defaultdict(float)
     for sample in samples:
         adapter = sample.labels.get(label)
+        if sample.name != name or not adapter:
+            continue
+        if sample.value < 0:
+            raise UserError(
+                f"counters={path or name}: {adapter} has {sample.value:g}; a counter or a rate is 0 or more"
+            )
         # NaN is what a query gives for a quotient of nothing.
-        if sample.name == name and adapter and math.isfinite(sample.value):
+        if math.isfinite(sample.value):
             total[adapter] += sample.value
+        else:
+            _log.info("counters: %s of %s is %s, which counts as nothing", name or "the value", adapter, sample.value)
     if path and not total:
         raise UserError(f"counters={path}: no series has a label {label} with a number")
     return dict(total)

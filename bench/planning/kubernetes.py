@@ -22,12 +22,17 @@ from bench.planning.adapters import Adapter
 from bench.planning.answer import GpuAnswer
 from bench.planning.vllm_commands import Serving, lora_modules
 from twin import UserError
+from twin.numbers import whole
 
 #: How the adapters get into a server: named on its command line, or loaded by the stack's controller.
 ADAPTERS = ("modules", "resources")
 API_VERSION = "production-stack.vllm.ai/v1alpha1"
 # A name of Kubernetes ends up in names of services with an affix; 63 characters is the limit of those.
 _LONGEST_NAME = 40
+_QUANTITY = re.compile(r"(?=.*[1-9])\d{1,15}(\.\d{1,9})?([kMGTPE]|[KMGTPE]i)?")
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}")
+_SECRET = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_EXAMPLES = {"repository": "vllm/vllm-openai", "tag": "v0.32.0"}
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,20 @@ class Cluster:
     def __post_init__(self) -> None:
         if self.adapters not in ADAPTERS:
             raise UserError(f"kubernetes.adapters={self.adapters}: must be one of {list(ADAPTERS)}")
+        whole("kubernetes.cpus", self.cpus, at_least=1, at_most=4096, unit="CPUs")
+        if not _QUANTITY.fullmatch(self.memory):
+            raise UserError(
+                f"kubernetes.memory={self.memory}: must be a number with a unit of Kubernetes, such as 32Gi"
+            )
+        for key in ("repository", "tag"):
+            if not _IMAGE.fullmatch(getattr(self, key)):
+                raise UserError(
+                    f"kubernetes.{key}={getattr(self, key)}: must be a part of an image's name, such as {_EXAMPLES[key]}"
+                )
+        if self.secret and not _SECRET.fullmatch(self.secret):
+            raise UserError(
+                f"kubernetes.secret={self.secret}: must be the name of a secret: small letters, digits, hyphens and dots"
+            )
         if not self.name or self.name != kubernetes_name(self.name) or len(self.name) > 30:
             raise UserError(
                 f"kubernetes.name={self.name}: must be at most 30 small letters, digits and hyphens, a letter or digit at both ends"

@@ -26,6 +26,8 @@ FORMAT = 1
 _MOST_CHARACTERS = 600
 #: More GPUs than these are left to the files.
 _MOST_GPUS = 16
+# Nobody calls an answer usable that begins after this.
+_LONG_MEAN_MS, _LONG_TAIL_MS = 5_000.0, 60_000.0
 _NONE = "–"  # noqa: RUF001  # a dash, as printed tables have it
 
 
@@ -40,6 +42,8 @@ def plan_report(found: Answer, serving: Serving, heading: Sequence[str]) -> Rend
         What was asked.
     """
     parts: list[RenderableType] = [*map(Text, heading), _verdict(found), _table(found.gpus)]
+    if (warning := _long_waits(found)) is not None:
+        parts.insert(len(heading) + 1, Text(warning, style="bold yellow"))
     if len(found.gpus) > _MOST_GPUS:
         parts.append(Text(f"... and {len(found.gpus) - _MOST_GPUS} more GPUs, in the files", style="dim"))
     parts.append(Text(_totals(found)))
@@ -130,12 +134,18 @@ def write_plan(  # noqa: PLR0913  # what each of the files says
     return paths
 
 
-def failure_lines(rows: Sequence[Row], names: Sequence[str], gpus: int | None, reserve: float = 0.0) -> list[str]:
-    """Why there is no answer, a line for each reason, the adapters by their names."""
+def failure_lines(
+    rows: Sequence[Row], names: Sequence[str], gpus: int | None, reserve: float = 0.0, hot: str | None = None
+) -> list[str]:
+    """Why there is no answer, a line for each reason, the adapters by their names; `hot` is about one that needs replicas."""
     bounds = [row.lower_bound for row in rows if row.lower_bound is not None]
     limit = f" on {gpus} GPU{'s' * (gpus != 1)}" if gpus is not None else ""
     kept = f" with {reserve:.0%} in reserve" if reserve else ""
     lines = [f"no feasible placement was found{limit}{kept}"]
+    if gpus is not None and bounds and max(bounds) > gpus:
+        lines = [f"infeasible{limit}{kept}: at least {max(bounds)} GPUs are needed, which is proven"]
+    elif hot is not None:
+        lines = [f"no placement that gives each adapter one GPU was found{limit}{kept}", hot]
     for row in rows:
         if row.gpus is not None:
             why = f"{row.gpus} GPUs, of which {row.starved_gpus} starve on the twin"
@@ -143,8 +153,6 @@ def failure_lines(rows: Sequence[Row], names: Sequence[str], gpus: int | None, r
             why = f"{row.status.replace('_', ' ')}: {_named(row.message, names)}" if row.message else row.status
         lines.append(f"{row.solver}: {why}")
     if gpus is not None:
-        if bounds and max(bounds) > gpus:
-            lines.append(f"at least {max(bounds)} GPUs are needed{kept}, which is proven")
         lines.append("leave gpus out to learn how many are needed")
     return lines
 
@@ -170,6 +178,17 @@ def _verdict(found: Answer) -> Text:
     return text.append(
         f"; at least {bound} are needed{kept}, as {found.bound_by} proved. More time may close the gap: time_limit_s=N",
         style="not bold default",
+    )
+
+
+def _long_waits(found: Answer) -> str | None:
+    """What to say of an answer that serves the throughput asked for, but not in a time that users wait."""
+    mean, tail = found.score.ttft_ms, found.score.ttft_p99_ms
+    if not (mean > _LONG_MEAN_MS or tail > _LONG_TAIL_MS):
+        return None
+    return (
+        f"requests wait long for their first token on it: {mean / 1000:.1f} s in the mean, p99 {tail / 1000:.0f} s. It serves the "
+        "throughput, no latency is asked for: reserve=0.2 plans with head-room, gpus=N objective=min_latency for short waits"
     )
 
 
@@ -243,8 +262,13 @@ def _placement_csv(gpus: Sequence[GpuAnswer]) -> str:
     writer.writerow(["name", "gpu", "share", "rank", "rate"])
     for gpu in gpus:
         for adapter, share in zip(gpu.adapters, gpu.shares or (1.0,) * len(gpu.adapters), strict=True):
-            writer.writerow([adapter.name, gpu.gpu, f"{share:g}", adapter.rank, f"{adapter.rate:g}"])
+            writer.writerow([_cell(adapter.name), gpu.gpu, f"{share:g}", adapter.rank, f"{adapter.rate:g}"])
     return stream.getvalue()
+
+
+def _cell(text: str) -> str:
+    """A name that spreadsheets show rather than compute."""
+    return f"'{text}" if text[:1] in "=+@" else text
 
 
 def _placement_json(found: Answer, profile: str, workload: dict[str, Any]) -> str:

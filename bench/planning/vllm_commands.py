@@ -39,6 +39,9 @@ class Serving:
     extra: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for key, text in (("model", self.model), ("adapter_path", self.adapter_path)):
+            if not text.strip() or text.startswith("-"):
+                raise UserError(f"{key}={text!r} must be a folder or a repository, which begins with no hyphen")
         if "{name}" not in self.adapter_path:
             raise UserError(f"adapter_path={self.adapter_path} must have {{name}} in it, where the adapter's name goes")
         if self.gpus_per_host < 1:

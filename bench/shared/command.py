@@ -41,7 +41,7 @@ from omegaconf import DictConfig, OmegaConf
 from bench.launchers.register import register_launchers
 from bench.shared.mistakes import mistakes_as_exit
 from bench.shared.notes import notes_on_stderr
-from bench.shared.options import check_options
+from bench.shared.options import check_known, check_options
 from twin.errors import UserError
 
 #: The folder of the YAML files. Absolute, so that a command works from any working directory.
@@ -87,6 +87,7 @@ def command(
             # SystemExit passes through Hydra in silence; any other exception is announced with a line of Hydra's.
             with mistakes_as_exit(), notes_on_stderr():
                 _check_given(config)
+                check_known(config, schema)
                 check_options(cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True)))
                 returned = function(cast("Schema", OmegaConf.to_object(config)))
                 # A reader that went away is noticed here, not at exit.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 from twin import UserError
 from twin.inputs import hidden
@@ -76,6 +78,35 @@ SPANS: dict[str, Span] = {
     "micro_weight": Span(0, 1e6),
     "depth": Span(1, 100, counts=True),
 }
+
+
+def check_known(given: Mapping[str, Any], schema: type, inside: str = "") -> None:
+    """Refuse keys that a command has not: `+key=value` adds any, which nothing would read.
+
+    Parameters
+    ----------
+    given : mapping
+        The options, data classes among them as mappings.
+    schema : type
+        Their data class.
+    inside : str
+        Key of the option that they are of.
+
+    Raises
+    ------
+    UserError
+        Naming the key, and those that there are.
+    """
+    known = get_type_hints(schema)
+    for key in given:
+        name = f"{inside}{key}"
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f" (did you mean {inside}{close[0]}?)" if close else ""
+            raise UserError(f"{shown(name)[1:-1]}: no such option{hint}; the options are {', '.join(sorted(known))}")
+        kind = known[str(key)]
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type) and isinstance(given[key], Mapping):
+            check_known(given[key], kind, f"{name}.")
 
 
 def check_options(options: Mapping[str, Any]) -> None:

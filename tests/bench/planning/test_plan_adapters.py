@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.planning.adapters import Adapter, Traffic, changed, read_adapters, workload_of
+from bench.planning.adapters import Adapter, Traffic, workload_of
+from bench.planning.listing import changed, check_ranks, read_adapters
 from solvers.contents.adapter_types import adapter_types
 from tests.examples import examples
 from twin import UserError, load_profile
@@ -38,7 +39,17 @@ def test_the_mark_that_spreadsheets_write_is_no_part_of_the_first_column(tmp_pat
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "row 1: no column 'name'"),
+        ("", "is empty; it must be a CSV file with the columns name, rank and rate"),
+        ("\n", "is empty"),
+        ("name,rank,rate\na\0,8,1\n", "NUL bytes"),
+        ("a,b\n1,2\n", "row 1: no column 'name'"),
+        ("name,rank,rate\na,1e300,1\n", "column rank: '1e300' must be a number, 1 or more and at most 65,536"),
+        ("name,rank,rate\na,8,1e300\n", "column rate: '1e300' must be a number, 0 or more and at most 100,000"),
+        ("name,rank,rate\n--port=1,8,1\n", "column name: '--port=1' begins with a hyphen"),
+        ("name,rank,rate,path\na,8,1,-x\n", "column path: '-x' begins with a hyphen"),
+        ("name,rank,rate\na\u202eb,8,1\n", "has the character U+202E, which cannot be shown"),
+        ("name,rank,rate\n" + "a" * 600 + ",8,1\n", "has 600 bytes; at most 500"),
+        ("name,rank,rate\n" + "a" * 200_000 + ",8,1\n", "row 2: not a row of a CSV file"),
         ("name,rank,rates\na,8,1\n", "row 1: no column 'rate' (requests per second) among name, rank, rates; 'rates'"),
         ("name,rank,rate,rate\na,8,1,1\n", "row 1: column 'rate' is there twice"),
         ("name,rank,rate\n", "no adapter in it"),
@@ -139,3 +150,22 @@ def test_lengths_beyond_the_server_are_said() -> None:
         workload_of([Adapter("long", 8, 1.0, 131_000)], TRAFFIC, PROFILE)
     with pytest.raises(UserError, match="rank=64"):
         workload_of([Adapter("a", 64, 1.0)], TRAFFIC, PROFILE)
+
+
+def test_a_rank_above_the_profiles_is_said_with_its_row(tmp_path: Path) -> None:
+    adapters = listed(tmp_path, "name,rank,rate\n\na,8,1\nlegal,64,1\n")
+    path = tmp_path / "a.csv"
+    check_ranks(adapters[:1], PROFILE, path, {})
+    with pytest.raises(UserError, match=r"a.csv: row 4: rank 64 of adapter legal is above 32.*what_if.rank.legal=32"):
+        check_ranks(adapters, PROFILE, path, {})
+    asked = changed(adapters, scale=1.0, rates={}, ranks={"legal": 32, "a": 33})
+    with pytest.raises(UserError, match=r"what_if.rank.a: rank 33 of adapter a is above 32"):
+        check_ranks(asked, PROFILE, path, {"legal": 32, "a": 33})
+
+
+def test_columns_that_look_like_wishes_are_not_passed_over_in_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "bench"):
+        listed(tmp_path, "name,rank,rate,gpu,replicas\na,8,1,0,2\n")
+    assert "columns that are not used: gpu, replicas" in caplog.text

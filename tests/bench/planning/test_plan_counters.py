@@ -118,3 +118,40 @@ def test_files_that_do_not_go_together(tmp_path: Path) -> None:
         read_counters([page] * 3)
     with pytest.raises(UserError, match="no such file"):
         read_counters(["nowhere"])
+
+
+def test_totals_are_not_taken_for_rates(tmp_path: Path) -> None:
+    """`sum by (model) (vllm:num_incoming_requests_total)` has no name left, as rates have none."""
+    for value in ("7300", "123456.5"):
+        file = query(tmp_path, "q.json", ({"model": "a"}, 5.0, value), ({"model": "b"}, 5.0, "12"))
+        with pytest.raises(UserError, match="looks like a total of requests"):
+            read_counters([file])
+    page = saved(tmp_path, "page", 'calls_total{model="a"} 5000000\n')
+    with pytest.raises(UserError, match="more than a router sees; counters_interval_s must be in seconds"):
+        read_counters([page], interval_s=60, metric="calls_total")
+
+
+def test_tokens_of_another_router_are_read_or_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    page = saved(
+        tmp_path, "page",
+        'gw_request_total{model="a"} 60\ngw_request_input_tokens_sum{model="a"} 6000\n'
+        'gw_request_input_tokens_count{model="a"} 60\nother_tokens_seen{model="a"} 1\n',
+    )  # fmt: skip
+    with caplog.at_level("INFO", "bench"):
+        measured = read_counters([page], interval_s=60, metric="gw_request_total")
+    assert measured == Measured({"a": 1.0}, {"a": 100.0})
+    assert "lengths come from gw_request_input_tokens_sum; not read: other_tokens_seen" in caplog.text
+    assert "1 names, 1 requests/s, 1 with prompt lengths" in caplog.text
+
+
+def test_negative_totals_and_odd_lengths_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(UserError, match="a has -3"):
+        read_counters([saved(tmp_path, "1", 'c_total{model="a"} -3\n')], interval_s=1, metric="c_total")
+    page = 'c_total{model="a"} 100\nc_input_tokens_total{model="a"} 5\n'
+    with pytest.raises(UserError, match=r"gives 0.05 tokens a request"):
+        read_counters([saved(tmp_path, "1", page)], interval_s=1, metric="c_total")
+    with caplog.at_level("INFO", "bench"):
+        read_counters(
+            [saved(tmp_path, "1", 'c_total{model="a"} NaN\nc_total{model="b"} 1\n')], interval_s=1, metric="c_total"
+        )
+    assert "of a is nan, which counts as nothing" in caplog.text

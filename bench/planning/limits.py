@@ -1,0 +1,57 @@
+"""What rules a plan out whoever solves it, and what no solver that gives each adapter one GPU finds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from bench.planning.adapters import Adapter, Traffic, workload_of
+from twin import ServingProfile, simulate_gpu
+
+
+def nothing_starts(adapters: Sequence[Adapter], profile: ServingProfile) -> str | None:
+    """Why no server starts that could serve some adapter, if none does.
+
+    Returns
+    -------
+    str or None
+        Proven: a server for the adapter has at least its rank.
+    """
+    for rank in sorted({adapter.rank for adapter in adapters}):
+        served_by = [known for known in profile.ranks if known >= rank]
+        if served_by and not any(profile.largest_max_loras(known) for known in served_by):
+            most = max(profile.kv.lookup(profile.kv.max_loras[0], known) for known in served_by)
+            name = next(adapter.name for adapter in adapters if adapter.rank == rank)
+            return (
+                f"no server of profile {profile.name} starts with adapter {name} of rank {rank} (memory error): its KV cache holds "
+                f"{most:,} tokens at most, a request may have max_model_len={profile.max_model_len:,}"
+            )
+    return None
+
+
+def hot_adapter(adapters: Sequence[Adapter], traffic: Traffic, profile: ServingProfile) -> str | None:
+    """A hint where the adapter with the most tokens asks for more than one GPU gives.
+
+    Returns
+    -------
+    str or None
+        Solvers that split the requests of an adapter over GPUs may find what others cannot.
+    """
+    lengths = traffic.lengths
+
+    def tokens(adapter: Adapter) -> float:
+        prompt = adapter.prompt_tokens or lengths.prompt.mean_tokens
+        return adapter.rate * (prompt + (adapter.output_tokens or lengths.output.mean_tokens))
+
+    hot = max(adapters, key=tokens)
+    if not hot.rate:
+        return None
+    alone = simulate_gpu(workload_of([hot], traffic, profile), (0,), profile, 1)
+    if alone.memory_error or not alone.starved or alone.throughput <= 0:
+        return None
+    gpus = max(2, math.ceil(alone.offered_throughput / alone.throughput))
+    return (
+        f"adapter {hot.name} asks for more than one GPU serves ({alone.offered_throughput:.0f} tokens/s, of which one gives "
+        f"{alone.throughput:.0f}): solvers that split its requests over GPUs may find a placement, for instance "
+        f"'solver=[hrw,lora_serve]' gpus={gpus} or more"
+    )
