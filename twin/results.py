@@ -148,7 +148,7 @@ class GpuResult:
     judgement: Judgement | None = None
 
     @classmethod
-    def of_run(  # noqa: PLR0913  # everything that a result rests on
+    def of_run(  # noqa: PLR0913  # everything that a result rests on; past 60 lines by its docstring
         cls,
         run: EngineRun,
         requests: Requests,

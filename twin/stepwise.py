@@ -1,9 +1,8 @@
 """The event loop of one vLLM GPU step by step: each step visits every running and waiting request.
 
-This is vLLM's `Scheduler.schedule` and `update_from_output` as they are written, in one pass over plain
-arrays: the running requests in their order, then the waiting ones in theirs. `twin.engine` reaches the
-same decisions without the visits; this one is its reference, and serves what the short cuts of the fast
-engine exclude: several unfinished prefills at once (`long_prefill_token_threshold`).
+This is vLLM's `Scheduler.schedule` and `update_from_output` as they are written, in one pass over plain arrays: the running
+requests in their order, then the waiting ones in theirs. `twin.engine` reaches the same decisions without the visits; this one
+is its reference, and serves what its short cuts exclude: several unfinished prefills (`long_prefill_token_threshold`).
 """
 
 from __future__ import annotations
