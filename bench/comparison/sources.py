@@ -74,10 +74,11 @@ def find_source(name: str) -> Path | None:
         spec: ModuleSpec | None = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return None
-    for depth in range(len(rest)):
+    for part in rest:
         if spec is None or spec.submodule_search_locations is None:
             return None
-        spec = PathFinder.find_spec(".".join([top, *rest[: depth + 1]]), list(spec.submodule_search_locations))
+        # By its last part: with a full name a folder without `__init__.py` would ask for its parent, which is not imported.
+        spec = PathFinder.find_spec(part, list(spec.submodule_search_locations))
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
     return Path(spec.origin)

@@ -182,10 +182,13 @@ def test_nothing_is_left_of_a_sweep_that_is_killed(launcher: list[str], tmp_path
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as running:
         least, deadline = 3 if not launcher else 7, time.monotonic() + 120
-        while len(working_in(tmp_path)) < least and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert len(working_in(tmp_path)) >= least
-        running.kill()
+        try:
+            while len(working_in(tmp_path)) < least and time.monotonic() < deadline:
+                time.sleep(0.2)
+            started = len(working_in(tmp_path))
+        finally:
+            running.kill()
+    assert started >= least
     deadline = time.monotonic() + 20
     while working_in(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.2)

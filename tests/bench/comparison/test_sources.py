@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -140,3 +143,13 @@ def test_the_twin_of_known_bounds_has_every_module_that_makes_a_workload_or_simu
 )
 def test_the_module_of_a_target(target: str, module: str) -> None:
     assert modules_of([target]) == (module,)
+
+
+def test_a_module_in_folders_without_init_is_found_before_anything_of_it_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "plain_folder" / "inner").mkdir(parents=True)
+    (tmp_path / "plain_folder" / "inner" / "mine.py").write_text("raise SystemExit", encoding="utf-8")
+    code = "from bench.comparison.sources import find_source; print(find_source('plain_folder.inner.mine'))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(tmp_path / "plain_folder" / "inner" / "mine.py")
