@@ -12,17 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
 
-from bench.launchers.job import execute_job, plain
+from bench.launchers.job import JobLauncher, execute_job, here, plain
 from twin.errors import UserError
 
 
-class RayLauncher(Launcher):
+class RayLauncher(JobLauncher):
     """Runs each job as a Ray task and waits for all of them; a lost job does not take the others along.
 
     Parameters
@@ -34,15 +30,9 @@ class RayLauncher(Launcher):
     """
 
     def __init__(self, init: Mapping[str, Any], remote: Mapping[str, Any]) -> None:
+        super().__init__()
         self.init = init
         self.remote = remote
-        self.config: DictConfig | None = None
-        self.hydra_context: HydraContext | None = None
-        self.task_function: TaskFunction | None = None
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what the jobs need."""
-        self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs; what was lost is a `JobReturn` with the status `FAILED`.
@@ -62,10 +52,9 @@ class RayLauncher(Launcher):
             _connect(plain(self.init))
         try:
             task = ray.remote(**plain(self.remote))(execute_job) if self.remote else ray.remote(execute_job)
-            state = ray.put((self.hydra_context, self.config, self.task_function, Singleton.get_state()))
-            here = (str(Path.cwd()), list(sys.path))
+            state = ray.put(self.state)
             jobs = [
-                task.remote(initial_job_idx + place, list(options), state, here)
+                task.remote(initial_job_idx + place, list(options), state, here())
                 for place, options in enumerate(job_overrides)
             ]
             return [_result(job) for job in jobs]

@@ -14,16 +14,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
 
-from bench.launchers.job import execute_job, plain
+from bench.launchers.job import JobLauncher, execute_job, here, plain
 from twin.errors import UserError
 
 # Results are files, which is cheap to look for; squeue is a request to a controller that others use as well.
@@ -33,7 +28,7 @@ _ASK_S = 10.0
 _LATE_S = 15.0
 
 
-class SubmititLauncher(Launcher):
+class SubmititLauncher(JobLauncher):
     """Submits each job with submitit and waits for all of them; a lost job does not take the others along.
 
     Parameters
@@ -47,16 +42,10 @@ class SubmititLauncher(Launcher):
     """
 
     def __init__(self, cluster: str, submitit_folder: str, **options: Any) -> None:  # noqa: ANN401  # submitit's
+        super().__init__()
         self.cluster = cluster
         self.submitit_folder = submitit_folder
         self.options = {name: value for name, value in plain(options).items() if value is not None}
-        self.config: DictConfig | None = None
-        self.hydra_context: HydraContext | None = None
-        self.task_function: TaskFunction | None = None
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what the jobs need."""
-        self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs; what was lost is a `JobReturn` with the status `FAILED`.
@@ -68,13 +57,11 @@ class SubmititLauncher(Launcher):
         """
         setup_globals()
         executor = self._executor()
-        state = (self.hydra_context, self.config, self.task_function, Singleton.get_state())
-        here = (str(Path.cwd()), list(sys.path))
         n = len(job_overrides)
         numbers = range(initial_job_idx, initial_job_idx + n)
         try:
             jobs = executor.map_array(
-                execute_job, numbers, [list(options) for options in job_overrides], [state] * n, [here] * n
+                execute_job, numbers, [list(options) for options in job_overrides], [self.state] * n, [here()] * n
             )
         except Exception as error:
             if type(error).__name__ == "FailedJobError":

@@ -8,7 +8,6 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from bench.statistics.bootstrap import Estimate, geometric
 from bench.statistics.paired import Paired
@@ -103,6 +102,9 @@ def differences(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDAr
 
 def signed_rank(difference: NDArray[np.float64]) -> float:
     """Two-sided p-value of Wilcoxon's signed-rank test; ties between the solvers are ranked too (Pratt, 1959)."""
+    # Half a second to import, which commands that compare nothing need not wait for.
+    from scipy import stats
+
     different = int(np.count_nonzero(difference))
     if not different:
         return 1.0
