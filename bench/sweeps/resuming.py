@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from twin.errors import UserError
 
 # Longer lists of missing jobs are cut.
 _MOST_LISTED = 40
+# How often a long search for rows says how far it is.
+_TELL_S = 5.0
 
 SWEEPER = f"{NAMESPACE}.ResumingSweeper"
 
@@ -83,7 +86,15 @@ class ResumingLauncher(Launcher):
         initial_job_idx : int
             Number of the first one.
         """
-        jobs = [_Job(initial_job_idx + place, list(options), self) for place, options in enumerate(job_overrides)]
+        jobs = []
+        told = time.monotonic()
+        if len(job_overrides) > _MOST_LISTED:
+            sys.stderr.write(f"sweep: {len(job_overrides)} jobs; looking for their rows in the cache\n")
+        for place, options in enumerate(job_overrides):
+            jobs.append(_Job(initial_job_idx + place, list(options), self))
+            if time.monotonic() - told > _TELL_S:
+                told = time.monotonic()
+                sys.stderr.write(f"sweep: {len(jobs)} of {len(job_overrides)} jobs looked for\n")
         missing = [job for job in jobs if job.rows is None]
         _tell(jobs, missing)
         if missing:
