@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
@@ -131,25 +131,13 @@ def _run(config: PlanConfig) -> None:
         threads=config.threads,
     )
     if (reason := nothing_starts(adapters, profile)) is not None:
-        sys.stderr.write(f"infeasible: {plain(reason)}\n")
-        raise SystemExit(INFEASIBLE_EXIT)
+        _fail([f"infeasible: {reason}"])
     rows = candidates(comparison, config.solver, terminal)
     with at_work(terminal, "head-room of each GPU"):
         found = answer(rows, adapters, traffic, profile, reserve=config.reserve, threads=config.threads)
     if found is None:
         names = [adapter.name for adapter in adapters]
-        hot = hot_adapter(adapters, traffic, profile)
-        sys.stderr.write(
-            "".join(f"{plain(line)}\n" for line in failure_lines(rows, names, config.gpus, config.reserve, hot))
-        )
-        raise SystemExit(INFEASIBLE_EXIT)
-    total_rate = sum(adapter.rate for adapter in adapters)
-    reserve = f", {config.reserve:.0%} in reserve" if config.reserve else ""
-    heading = [
-        f"{len(adapters)} adapter{'s' * (len(adapters) != 1)}, {total_rate:.4g} requests/s{reserve} ({config.adapters})",
-        f"profile {profile.name} · seed {config.seed} · objective {comparison.objective.name} · {config.duration_s:g} s simulated",
-        *notes,
-    ]
+        _fail(failure_lines(rows, names, config.gpus, config.reserve, hot_adapter(adapters, traffic, profile)))
     asked = {
         "adapters": config.adapters,
         "profile": config.profile,
@@ -174,11 +162,28 @@ def _run(config: PlanConfig) -> None:
     }
     paths = write_plan(found, serving, cluster, asked, workload, folder)
     out = console()
-    out.print(plan_report(found, serving, heading))
+    heading = _heading(config, adapters, profile, comparison.objective.name)
+    out.print(plan_report(found, serving, [*heading, *notes]))
     for line in ("", "commands", *command_lines(found, serving)):
         out.print(Text(line), soft_wrap=True)
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     out.print(f"\nwritten to {shown}: {', '.join(path.name for path in paths)}", soft_wrap=True)
+
+
+def _fail(lines: Sequence[str]) -> NoReturn:
+    """End without an answer, and say why."""
+    sys.stderr.write("".join(f"{plain(line)}\n" for line in lines))
+    raise SystemExit(INFEASIBLE_EXIT)
+
+
+def _heading(config: PlanConfig, adapters: Sequence[Adapter], profile: ServingProfile, objective: str) -> list[str]:
+    """What was asked, for the first lines of the answer."""
+    total_rate = sum(adapter.rate for adapter in adapters)
+    reserve = f", {config.reserve:.0%} in reserve" if config.reserve else ""
+    return [
+        f"{len(adapters)} adapter{'s' * (len(adapters) != 1)}, {total_rate:.4g} requests/s{reserve} ({config.adapters})",
+        f"profile {profile.name} · seed {config.seed} · objective {objective} · {config.duration_s:g} s simulated",
+    ]
 
 
 def _other_model(model: str | None, profile: ServingProfile) -> list[str]:

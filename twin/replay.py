@@ -104,21 +104,17 @@ def trace(  # noqa: PLR0913  # the options of one description, by keyword; past 
     inside = (window.first_s <= arrival) & (arrival < window.last_s)
     if not inside.any():
         raise UserError(f"workload {name}: no request of {path} arrives in the window of {window.length_s:g} s")
-    shares = None
     if read.adapter is None:
         shares = _popularity(popularity, popularity_parameter, n_adapters, seed, name)
-        count, adapter = n_adapters, draws.choice(n_adapters, size=len(arrival), p=shares)
+        adapter = draws.choice(n_adapters, size=len(arrival), p=shares)
     else:
-        count, adapter = len(read.adapter_names), read.adapter[source]
-        _log.info("%s: its %d adapters are replayed; n_adapters and popularity are not used", path, count)
-    if window.history_s:
-        before = (window.first_s - window.history_s <= arrival) & (arrival < window.first_s)
-        rates = np.bincount(adapter[before], minlength=count) / window.history_s
-    elif shares is not None:
-        rates = shares * inside.sum() / window.length_s
-    else:
-        rates = np.bincount(adapter[inside], minlength=count) / window.length_s
-    ranks_given = in_turn(ranks, count, name)
+        adapter, shares = (
+            read.adapter[source],
+            np.bincount(read.adapter[source][inside], minlength=len(read.adapter_names)) / inside.sum(),
+        )
+        _log.info("%s: its %d adapters are replayed; n_adapters and popularity are not used", path, len(shares))
+    rates = _rates(arrival, adapter, shares, window)
+    ranks_given = in_turn(ranks, len(shares), name)
     profile.check_ranks(ranks_given)
     return Workload(
         ranks=ranks_given,
@@ -148,6 +144,19 @@ class _Window(NamedTuple):
     @property
     def length_s(self) -> float:
         return self.last_s - self.first_s
+
+
+def _rates(
+    arrival: NDArray[np.float64], adapter: NDArray[np.int64], shares: NDArray[np.float64], window: _Window
+) -> NDArray[np.float64]:
+    """What solvers see: the rates of the history, or the shares of what comes in the window."""
+    if window.history_s:
+        before = (window.first_s - window.history_s <= arrival) & (arrival < window.first_s)
+        counted: NDArray[np.float64] = np.bincount(adapter[before], minlength=len(shares)) / window.history_s
+        return counted
+    inside = (window.first_s <= arrival) & (arrival < window.last_s)
+    expected: NDArray[np.float64] = shares * inside.sum() / window.length_s
+    return expected
 
 
 def _window(  # noqa: PLR0913  # the options that say it

@@ -52,7 +52,7 @@ SPANS: dict[str, Span] = {
     "window_s": Span(0, LONGEST_S, unit="seconds"),
     "scrape_window_s": Span(0.001, LONGEST_S, unit="seconds"),
     "counters_interval_s": Span(0, LONGEST_S, unit="seconds"),
-    "reserve": Span(0, 100),
+    "reserve": Span(-100, 100),
     "scale": Span(0, 1e6),
     "time_margin": Span(0, 1000),
     "time_floor_ms": Span(0, 1e9, unit="milliseconds"),
@@ -75,6 +75,7 @@ SPANS: dict[str, Span] = {
     "max_loras": Span(0, 100_000, counts=True),
     "max_lora_rank": Span(1, 65_536, counts=True),
     "kv_cache_tokens": Span(1, 10**10, counts=True, unit="tokens"),
+    "guide": Span(1, 10**9, counts=True, unit="contents"),
     "micro_weight": Span(0, 1e6),
     "depth": Span(1, 100, counts=True),
 }

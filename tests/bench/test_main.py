@@ -101,7 +101,7 @@ def test_a_sweep_of_nothing_but_mistakes_fails_with_one_line(capsys: pytest.Capt
     with pytest.raises(SystemExit) as stopped:
         main(["-m", *TINY, "solver=max_pack", "seed=-1,-2"])
     assert stopped.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: workload groups: seed=-1")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: workload.seed=-1")
 
 
 def test_a_sweep_that_cannot_be_gathered_fails(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

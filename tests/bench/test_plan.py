@@ -176,8 +176,8 @@ def test_nothing_feasible_is_said_and_fails(tmp_path: Path, capsys: pytest.Captu
         planned(tmp_path, "duration_s=60", listed=listed)
     assert stopped.value.code == 1
     said = capsys.readouterr().err
-    assert said.startswith("no feasible placement was found\n")
-    assert "adapter heavy one" in said
+    assert said.startswith("no placement that gives each adapter one GPU was found\n")
+    assert "adapter heavy one asks for more than one GPU serves" in said
     assert not (tmp_path / "plan").exists()
 
 
@@ -202,7 +202,7 @@ def test_too_few_gpus_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["gpus=0"], "gpus=0 must be 1 or more"),
         (["lengths.max_total_tokens=1000000"], "lengths.max_total_tokens=1000000 exceeds max_model_len"),
         (["arrivals=gamma"], "arrivals"),
-        (["workload/arrivals@arrivals=gamma", "arrivals.cv=-1"], "arrivals: cv=-1 must be above 0"),
+        (["workload/arrivals@arrivals=gamma", "arrivals.cv=-1"], "arrivals: cv=-1 must be a number"),
         (["kubernetes.adapters=files"], "kubernetes.adapters=files: must be one of"),
         (["solver=max_pack", "solver.max_pack.order=no"], "order=no"),
         (["counters=none.prom"], "counters=none.prom: no such file"),
