@@ -16,10 +16,14 @@ TORCH ?= torch==2.13.0
 
 READY := $(VENV)/.ready
 READY_VLLM := $(VENV_VLLM)/.ready
+# Cosmic Ray and what it needs, beside the environment and not in it: the tests run without them.
+COSMIC_RAY ?= cosmic-ray==8.7.0
+MUTATION_TOOLS := build/mutants/tools
+READY_MUTANTS := $(MUTATION_TOOLS)/.ready
 RUN := $(VENV)/bin/python -m
 PIP_INSTALL := -m pip --disable-pip-version-check --no-input --quiet install
 
-.PHONY: help setup bench test lint format lock profiles models docs report benchmarks conformance vllm vllm-test regress launcher-test clean distclean
+.PHONY: help setup bench test lint format lock profiles models docs report benchmarks conformance vllm vllm-test regress launcher-test mutants clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +70,9 @@ launcher-test: $(READY) ## the same sweep through joblib, submitit and Ray (a fe
 	@# Ray and submitit leave sockets and processes to the garbage collector, which is no error of ours.
 	$(RUN) pytest tests/launchers -m launchers -W default $(ARGS)
 
+mutants: $(READY_MUTANTS) ## make small mistakes in the code, a sample of them, and say which the tests do not notice (half an hour)
+	PYTHONPATH=$(abspath $(MUTATION_TOOLS)) $(RUN) tests.mutation $(ARGS)
+
 conformance: $(READY_VLLM) ## compare the twin with real vLLM (CPU build, its own environment)
 	@# vLLM and torch warn about themselves, which is no error of ours.
 	$(VENV_VLLM)/bin/python -m pytest tests/conformance -m 'conformance or vllm' -W default $(ARGS)
@@ -105,6 +112,10 @@ $(READY): requirements.lock requirements-build.lock
 	$(call make_venv,$(VENV))
 	$(VENV)/bin/python $(PIP_INSTALL) --require-hashes --no-build-isolation --requirement requirements.lock
 	$(VENV)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(READY_MUTANTS): $(READY)
+	$(VENV)/bin/python $(PIP_INSTALL) --upgrade --target $(MUTATION_TOOLS) '$(COSMIC_RAY)'
 	@touch $@
 
 # torch stays out of the lock, because which file it is depends on the index; its vision and sound companions are not used, hence no warning.
