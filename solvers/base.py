@@ -13,6 +13,7 @@ import numpy as np
 
 from twin.errors import UserError
 from twin.placement import Placement
+from twin.service import PUBLISHED, ServiceLevel
 
 if TYPE_CHECKING:
     from predictors import Predictor
@@ -75,6 +76,8 @@ class Problem:
     time_limit_s : float
     seed : int
         For solvers that draw; the workload has its own.
+    service : ServiceLevel
+        What every GPU must keep; the published rule by default.
     """
 
     workload: Workload
@@ -84,6 +87,7 @@ class Problem:
     max_gpus: int | None = None
     time_limit_s: float = 60.0
     seed: int = 0
+    service: ServiceLevel = PUBLISHED
 
 
 @dataclass(frozen=True)

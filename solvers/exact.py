@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from solvers.base import Problem, Solution, Solver, Tags
 from solvers.exact_search.search import ExactSearch
 from solvers.exact_search.state import SearchState
 from solvers.limits import Deadline, NoPlacementError, OutOfTimeError
+from solvers.mending.best_service import TIME_SHARE, best_service
 from solvers.oracles.choice import check_oracle_option, make_oracle
+from solvers.oracles.twin import TwinOracle
 from twin import Placement, UserError
 
 
@@ -37,16 +40,20 @@ class Exact(Solver):
         What decides whether a GPU content is feasible; "auto" is the predictor if there is one.
     workers : int
         Search threads of CP-SAT.
+    best_service : bool
+        In the end, choose `max_loras` and exchange adapters between the GPUs for the service of the worst one
+        (`solvers.mending.best_service`); with the twin as oracle.
     """
 
     name: ClassVar[str] = "exact"
 
-    def __init__(self, oracle: str = "auto", workers: int = 2) -> None:
+    def __init__(self, oracle: str = "auto", workers: int = 2, *, best_service: bool = True) -> None:
         check_oracle_option(oracle, self.name)
         if workers < 1:
             raise UserError(f"solver.workers={workers} of solver exact: must be 1 or more")
         self.oracle = oracle
         self.workers = workers
+        self.best_service = best_service
         self.tags = Tags(
             exact=True,
             needs_predictor=oracle in ("predictor", "distilled"),
@@ -59,7 +66,9 @@ class Exact(Solver):
             return Solution("optimal", Placement(()), lower_bound=0)
         oracle = make_oracle(self.oracle, problem, self.name)
         deadline = Deadline.after(problem.time_limit_s)
-        search = ExactSearch(SearchState(problem, oracle, deadline, self.workers))
+        finishing = self.best_service and isinstance(oracle, TwinOracle)
+        searching = Deadline.after(problem.time_limit_s * (1 - TIME_SHARE if finishing else 1))
+        search = ExactSearch(SearchState(problem, oracle, searching, self.workers))
         try:
             search.run()
         except NoPlacementError as why:
@@ -67,4 +76,8 @@ class Exact(Solver):
         except OutOfTimeError:
             search.stopped = "the time limit was reached"
         search.sample_monotonicity()
-        return search.solution()
+        solution = search.solution()
+        if finishing and solution.placement is not None:
+            placement, calls = best_service(problem, solution.placement, deadline)
+            solution = replace(solution, placement=placement, oracle_calls=solution.oracle_calls + calls)
+        return solution

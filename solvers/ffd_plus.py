@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from solvers.base import Problem, Solution, Solver, Status, Tags
 from solvers.filling.model import Filling, FillModel
 from solvers.limits import Deadline, NoPlacementError, check_gpu_limit
+from solvers.mending.best_service import TIME_SHARE, best_service
 from solvers.mending.checked import LARGE_FLEET, CheckedPlacement, checked
 from solvers.oracles.choice import check_oracle_option
 from twin import Placement
@@ -24,6 +26,7 @@ class FfdPlus(Solver):
        first looked at with a few values of `max_loras`, then filled once more with all of them. In a large fleet a sample of
        GPUs shows instead how much fuller than predicted they may be.
     5. With time left still, adapters are exchanged between the GPUs of a fleet of one less, every exchange simulated.
+    6. In the end, `max_loras` are chosen and adapters exchanged between the GPUs for the service of the worst one.
 
     Parameters
     ----------
@@ -35,6 +38,8 @@ class FfdPlus(Solver):
         Step 2.
     twin_search : bool
         Step 5.
+    best_service : bool
+        Step 6; not without the twin's check.
     """
 
     name: ClassVar[str] = "ffd_plus"
@@ -47,18 +52,22 @@ class FfdPlus(Solver):
         twin_check: bool = True,
         local_search: bool = True,
         twin_search: bool = True,
+        best_service: bool = True,
     ) -> None:
         check_oracle_option(oracle, self.name, ("predictor", "distilled"))
         self.oracle = oracle
         self.twin_check = twin_check
         self.local_search = local_search
         self.twin_search = twin_search
+        self.best_service = best_service
 
     def solve(self, problem: Problem) -> Solution:
         """Fill, search, check."""
         if not problem.workload.n_adapters:
             return Solution("feasible", Placement(()))
         deadline = Deadline.after(problem.time_limit_s)
+        finishing = self.best_service and self.twin_check
+        searching = Deadline.after(problem.time_limit_s * (1 - TIME_SHARE if finishing else 1))
         model = FillModel(problem, distilled=self.oracle == "distilled")
         filling = min((model.filled(order) for order in model.orders()), key=lambda filled: filled.n_gpus)
         searched = filling
@@ -68,8 +77,11 @@ class FfdPlus(Solver):
                 searched = model.refilled(searched, Deadline.after(problem.time_limit_s / 8))
         details: dict[str, Any] = {"predicted_gpus": searched.n_gpus}
         try:
-            answer = self._checked(problem, model, filling, searched, deadline)
+            answer = self._checked(problem, model, filling, searched, searching)
             check_gpu_limit(answer.placement.n_gpus, problem)
+            if finishing and not answer.unchecked_gpus:
+                placement, calls = best_service(problem, answer.placement, deadline)
+                answer = replace(answer, placement=placement, twin_calls=answer.twin_calls + calls)
         except NoPlacementError as why:
             return Solution("infeasible", oracle_calls=model.calls, message=str(why), details=details)
         details |= {

@@ -10,6 +10,7 @@ from solvers.base import Problem, Solution, Solver, Tags
 from solvers.contents.orders import decreasing_order, zigzag_order
 from solvers.filling.one_by_one import fill_gpus
 from solvers.limits import Deadline, NoPlacementError, OutOfTimeError
+from solvers.mending.best_service import best_service
 from solvers.oracles.twin import TwinOracle
 from twin import UserError
 
@@ -26,19 +27,23 @@ class MaxPack(Solver):
     ----------
     order : {"zigzag", "decreasing"}
         Ranks descend; inside a rank the rates zigzag, so that GPUs get a mix, or descend too.
+    best_service : bool
+        In the end, choose `max_loras` and exchange adapters between the GPUs for the service of the worst one
+        (`solvers.mending.best_service`).
     """
 
     name: ClassVar[str] = "max_pack"
     tags = Tags(replays_requests=True)
 
-    def __init__(self, order: str = "zigzag") -> None:
+    def __init__(self, order: str = "zigzag", *, best_service: bool = True) -> None:
         if order not in ORDERS:
             raise UserError(f"solver.order={order} of solver max_pack: must be one of {sorted(ORDERS)}")
         self.order = order
+        self.best_service = best_service
 
     def solve(self, problem: Problem) -> Solution:
         """Fill GPU after GPU."""
-        oracle = TwinOracle(problem.workload, problem.profile)
+        oracle = TwinOracle(problem.workload, problem.profile, service=problem.service)
         deadline = Deadline.after(problem.time_limit_s)
         order = ORDERS[self.order](problem.workload)
         try:
@@ -48,9 +53,13 @@ class MaxPack(Solver):
         except OutOfTimeError:
             return Solution("time_limit", oracle_calls=oracle.calls, message="no placement within the time limit")
         sizes = np.array([len(plan.adapters) for plan in placement.gpus])
+        calls = oracle.calls
+        if self.best_service:
+            placement, more = best_service(problem, placement, deadline)
+            calls += more
         return Solution(
             "feasible",
             placement,
-            oracle_calls=oracle.calls,
+            oracle_calls=calls,
             details={"oracle": oracle.name, "adapters_per_gpu": sizes.tolist()},
         )

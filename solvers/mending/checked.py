@@ -20,7 +20,6 @@ from solvers.oracles.base import nearest_first
 from solvers.oracles.twin import TwinOracle
 from solvers.spreading.even import Contents, spread_feasibly
 from twin import GpuPlan, Placement
-from twin.service import STARVATION_SHARE
 
 # By hand where no other reason is given: no measurement that chose them is on record. No answer is wrong for them, only later or on more
 # GPUs.
@@ -74,9 +73,9 @@ class QuickTwin(TwinOracle):
         candidates = nearest_first(self.slots(adapters), hint or min(len(adapters), 64))
         for value in candidates[:TRIES]:
             share = self.share(adapters, value)
-            if share >= STARVATION_SHARE:
+            if share >= self.service.share:
                 return value
-            if 0 <= share < STARVATION_SHARE - HOPELESS:
+            if 0 <= share < self.service.share - HOPELESS:
                 return None
         return None
 
@@ -142,7 +141,7 @@ def checked(  # noqa: PLR0913  # what is filled, and how far to go
         placement = out.args[0] if out.args else placement
     calls = 0
     if isinstance(oracle, QuickTwin):
-        calls, oracle = oracle.calls, TwinOracle(problem.workload, problem.profile)
+        calls, oracle = oracle.calls, TwinOracle(problem.workload, problem.profile, service=problem.service)
         placement = _filled_thoroughly(placement, problem, oracle, deadline)
     if twin_search:
         placement = fewer_on_twin(placement, weights, oracle, Deadline.after(SEARCHED * deadline.left_s), problem.seed)
@@ -242,7 +241,7 @@ class _OneByOne:
         self.model = model
         self.deadline = deadline
         quick = problem.workload.n_adapters > MOST_ALL_SLOTS
-        self.oracle = (QuickTwin if quick else TwinOracle)(problem.workload, problem.profile)
+        self.oracle = (QuickTwin if quick else TwinOracle)(problem.workload, problem.profile, service=problem.service)
         self.plans: list[GpuPlan] = []
 
     def filled_and_checked(self) -> CheckedPlacement:

@@ -19,7 +19,6 @@ from solvers.oracles.base import nearest_first
 from solvers.oracles.twin import TwinOracle
 from solvers.spreading.dealing import least_loaded, rank_by_rank, slices
 from twin import GpuPlan, Placement
-from twin.service import STARVATION_SHARE
 
 # By hand, together: no measurement that chose them one by one is on record. With them `ffd_plus` needs as few GPUs as are known on the 40
 # instances of the benchmark tier (results/reference). None can make an answer wrong, as the twin accepts every GPU of it.
@@ -64,7 +63,7 @@ class _Gpu:
     slots : int
         `max_loras`.
     spare : float
-        Throughput beyond the threshold in tokens per second; negative: what is missing.
+        What is served beyond the service level's share, in tokens per second; negative: what is missing.
     """
 
     content: tuple[int, ...]
@@ -198,7 +197,7 @@ class TwinSearch:
         n_leaving = self._several(len(mine))
         n_coming = 0 if generator.random() < ONE_WAY else self._several(len(theirs))
         least = LEAST_SHIFT * self.total / len(state)
-        wanted = generator.random() * LARGEST_SHIFT * max(state[giver].missing / STARVATION_SHARE, least)
+        wanted = generator.random() * LARGEST_SHIFT * max(state[giver].missing / self.oracle.service.share, least)
         # The first places of random permutations.
         leaving = mine[np.argsort(generator.random((DRAWN, len(mine))), axis=1)[:, :n_leaving]]
         coming = theirs[np.argsort(generator.random((DRAWN, len(theirs))), axis=1)[:, :n_coming]]
@@ -228,7 +227,7 @@ class TwinSearch:
             return _Gpu(content, 1, -load)
 
         def spare(place: int) -> float:
-            return (self.oracle.share(content, candidates[place]) - STARVATION_SHARE) * load
+            return (self.oracle.share(content, candidates[place]) - self.oracle.service.share) * load
 
         place = candidates.index(nearest_first(candidates, hint)[0])
         best = spare(place)

@@ -100,16 +100,16 @@ class Oracle(ABC):
     def slots(self, adapters: Sequence[int]) -> tuple[int, ...]:
         """The `max_loras` worth trying for a content; empty if the engine starts with none.
 
-        More slots than adapters only cost KV cache, so the grid ends at the first value that has room for all.
+        More slots than adapters only cost KV cache, so there are never more.
         """
         return self.slots_for(len(adapters), int(self.workload.ranks[list(adapters)].max()))
 
     def slots_for(self, count: int, rank: int) -> tuple[int, ...]:
         """`slots` of a content of `count` adapters whose largest rank is `rank`."""
         limit = self.profile.largest_max_loras(rank)
-        needed = next((value for value in MAX_LORAS_GRID if value >= count), count)
-        # The largest that starts is worth trying even where the grid steps over it.
-        grid = {min(value, limit) for value in MAX_LORAS_GRID if value <= needed}
+        most = min(count, limit)
+        # The largest that starts, and a slot for each adapter, are worth trying even where the grid steps over them.
+        grid = {value for value in MAX_LORAS_GRID if value < most} | {most}
         return tuple(sorted(grid)) if limit else ()
 
     # --- what bounds rest on

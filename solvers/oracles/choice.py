@@ -40,8 +40,14 @@ def make_oracle(kind: str, problem: Problem, solver: str) -> Oracle:
     from solvers.oracles.twin import TwinOracle
 
     check_oracle_option(kind, solver)
-    if kind == "twin" or (kind == "auto" and problem.predictor is None):
-        return TwinOracle(problem.workload, problem.profile)
+    learned = not problem.service.judges_requests
+    if not learned and kind not in ("twin", "auto"):
+        raise UserError(
+            f"solver {solver} with oracle={kind}: predictors know the published rule, not service={problem.service.name}; "
+            "oracle=twin asks the twin"
+        )
+    if kind == "twin" or (kind == "auto" and (problem.predictor is None or not learned)):
+        return TwinOracle(problem.workload, problem.profile, service=problem.service)
     if problem.predictor is None:
         raise UserError(f"solver {solver} with oracle={kind} needs a predictor for profile {problem.profile.name}")
     return learned_oracle(problem.workload, problem.profile, problem.predictor, distilled=kind == "distilled")

@@ -14,7 +14,7 @@ from solvers.contents.adapter_types import AdapterTypes
 from solvers.contents.demands import Demands, presence
 from solvers.oracles.base import MadeUp, Oracle, nearest_first
 from twin import GpuResult, Requests, ServingProfile, Workload, simulate_requests
-from twin.service import STARVATION_SHARE
+from twin.service import PUBLISHED, STARVATION_SHARE, ServiceLevel
 
 #: Contents are compared by the adapters active in these multiples of the mean time in service on an overloaded GPU; the
 #: times on GPUs near their limit scatter around it. Three
@@ -44,6 +44,9 @@ class TwinOracle(Oracle):
     Parameters
     ----------
     workload, profile : Workload, ServingProfile
+    service : ServiceLevel
+        What a GPU must keep. Where it judges requests, what is compared with its share is their goodput: the least among the
+        GPU and its adapters for `accepts`, that of the whole GPU, which chance moves less, for what is beyond doubt.
     margin : float
         A content starves beyond doubt (`starves`) when its throughput misses the threshold by this share of the
         offered throughput. The twin is monotone up to the chance of single requests; the margin is for that chance, as
@@ -54,10 +57,21 @@ class TwinOracle(Oracle):
     interchangeable = False
     monotone = False
 
-    def __init__(self, workload: Workload, profile: ServingProfile, *, margin: float = 0.01) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        profile: ServingProfile,
+        *,
+        service: ServiceLevel = PUBLISHED,
+        margin: float = 0.01,
+    ) -> None:
         super().__init__(workload, profile)
+        self.service = service
         self.margin = margin
-        self._shares: dict[tuple[tuple[int, ...], int], float] = {}
+        # With what goes on arriving while the last judged requests are served.
+        self._source = workload.lengthened(service.tail_s) if service.judges_requests else workload
+        #: What is compared with the service level's share, of the worst part of a content and of the whole.
+        self._shares: dict[tuple[tuple[int, ...], int], tuple[float, float]] = {}
         self._drawn: tuple[tuple[int, ...], Requests] | None = None
         #: For each `max_loras` the made-up contents known to starve at it.
         self._starving: dict[int, list[MadeUp]] = {}
@@ -68,15 +82,24 @@ class TwinOracle(Oracle):
     # --- real contents
 
     def accepts(self, adapters: tuple[int, ...], max_loras: int) -> bool:
-        """Whether the GPU neither starves nor has a memory error; simulated once, then remembered."""
-        return self.share(adapters, max_loras) >= STARVATION_SHARE
+        """Whether the GPU keeps the service level and has no memory error; simulated once, then remembered."""
+        return self.share(adapters, max_loras) >= self.service.share
 
     def share(self, adapters: tuple[int, ...], max_loras: int) -> float:
-        """Throughput over offered throughput; below 0 for a memory error, 1 where nothing is offered."""
+        """What the service level compares with its share; below 0 for a memory error, 1 where nothing is offered.
+
+        Throughput over offered throughput under the published rule, otherwise the least goodput among the GPU and its adapters.
+        """
+        return self._both_shares(adapters, max_loras)[0]
+
+    def _both_shares(self, adapters: tuple[int, ...], max_loras: int) -> tuple[float, float]:
         key = (adapters, max_loras)
         if key not in self._shares:
             self.calls += 1
-            self._shares[key] = _share(self._simulate(adapters, max_loras, self.workload.duration_s))
+            result = self._simulate(adapters, max_loras, self.workload.duration_s)
+            whole = _share(result)
+            worst = whole if result.judgement is None or result.memory_error else result.judgement.worst
+            self._shares[key] = worst, whole
         return self._shares[key]
 
     def is_cut_off(self, adapters: tuple[int, ...], hint: int | None = None) -> bool:
@@ -87,7 +110,7 @@ class TwinOracle(Oracle):
         are simulated on past the window (`_longer_s`).
         """
         candidates = self.slots(adapters)
-        if not candidates:
+        if not candidates or self.service.judges_requests:
             return False
         max_loras = nearest_first(candidates, hint or min(len(adapters), 64))[0]
         return _drains(self._simulate(adapters, max_loras, self._longer_s))
@@ -97,21 +120,25 @@ class TwinOracle(Oracle):
 
         It is no less beyond doubt if it misses the threshold by more, and missed it as well when the window was shorter.
         """
-        worst = STARVATION_SHARE - self.margin
+        worst = self.service.share - self.margin
         best, best_slots = -1.0, 0
         for value in nearest_first(self.slots(adapters), hint or min(len(adapters), 64)):
-            share = self.share(adapters, value)
+            share = self._both_shares(adapters, value)[1]
             if share >= worst:
                 return False
             if share > best:
                 best, best_slots = share, value
         if best < 0:
             return True
+        if self.service.judges_requests:
+            content = np.asarray(adapters)
+            requests = self._source.requests_of(content)
+            return self._falls_short(best, requests, self.workload.ranks[content], best_slots)
 
         def simulate(duration_s: float) -> GpuResult:
             return self._simulate(adapters, best_slots, duration_s)
 
-        if best < STARVATION_SHARE - CONGESTED_MARGIN and self._is_congested(simulate):
+        if best < self.service.share - CONGESTED_MARGIN and self._is_congested(simulate):
             return True
         return not self.is_cut_off(adapters, hint)
 
@@ -128,7 +155,7 @@ class TwinOracle(Oracle):
             Ascending workload indices.
         rank : int
         """
-        requests = self.workload.requests_of(np.asarray(adapters))
+        requests = self._source.requests_of(np.asarray(adapters))
         ranks = np.full(len(adapters), self.workload.ranks.min())
         ranks[0] = rank
         sums = self.asks[list(adapters)].sum(axis=0)
@@ -139,7 +166,7 @@ class TwinOracle(Oracle):
             if known and (np.array(known) <= sums).all(axis=1).any():
                 continue
             share = _share(self._simulate_ranks(requests, ranks, value))
-            if share >= STARVATION_SHARE - self.margin:
+            if share >= self.service.share - self.margin:
                 self._congested_hint = value
                 return False
             asked.append(value)
@@ -156,17 +183,22 @@ class TwinOracle(Oracle):
         """Whether a shortfall is more than chance: `SIGMAS` times what it varies by when each adapter's requests move in time."""
         shares = [share]
         for turn in range(TURNS):
-            turned = _turned(requests, turn, len(ranks), self.workload.duration_s)
+            turned = _turned(requests, turn, len(ranks), self._source.duration_s)
             result = self._simulate_ranks(turned, ranks, max_loras)
             shares.append(_share(result))
-            if result.arrived - result.finished < LEAST_UNFINISHED or shares[-1] >= STARVATION_SHARE - self.margin:
+            if _missed(result) < LEAST_UNFINISHED or shares[-1] >= self.service.share - self.margin:
                 return False
         deviation = max(float(np.std(shares, ddof=1)), LEAST_DEVIATION)
-        return float(np.mean(shares)) + SIGMAS * deviation < STARVATION_SHARE
+        return float(np.mean(shares)) + SIGMAS * deviation < self.service.share
 
     def _simulate_ranks(self, requests: Requests, ranks: NDArray[np.int64], max_loras: int) -> GpuResult:
         self.calls += 1
-        return simulate_requests(requests, ranks, self.profile, max_loras, duration_s=self.workload.duration_s)
+        return self._asked(requests, ranks, max_loras, self.workload.duration_s)
+
+    def _asked(self, requests: Requests, ranks: NDArray[np.int64], max_loras: int, duration_s: float) -> GpuResult:
+        return simulate_requests(
+            requests, ranks, self.profile, max_loras, duration_s=duration_s, service=self.service, latencies=False
+        )
 
     def _is_congested(self, simulate: Callable[[float], GpuResult]) -> bool:
         """Whether as much was left undone before the window's end as at it, by many requests both times.
@@ -187,14 +219,11 @@ class TwinOracle(Oracle):
     def _simulate(self, adapters: tuple[int, ...], max_loras: int, duration_s: float) -> GpuResult:
         if self._drawn is None or self._drawn[0] != adapters:
             # A content is asked about at several `max_loras` in a row.
-            self._drawn = (adapters, self.workload.requests_of(np.asarray(adapters)))
-        return simulate_requests(
-            _until(self._drawn[1], duration_s),
-            self.workload.ranks[list(adapters)],
-            self.profile,
-            max_loras,
-            duration_s=duration_s,
-        )
+            self._drawn = (adapters, self._source.requests_of(np.asarray(adapters)))
+        requests = self._drawn[1]
+        if not self.service.judges_requests:
+            requests = _until(requests, duration_s)
+        return self._asked(requests, self.workload.ranks[list(adapters)], max_loras, duration_s)
 
     # --- what bounds rest on
 
@@ -221,8 +250,8 @@ class TwinOracle(Oracle):
 
     def made_up_sums(self, content: MadeUp) -> NDArray[np.float64]:
         """As `Oracle.made_up_sums`, of the requests that `made_up_starves` replays."""
-        kept = self._thinned(content)
         window_s = self.workload.duration_s
+        kept = _until(self._thinned(content), window_s)
         above = (np.unique(self.workload.ranks)[1:] <= content.rank).astype(np.float64)
         active = _activity(kept, content.n_adapters, self._service_times_s, window_s).sum(axis=1)
         return np.concatenate([above, [_tokens(kept).sum() / window_s], active])
@@ -242,12 +271,12 @@ class TwinOracle(Oracle):
             for other in known
         ):
             return True
-        missing = STARVATION_SHARE - self.margin - self._made_up_share(content, max_loras)
+        missing = self.service.share - self.margin - self._made_up_share(content, max_loras)
         if missing <= 0 or self._made_up_drains(content, max_loras):
             return False
         lighter = replace(content, load=MUCH_LESS * content.load)
         if missing > HOPELESS and (
-            self._made_up_share(lighter, max_loras) < STARVATION_SHARE - self.margin
+            self._made_up_share(lighter, max_loras) < self.service.share - self.margin
             and not self._made_up_drains(lighter, max_loras)
         ):
             known.append(lighter)
@@ -260,18 +289,20 @@ class TwinOracle(Oracle):
         return _share(self._simulate_made_up(content, max_loras, self.workload.duration_s))
 
     def _made_up_drains(self, content: MadeUp, max_loras: int) -> bool:
+        if self.service.judges_requests:
+            return False
         return _drains(self._simulate_made_up(content, max_loras, self._longer_s))
 
     def _simulate_made_up(self, content: MadeUp, max_loras: int, duration_s: float) -> GpuResult:
         ranks = np.full(content.n_adapters, self.workload.ranks.min())
         ranks[0] = content.rank
-        return simulate_requests(self._thinned(content), ranks, self.profile, max_loras, duration_s=duration_s)
+        return self._asked(self._thinned(content), ranks, max_loras, duration_s)
 
     @cached_property
     def _draws(self) -> NDArray[np.float64]:
         """For each request a draw that thins and one that deals, shape (2, n_requests)."""
         generator = np.random.Generator(np.random.PCG64(self.workload.seed))
-        return generator.random((2, len(self.workload.requests)))
+        return generator.random((2, len(self._source.requests)))
 
     @cached_property
     def _service_times_s(self) -> NDArray[np.float64]:
@@ -282,15 +313,15 @@ class TwinOracle(Oracle):
         load = total / 2.0 ** math.ceil(math.log2(max(1.0, total / FIRST_LOAD_TOKENS_PER_S)))
         while True:
             result = self._simulate_made_up(MadeUp(8, rank, load), 8, self.workload.duration_s)
-            if load > total or not load or _share(result) < HALF:
+            if load > total or not load or _served(result) < HALF:
                 break
             load *= 2.0
         rate = result.finished / max(result.busy_s, 1e-9)
         return SERVICE_TIMES * (result.mean_running / rate if rate else 10.0)
 
     def _thinned(self, content: MadeUp) -> Requests:
-        requests = self.workload.requests
-        total = _tokens(requests).sum() / self.workload.duration_s
+        requests = self._source.requests
+        total = _tokens(self.workload.requests).sum() / self.workload.duration_s
         rows = np.flatnonzero(self._draws[0] < (content.load / total if total else 0.0))
         return replace(requests.take(rows), adapter=(self._draws[1, rows] * content.n_adapters).astype(np.int64))
 
@@ -335,7 +366,19 @@ def _tokens(requests: Requests) -> NDArray[np.int64]:
     return requests.prompt_tokens + requests.requested_tokens
 
 
+def _missed(result: GpuResult) -> int:
+    """Requests that were not served as they should."""
+    if result.judgement is None:
+        return result.arrived - result.finished
+    return int((result.judgement.judged - result.judgement.met).sum())
+
+
 def _share(result: GpuResult) -> float:
+    """What is compared with the service level's share, of the whole GPU; below 0 for a memory error."""
     if result.memory_error:
         return -1.0
+    return _served(result) if result.judgement is None else result.judgement.goodput
+
+
+def _served(result: GpuResult) -> float:
     return result.throughput / result.offered_throughput if result.offered_throughput else 1.0
