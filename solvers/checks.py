@@ -192,7 +192,7 @@ def _engines_start(solver: Solver, problem: Problem) -> None:
 def _what_it_vouches_for_is_feasible(solver: Solver, problem: Problem) -> None:
     solution = _run(solver, problem)
     if solution.status in VOUCHED and solution.placement is not None:
-        score = score_placement(problem.workload, solution.placement, problem.profile)
+        score = score_placement(problem.workload, solution.placement, problem.profile, service=problem.service)
         _demand(
             score.feasible,
             f"{solver.name}: says {solution.status}; in the twin {score.starved_gpus} of {score.gpus} GPUs starve",

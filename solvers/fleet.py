@@ -99,7 +99,9 @@ class FleetSolver(Solver):
             if solution.placement is None or not deadline.left_s:
                 return _Trial(solution, feasible=False)
             calls += solution.placement.n_gpus
-            score = score_placement(problem.workload, solution.placement, problem.profile, threads=1)
+            score = score_placement(
+                problem.workload, solution.placement, problem.profile, threads=1, service=problem.service
+            )
             return _Trial(solution, score.feasible)
 
         most = min(problem.max_gpus or problem.workload.n_adapters, max(problem.workload.n_adapters, 1))
@@ -110,6 +112,6 @@ class FleetSolver(Solver):
         if not deadline.left_s:
             message = f"no feasible fleet found in time; the largest tried has {max(tried)} GPUs"
             return Solution("time_limit", oracle_calls=calls, message=message, details=details)
-        why = trial.solution.message or "some GPU starves in the twin"
+        why = trial.solution.message or "some GPU fails its service level in the twin"
         message = f"not feasible on any fleet tried, up to {gpus} GPUs: {why}"
         return Solution("infeasible", oracle_calls=calls, message=message, details=details)

@@ -97,9 +97,10 @@ class GpuResult:
     ttft, tpot, itl, e2e : LatencyFigures
         Time to first token, time per later output token, inter-token latency and end-to-end latency of requests finished
         inside the window (ITL percentiles are over the tokens of all requests).
-    wait_ms : float
-        Mean time to the first token of all requests that arrive in the window, those that have none at its end waiting until
-        then; 0 where none arrive. Other than `ttft` it does not look better when fewer are served.
+    first_wait_ms, wait_ms : float
+        Mean times from arrival to the first and to the last token of all requests that arrive in the window, those that do not
+        have it at its end waiting until then; 0 where none arrive. Other than `ttft` and `e2e` they do not look better when
+        fewer are served.
     service : ServiceLevel
         What is promised.
     judgement : Judgement, optional
@@ -147,6 +148,7 @@ class GpuResult:
     events: NDArray[np.int64] = field(repr=False)
     first_token_s: NDArray[np.float64] = field(repr=False)
     finish_s: NDArray[np.float64] = field(repr=False)
+    first_wait_ms: float = 0.0
     wait_ms: float = 0.0
     service: ServiceLevel = PUBLISHED
     judgement: Judgement | None = None
@@ -217,7 +219,8 @@ class GpuResult:
             first_token_s=run.first_token_s,
             finish_s=run.finish_s,
             **_counted(run.totals),
-            wait_ms=_wait_ms(run.first_token_s[:arrived], requests.arrival_s[:arrived], duration_s),
+            first_wait_ms=_wait_ms(run.first_token_s[:arrived], requests.arrival_s[:arrived], duration_s),
+            wait_ms=_wait_ms(run.finish_s[:arrived], requests.arrival_s[:arrived], duration_s),
             service=service,
             judgement=None if judge is None else _judgement(judge, run, requests, profile, duration_s, n_adapters),
         )
@@ -304,11 +307,11 @@ def _percentiles_of_counts(counts: NDArray[np.int64]) -> list[float]:
     return found
 
 
-def _wait_ms(first_token_s: NDArray[np.float64], arrival_s: NDArray[np.float64], duration_s: float) -> float:
+def _wait_ms(token_s: NDArray[np.float64], arrival_s: NDArray[np.float64], duration_s: float) -> float:
     if not len(arrival_s):
         return 0.0
     # NaN and -1 alike: none came.
-    until_s = np.where(first_token_s >= 0, np.minimum(first_token_s, duration_s), duration_s)
+    until_s = np.where(token_s >= 0, np.minimum(token_s, duration_s), duration_s)
     return float((until_s - arrival_s).mean() * 1000)
 
 

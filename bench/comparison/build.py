@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 
 from bench.comparison.cell import Cell
 from solvers.base import Solver
-from twin import ServingProfile, UserError, Workload
+from twin import ServiceLevel, ServingProfile, UserError, Workload
 
 # The workload of the last cell: the next one is often of the same, and its requests need not be drawn again.
 _last_workload: list[tuple[str, Workload]] = []
@@ -22,6 +22,20 @@ def workload_of(key: str, cell: Cell, profile: ServingProfile) -> Workload:
     if not _last_workload or _last_workload[0][0] != key:
         _last_workload[:] = [(key, build_workload(cell.workload, profile))]
     return _last_workload[0][1]
+
+
+def service_of(cell: Cell) -> ServiceLevel:
+    """The service level that a cell is scored by.
+
+    Raises
+    ------
+    UserError
+        For what is none.
+    """
+    try:
+        return ServiceLevel(**cell.service)
+    except TypeError as error:
+        raise UserError(f"service: {error}") from None
 
 
 def build_workload(options: Mapping[str, Any], profile: ServingProfile) -> Workload:

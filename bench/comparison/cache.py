@@ -150,6 +150,7 @@ def key_parts(cell: Cell) -> dict[str, Any]:
         "solver": canonical(cell.solver_options),
         "workload": canonical(cell.workload),
         "objective": canonical(cell.objective),
+        "service": canonical(cell.service),
         "seed": cell.seed,
         "gpus": cell.gpus,
         "time_limit_s": cell.time_limit_s,

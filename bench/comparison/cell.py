@@ -36,6 +36,8 @@ class Cell:
         `_target_` (what makes it) and its options, as in `conf/solver`, `conf/workload` and `conf/objective` with every
         interpolation resolved. The workload's seed is one of its options. A value that is the path of a file stands
         for the content of the file.
+    service : mapping
+        Fields of the `twin.ServiceLevel`; the published rule, if there are none.
     profile : str
         Name of a shipped serving profile, or a JSON file.
     seed : int
@@ -62,6 +64,7 @@ class Cell:
     solver_options: Mapping[str, Any]
     workload: Mapping[str, Any]
     objective: Mapping[str, Any] = field(default_factory=lambda: {"_target_": "solvers.objectives.min_gpus.MinGpus"})
+    service: Mapping[str, Any] = field(default_factory=dict)
     profile: str = "llama-3.1-8b"
     seed: int = 0
     gpus: int | None = None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bench.comparison.cell import Cell
 from twin.errors import UserError
+from twin.service import PUBLISHED
 
 if TYPE_CHECKING:
     from bench.comparison.config import BenchConfig
@@ -20,12 +22,16 @@ def cells_of(config: BenchConfig, overrides: Sequence[str] = ()) -> list[Cell]:
     UserError
         If a YAML puts its options in the wrong place, or there is no solver.
     """
+    level = config.service.level()
+    # Rows of the published rule are as they were before there were others.
+    service = {} if level == PUBLISHED else asdict(level)
     return [
         Cell(
             solver=name,
             solver_options=options,
             workload=config.workload,
             objective=config.objective,
+            service=service,
             profile=config.profile,
             seed=config.seed,
             gpus=config.gpus,

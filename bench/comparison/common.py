@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 
 from bench.comparison.reserve import check_reserve, with_reserve
 from solvers.base import Problem, Solver
-from twin import ServingProfile, UserError, Workload
+from twin import (
+    INTERACTIVE,
+    PUBLISHED,
+    Placement,
+    Score,
+    ServiceLevel,
+    ServingProfile,
+    UserError,
+    Workload,
+    score_placement,
+)
 
 if TYPE_CHECKING:
     from predictors import Predictor
@@ -36,6 +46,8 @@ class Comparison:
         How often each solver runs and each placement is scored; the least of the times counts.
     reserve : float
         Solvers get this share more load than `workload` has, which their placements are scored with.
+    service : ServiceLevel
+        What every GPU must keep.
     load_predictor : callable, optional
         Gives the predictor of the profile's name; by default the shipped one.
     """
@@ -49,6 +61,7 @@ class Comparison:
     threads: int = 2
     repeats: int = 1
     reserve: float = 0.0
+    service: ServiceLevel = PUBLISHED
     load_predictor: Callable[[str], Predictor] | None = None
 
     def __post_init__(self) -> None:
@@ -88,6 +101,21 @@ class Comparison:
             max_gpus=self.gpus,
             time_limit_s=self.time_limit_s,
             seed=self.seed,
+            service=copy(self.service),
+        )
+
+    def score(self, placement: Placement, *, planned: bool = False) -> Score:
+        """What the twin says of a placement; under the published rule goodput is counted by the limits of `interactive`.
+
+        Parameters
+        ----------
+        placement : Placement
+        planned : bool
+            With the reserve.
+        """
+        workload = self.planned if planned else self.workload
+        return score_placement(
+            workload, placement, self.profile, threads=self.threads, service=self.service, shown=INTERACTIVE
         )
 
 

@@ -16,10 +16,10 @@ from hydra.utils import instantiate
 from bench.comparison.asked import Asked, AskedHere, SolverFailed, failure_of
 from bench.comparison.cell import Cell
 from bench.comparison.common import Comparison
-from bench.comparison.rows import ERROR, Row
+from bench.comparison.rows import ERROR, PERCENTILES, Row
 from solvers.base import Solution, Solver
 from solvers.fleet import fewest_gpus
-from twin import Score, load_profile, score_placement
+from twin import PUBLISHED, Score, load_profile
 
 if TYPE_CHECKING:
     from twin import GpuResult
@@ -96,6 +96,7 @@ def base_row(comparison: Comparison, solver: str) -> Row:
         time_limit_s=comparison.time_limit_s,
         gpu_limit=comparison.gpus,
         reserve=comparison.reserve,
+        service=comparison.service.name,
         n_adapters=workload.n_adapters,
         total_rate=workload.total_rate,
         duration_s=workload.duration_s,
@@ -145,9 +146,8 @@ def _candidate(comparison: Comparison, asked: Asked, row: Row, on_attempt: Calla
     def serves(outcome: _Attempt) -> bool:
         if not comparison.reserve or not outcome.feasible or outcome.solution.placement is None:
             return outcome.feasible
-        placement, profile = outcome.solution.placement, comparison.profile
         # The fleet must be large enough for what is planned.
-        return score_placement(comparison.planned, placement, profile, threads=comparison.threads).feasible
+        return comparison.score(outcome.solution.placement, planned=True).feasible
 
     gpus, best = fewest_gpus(remembered, serves, most)
     row = _filled(replace(row, gpu_limit=gpus, fleet_searched=True), comparison, best)
@@ -165,7 +165,7 @@ def _attempt(comparison: Comparison, asked: Asked, gpus: int | None) -> _Attempt
     if solution.placement is None:
         return _Attempt(solution)
     start = time.perf_counter()
-    score = score_placement(comparison.workload, solution.placement, comparison.profile, threads=comparison.threads)
+    score = comparison.score(solution.placement)
     return _Attempt(solution, score, time.perf_counter() - start)
 
 
@@ -186,6 +186,12 @@ def _filled(row: Row, comparison: Comparison, outcome: _Attempt) -> Row:
         row,
         feasible=score.feasible,
         gpus=score.gpus,
+        failed_gpus=score.failed_gpus,
+        failing_adapters=score.failing_adapters,
+        goodput=score.goodput,
+        worst_gpu_goodput=score.worst_gpu_goodput,
+        worst_adapter_goodput=score.worst_adapter_goodput,
+        **_percentiles(score),
         starved_gpus=score.starved_gpus,
         memory_errors=score.memory_errors,
         starved_adapters=score.starved_adapters,
@@ -193,7 +199,6 @@ def _filled(row: Row, comparison: Comparison, outcome: _Attempt) -> Row:
         offered_throughput=score.offered_throughput,
         itl_ms=_finite(score.itl_ms),
         ttft_ms=_finite(score.ttft_ms),
-        ttft_p99_ms=_finite(score.ttft_p99_ms),
         e2e_ms=_finite(score.e2e_ms),
         headroom=score.headroom,
         objective_key=[float(value) for value in comparison.objective.key(score)],
@@ -231,6 +236,9 @@ def _figures(result: GpuResult) -> dict[str, Any]:
     return {
         "max_lora_rank": result.max_lora_rank,
         "starved": bool(result.starved),
+        "fails": result.fails,
+        "failing_adapters": result.failing_adapters.tolist(),
+        "goodput": None if result.judgement is None else result.judgement.goodput,
         "memory_error": result.memory_error,
         "throughput": result.throughput,
         "offered_throughput": result.offered_throughput,
@@ -243,10 +251,14 @@ def _figures(result: GpuResult) -> dict[str, Any]:
         "loads": result.loads,
         **{
             f"{name}_{key}": _finite(value)
-            for name in ("ttft", "itl", "e2e")
+            for name in ("ttft", "tpot", "itl", "e2e")
             for key, value in asdict(getattr(result, name)).items()
         },
     }
+
+
+def _percentiles(score: Score) -> dict[str, Any]:
+    return {name: _finite(score.worst_ms(latency, percentile)) for name, (latency, percentile) in PERCENTILES.items()}
 
 
 def _finite(value: float) -> float | None:
@@ -275,6 +287,7 @@ def bare_row(cell: Cell) -> Row:
         time_limit_s=cell.time_limit_s,
         gpu_limit=cell.gpus,
         reserve=cell.reserve,
+        service=str(cell.service.get("name", PUBLISHED.name)),
         version=version(),
     )
 

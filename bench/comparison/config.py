@@ -2,8 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from twin.service import NAMED, PUBLISHED, ServiceLevel
+
+
+@dataclass
+class ServiceConfig:
+    """A service level (`twin.ServiceLevel`); `conf/service/*.yaml` says what each number is for."""
+
+    name: str = PUBLISHED.name
+    ttft_ms: float | None = PUBLISHED.ttft_ms
+    tpot_ms: float | None = PUBLISHED.tpot_ms
+    e2el_ms: float | None = PUBLISHED.e2el_ms
+    share: float = PUBLISHED.share
+    warm_up: float = PUBLISHED.warm_up
+    least_judged: int = PUBLISHED.least_judged
+    tail_s: float = PUBLISHED.tail_s
+
+    def level(self) -> ServiceLevel:
+        """The level itself, by the name of a shipped one only if it has its numbers.
+
+        Raises
+        ------
+        UserError
+            For a number out of range.
+        """
+        level = ServiceLevel(**asdict(self))
+        shipped = NAMED.get(level.name)
+        if shipped is not None and level != shipped:
+            changed = [f"{key}={value:g}" for key, value in asdict(level).items() if value != getattr(shipped, key)]
+            return replace(level, name=f"{level.name} {' '.join(changed)}")
+        return level
 
 
 @dataclass
@@ -18,6 +49,8 @@ class BenchConfig:
         For each solver's name the `_target_` that makes it and its options.
     objective : dict
         `_target_` makes a `solvers.objectives.base.Objective`.
+    service : ServiceConfig
+        What every GPU must keep.
     suite : dict, optional
         Run a tier of the workload suite instead of one workload: `tier`, `tags`, `ids`, `results`, `folder` (`bench.suites`).
     profile : str
@@ -55,6 +88,7 @@ class BenchConfig:
     workload: dict[str, Any] = field(default_factory=dict)
     solver: dict[str, Any] = field(default_factory=dict)
     objective: dict[str, Any] = field(default_factory=dict)
+    service: ServiceConfig = field(default_factory=ServiceConfig)
     suite: dict[str, Any] | None = None
     profile: str = "llama-3.1-8b"
     seed: int = 0

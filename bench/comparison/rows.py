@@ -20,6 +20,13 @@ ERROR, CRASH, TIMEOUT = "error", "crash", "timeout"
 #: How the message of a crash ends whose process was told to stop, as a cluster does when a job is cancelled.
 TERMINATED = "(SIGTERM)"
 
+#: Columns with the worst GPU's percentile of a latency, and what it is of.
+PERCENTILES = {
+    f"{latency}_p{percentile}_ms": (latency, percentile)
+    for latency in ("ttft", "tpot", "itl", "e2e")
+    for percentile in (50, 90, 95, 99)
+}
+
 #: What a run calls its file of rows; `gather` looks for it.
 FILE_NAME = "rows.parquet"
 
@@ -42,14 +49,23 @@ class Row:
     message : str
         One line for people: why there is no placement, or what went wrong.
     feasible : bool
-        What the twin says: there is a placement, no GPU starves and none has a memory error.
-    gpus, lower_bound, starved_gpus, memory_errors, starved_adapters : int
-        GPUs used; the fewest that any placement needs by the solver's oracle, if proven; GPUs that starve (memory errors
-        included) or do not start; adapters that starve.
+        What the twin says: there is a placement, every GPU keeps the service level and none has a memory error.
+    gpus, lower_bound : int
+        GPUs used; the fewest that any placement needs by the solver's oracle, if proven.
+    service : str
+        Name of the service level, with the numbers that are not those of the shipped one of this name.
+    failed_gpus, failing_adapters : int
+        GPUs that fail the service level (memory errors included), and adapters that it is not kept for.
+    goodput, worst_gpu_goodput, worst_adapter_goodput : float
+        As in `twin.Score`; under the published rule by the limits of `interactive`. Absent in rows of releases without.
+    starved_gpus, memory_errors, starved_adapters : int
+        GPUs that starve by the published rule (memory errors included) or do not start; adapters that starve.
     throughput, offered_throughput : float
         Tokens per second.
-    itl_ms, ttft_ms, ttft_p99_ms, e2e_ms, headroom : float
+    itl_ms, ttft_ms, e2e_ms, headroom : float
         As in `twin.Score`.
+    ttft_p50_ms, ..., e2e_p99_ms : float
+        The worst GPU's percentiles (`PERCENTILES`).
     objective_key : list of float
         What the candidates are ranked by, smaller is better.
     solve_time_s, score_time_s : float
@@ -105,6 +121,12 @@ class Row:
     feasible: bool = False
     gpus: int | None = None
     lower_bound: int | None = None
+    service: str = "published"
+    failed_gpus: int | None = None
+    failing_adapters: int | None = None
+    goodput: float | None = None
+    worst_gpu_goodput: float | None = None
+    worst_adapter_goodput: float | None = None
     starved_gpus: int | None = None
     memory_errors: int | None = None
     starved_adapters: int | None = None
@@ -112,7 +134,22 @@ class Row:
     offered_throughput: float | None = None
     itl_ms: float | None = None
     ttft_ms: float | None = None
+    ttft_p50_ms: float | None = None
+    ttft_p90_ms: float | None = None
+    ttft_p95_ms: float | None = None
     ttft_p99_ms: float | None = None
+    tpot_p50_ms: float | None = None
+    tpot_p90_ms: float | None = None
+    tpot_p95_ms: float | None = None
+    tpot_p99_ms: float | None = None
+    itl_p50_ms: float | None = None
+    itl_p90_ms: float | None = None
+    itl_p95_ms: float | None = None
+    itl_p99_ms: float | None = None
+    e2e_p50_ms: float | None = None
+    e2e_p90_ms: float | None = None
+    e2e_p95_ms: float | None = None
+    e2e_p99_ms: float | None = None
     e2e_ms: float | None = None
     headroom: float | None = None
     objective_key: list[float] | None = None
@@ -151,8 +188,9 @@ class Row:
 
     @property
     def workload_label(self) -> str:
-        """The workload and what was changed in it."""
-        return f"{self.workload} {self.workload_options}".strip()
+        """The workload, what was changed in it, and the service level where it is not the published rule."""
+        service = "" if self.service == "published" else f" service={self.service}"
+        return f"{self.workload} {self.workload_options}".strip() + service
 
     @property
     def solver_label(self) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hydra.utils import instantiate
 
 from bench.comparison.asked import Asked
-from bench.comparison.build import maker_of, workload_of
+from bench.comparison.build import maker_of, service_of, workload_of
 from bench.comparison.cache import canonical
 from bench.comparison.cell import Cell, described
 from bench.comparison.cells import cells_of
@@ -138,4 +138,5 @@ def _comparison(cell: Cell) -> Comparison:
         threads=cell.threads,
         repeats=cell.repeats,
         reserve=cell.reserve,
+        service=service_of(cell),
     )

@@ -17,24 +17,49 @@ from bench.statistics.summary import Statistics, by_objective, statistics_of
 
 # Beyond so many candidates a sweep prints its summary only; the rows are in the file.
 MOST_ROWS_PRINTED = 60
+# Beyond so many winners the verdict counts them.
+MOST_NAMED = 4
 
 
 def comparison_report(rows: Sequence[Row]) -> RenderableType:
-    """Heading, table and notes of candidates for one workload and seed."""
-    table = _table("solver", "feasible", "GPUs", "lower\nbound", "starved\nGPUs", *_SCORE_COLUMNS)
+    """Heading, verdict, table and notes of candidates for one workload and seed."""
+    table = _table("solver", "feasible", "GPUs", "lower\nbound", "adapters\nthat fail", *_SCORE_COLUMNS)
     for row in ranked(rows):
         table.add_row(
             row.solver_label,
             _verdict(row),
             _whole(row.gpus),
             _whole(row.lower_bound),
-            _whole(row.starved_gpus),
-            _throughput(row.throughput, row.offered_throughput),
+            _whole(row.starved_adapters if row.failing_adapters is None else row.failing_adapters),
+            _percent(row.goodput),
+            _waits(row.ttft_p95_ms),
             _number(row.itl_ms, 1),
-            _number(row.ttft_ms, 0),
+            _throughput(row.throughput, row.offered_throughput),
             _number(row.solve_time_s, 2),
         )
-    return Group(Text(heading(rows[0]), style="bold"), table, *_notes(rows))
+    return Group(Text(heading(rows[0]), style="bold"), Text(verdict(rows)), table, *_notes(rows))
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """One sentence on the candidates for one workload and seed: who wins, whether that is proven, and how long requests wait."""
+    best = ranked(rows)[0]
+    if not best.feasible:
+        return "No solver has a feasible placement."
+    gpus = "1 GPU" if best.gpus == 1 else f"{best.gpus} GPUs"
+    winners = [row.solver_label for row in ranked(rows) if row.feasible and row.gpus == best.gpus]
+    several = f"{len(winners)} solvers" if len(winners) > MOST_NAMED else " and ".join(winners)
+    bound = max((row.lower_bound for row in rows if row.lower_bound is not None), default=None)
+    if not best.gpus or best.objective != "min_gpus":
+        text = f"{best.solver_label} is the best of {len(rows)} by {best.objective}, on {gpus}"
+    elif bound is not None and bound >= best.gpus:
+        text = f"{gpus} are the fewest, which is proven; {several} found them"
+    else:
+        known = "" if bound is None else f", and at least {bound} are needed"
+        text = f"{gpus} are the fewest found, by {several}{known}"
+    if best.ttft_p95_ms is None:
+        return f"{text}."
+    waits = f"{_waits(best.ttft_p95_ms)} ms" if best.ttft_p95_ms < 1000 else f"{best.ttft_p95_ms / 1000:.3g} s"
+    return f"{text}; on the worst GPU of {best.solver_label} one request in twenty waits {waits} or more for its first token."
 
 
 def heading(row: Row) -> str:
@@ -48,7 +73,7 @@ def heading(row: Row) -> str:
         limit += f" · time limit {row.time_limit_s:g} s"
     return (
         f"workload {row.workload_label}{load}\n"
-        f"profile {row.profile} · seed {row.seed} · objective {row.objective}{limit}"
+        f"profile {row.profile} · seed {row.seed} · objective {row.objective} · service {row.service}{limit}"
     )
 
 
@@ -99,7 +124,7 @@ def interval(estimate: Estimate, digits: int, scale: float = 1.0) -> str:
 def summary_table(rows: Sequence[Row]) -> Table:
     """One line for each workload and solver: counts and means over the seeds."""
     table = _table(
-        "workload", "solver", "mean\nrank", "feasible", "GPUs", "lower\nbound", "starved\nGPUs", *_SCORE_COLUMNS
+        "workload", "solver", "mean\nrank", "feasible", "GPUs", "lower\nbound", "adapters\nthat fail", *_SCORE_COLUMNS
     )
     ranks = {
         (key, solver): rank for key, group in by_instance(rows).items() for solver, rank in mean_ranks(group).items()
@@ -120,12 +145,13 @@ def summary_table(rows: Sequence[Row]) -> Table:
                 _share(sum(row.feasible for row in group), len(group)),
                 _spread([row.gpus for row in placed]),
                 _spread([row.lower_bound for row in group]),
-                _whole(sum(row.starved_gpus or 0 for row in placed)) if placed else _NONE,
+                _whole(sum(row.failing_adapters or 0 for row in placed)) if placed else _NONE,
+                _percent(_mean([row.goodput for row in placed])),
+                _waits(_mean([row.ttft_p95_ms for row in placed])),
+                _number(_mean([row.itl_ms for row in placed]), 1),
                 _throughput(
                     _mean([row.throughput for row in placed]), _mean([row.offered_throughput for row in placed])
                 ),
-                _number(_mean([row.itl_ms for row in placed]), 1),
-                _number(_mean([row.ttft_ms for row in placed]), 0),
                 _number(_mean([row.solve_time_s for row in group]), 2),
             )
             first = False
@@ -133,7 +159,7 @@ def summary_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-_SCORE_COLUMNS = ("throughput /\noffered, tok/s", "ITL\nms", "TTFT\nms", "solve\ns")
+_SCORE_COLUMNS = ("good-\nput", "TTFT p95\nms", "ITL\nms", "throughput /\noffered, tok/s", "solve\ns")
 _NONE = "–"  # noqa: RUF001  # a dash, as printed tables have it
 
 
@@ -205,6 +231,14 @@ def _whole(value: int | None) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return _NONE if value is None else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return _NONE if value is None else f"{100 * value:.0f}%" if value in (0, 1) else f"{100 * value:.1f}%"
+
+
+def _waits(milliseconds: float | None) -> str:
+    return _NONE if milliseconds is None else f"{milliseconds:.0f}"
 
 
 def _throughput(throughput: float | None, offered: float | None) -> str:

@@ -12,12 +12,12 @@ import pandas as pd
 import pyarrow as pa
 from omegaconf import MISSING
 
-from bench.comparison.build import build_workload
+from bench.comparison.build import build_workload, service_of
 from bench.comparison.cell import Cell
 from bench.comparison.rows import Row
 from bench.statistics.instances import Case
 from bench.studies.moved_profiles import fit_error_pct, moved_profiles
-from twin import Placement, Score, ServingProfile, UserError, Workload, load_profile, score_placement
+from twin import PUBLISHED, Placement, Score, ServingProfile, UserError, Workload, load_profile, score_placement
 
 #: What the file is called beside a folder of rows.
 FILE_NAME = "robustness.parquet"
@@ -62,10 +62,10 @@ def scores_of(
     No placement is not feasible under any profile.
     """
     texts = list(dict.fromkeys(row.placement for row in case.rows if row.placement is not None))
-    workload = None
+    workload, service = None, PUBLISHED
     if texts:
-        cell = next(row.cell for row in case.rows if row.placement is not None)
-        workload = build_workload(_cell(cell, options).workload, profiles[0])
+        cell = _cell(next(row.cell for row in case.rows if row.placement is not None), options)
+        workload, service = build_workload(cell.workload, profiles[0]), service_of(cell)
         _check(workload, case)
     for sample, profile in enumerate(profiles):
         scores: dict[str, Score] = {}
@@ -73,7 +73,7 @@ def scores_of(
             # Solvers often give the same placement.
             for text in texts:
                 placement = Placement.from_json(text)
-                scores[text] = score_placement(workload, placement, profile, threads=options.threads)
+                scores[text] = score_placement(workload, placement, profile, threads=options.threads, service=service)
         for row in case.rows:
             score = None if row.placement is None else scores[row.placement]
             yield {

@@ -14,7 +14,7 @@ from bench.comparison.rows import Row, gather, read_rows
 from bench.comparison.sources import source_hash
 from bench.suites.instance import Instance
 from bench.suites.library import BestKnown
-from twin import UserError, load_profile
+from twin import PUBLISHED, UserError, load_profile
 
 #: What makes a workload and what scores a placement of it: with all that they import, these decide the figures.
 DECIDING = ("twin.builders", "twin.score")
@@ -52,6 +52,8 @@ def best_bounds(rows: Iterable[Row], known: Mapping[str, int]) -> dict[str, int]
     """Best lower bound of each instance: what the rows carry or prove, or what was known before."""
     bounds = dict(known)
     for row in rows:
+        if row.service != PUBLISHED.name:
+            continue
         for bound in (proven_bound(row), row.best_bound):
             if bound is not None:
                 bounds[row.instance] = max(bound, bounds.get(row.instance, bound))
@@ -108,7 +110,7 @@ def improved(
         best[instance.id] = old
     for row in rows:
         owner = by_id.get(row.workload)
-        if owner is None or not is_of(row, owner):
+        if owner is None or row.service != PUBLISHED.name or not is_of(row, owner):
             continue
         best[row.workload] = _better(best[row.workload], row, command)
     return best

@@ -2,9 +2,10 @@
 
 How few GPUs there are is settled by then. What is left to choose is free: slots cost KV cache and step time, so that there is a
 best number of them for what a GPU holds, and a placement with the fewest GPUs is often so uneven that requests wait for a minute
-on one GPU while another has room. The key of a GPU is by how much it fails its service level, then how long requests wait for
-their first token (`twin.GpuResult.wait_ms`); the worse of two GPUs must become better for an exchange between them to stand, and
-all requests together must not wait longer than they did before the first exchange.
+on one GPU while another has room. The key of a GPU is by how much it fails its service level, then its discomfort: the mean
+time to the first token and the mean time of each later one, each in terms of its limit (2 s and 100 ms where the level has none).
+The worse of two GPUs must become better for an exchange between them to stand, and all requests together must not be worse off
+than before the first exchange.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from solvers.base import Problem
 from solvers.limits import Deadline
 from solvers.oracles.base import MAX_LORAS_GRID
-from twin import GpuPlan, Placement, ServingProfile, Workload, simulate_requests
+from twin import INTERACTIVE, GpuPlan, Placement, ServingProfile, Workload, simulate_requests
 
 #: Steps between values of `max_loras` that are tried beside a good one, as factors: first far, then near.
 FACTORS = (1.5, 1.2, 1.08)
@@ -40,12 +41,12 @@ Key = tuple[float, float]
 
 @dataclass(frozen=True)
 class _Gpu:
-    """What a GPU holds, its key (by how much it fails, and how long requests wait on it, ms), and its requests' waits in sum."""
+    """What a GPU holds, its key (by how much it fails, and its discomfort), and the discomfort of its requests in sum."""
 
     content: tuple[int, ...]
     slots: int
     key: Key
-    total_ms: float
+    total: float
 
 
 class BestService:
@@ -66,6 +67,8 @@ class BestService:
         self.workload: Workload = problem.workload
         self.profile: ServingProfile = problem.profile
         self.service = problem.service
+        self.ttft_ms = self.service.ttft_ms or INTERACTIVE.limits["ttft_ms"]
+        self.tpot_ms = self.service.tpot_ms or INTERACTIVE.limits["tpot_ms"]
         self.deadline = deadline
         self.generator = np.random.default_rng(problem.seed)
         self.calls = 0
@@ -73,6 +76,7 @@ class BestService:
         tokens = requests.prompt_tokens + requests.requested_tokens
         self.load = np.bincount(requests.adapter, tokens, self.workload.n_adapters)
         self.n_requests = np.bincount(requests.adapter, minlength=self.workload.n_adapters)
+        self.n_tokens = np.bincount(requests.adapter, requests.output_tokens, self.workload.n_adapters)
         self._asked: dict[tuple[tuple[int, ...], int], Key] = {}
 
     def improved(self, placement: Placement) -> Placement:
@@ -135,14 +139,17 @@ class BestService:
                 source.requests_of(adapters), self.workload.ranks[adapters], self.profile, slots,
                 duration_s=self.workload.duration_s, service=service, latencies=False,
             )  # fmt: skip
-            self._asked[asked] = (max(0.0, -result.headroom), result.wait_ms)
+            tokens_each = self.n_tokens[adapters].sum() / max(1, int(self.n_requests[adapters].sum()))
+            later_ms = (result.wait_ms - result.first_wait_ms) / max(tokens_each, 1.0)
+            discomfort = result.first_wait_ms / self.ttft_ms + later_ms / self.tpot_ms
+            self._asked[asked] = (max(0.0, -result.headroom), discomfort)
         return self._asked[asked]
 
     # --- contents
 
     def _exchange(self, gpus: list[_Gpu]) -> None:
         """Move and exchange adapters between the worst GPU and others, as long as the worse of two becomes better."""
-        most_ms = sum(gpu.total_ms for gpu in gpus)
+        most = sum(gpu.total for gpu in gpus)
         failures = [0] * len(gpus)
         for _ in range(min(MOST_PROPOSALS, PROPOSALS_PER_GPU * len(gpus)) if len(gpus) > 1 else 0):
             open_ones = [number for number in range(len(gpus)) if failures[number] < PATIENCE]
@@ -153,14 +160,14 @@ class BestService:
             failures[giver] += 1
             if gpus[taker].key >= gpus[giver].key:
                 continue
-            others_ms = sum(gpu.total_ms for gpu in gpus) - gpus[giver].total_ms - gpus[taker].total_ms
+            others = sum(gpu.total for gpu in gpus) - gpus[giver].total - gpus[taker].total
             found = self._exchanged(gpus[giver], gpus[taker])
-            if found is not None and found[0].total_ms + found[1].total_ms + others_ms <= most_ms:
+            if found is not None and found[0].total + found[1].total + others <= most:
                 gpus[giver], gpus[taker] = found
                 failures[giver] = failures[taker] = 0
 
     def _taker(self, gpus: Sequence[_Gpu], giver: int) -> int:
-        """A GPU other than the giver, those with the shortest waits most often."""
+        """A GPU other than the giver, the most comfortable ones most often."""
         order = sorted((number for number in range(len(gpus)) if number != giver), key=lambda number: gpus[number].key)
         return order[int(len(order) * self.generator.random() ** 2)]
 
@@ -176,8 +183,8 @@ class BestService:
             slots = min(before.slots, self._most_slots(content))
             if not slots:
                 return None
-            fails, wait_ms = self._key(content, slots)
-            if fails > giver.key[0] + 0.05 or wait_ms > HOPELESS * giver.key[1]:
+            fails, discomfort = self._key(content, slots)
+            if fails > giver.key[0] + 0.05 or discomfort > HOPELESS * giver.key[1]:
                 return None
             gpu = self._with_best_slots(content, slots)
             if gpu.key >= giver.key:
