@@ -18,7 +18,7 @@ import numpy as np
 from solvers.base import Problem
 from solvers.limits import Deadline
 from solvers.oracles.base import MAX_LORAS_GRID
-from twin import INTERACTIVE, GpuPlan, Placement, ServingProfile, Workload, simulate_requests
+from twin import INTERACTIVE, GpuPlan, Placement, Requests, ServingProfile, Workload, simulate_requests
 
 #: Steps between values of `max_loras` that are tried beside a good one, as factors: first far, then near.
 FACTORS = (1.5, 1.2, 1.08)
@@ -70,14 +70,12 @@ class BestService:
         self.ttft_ms = self.service.ttft_ms or INTERACTIVE.limits["ttft_ms"]
         self.tpot_ms = self.service.tpot_ms or INTERACTIVE.limits["tpot_ms"]
         self.deadline = deadline
-        self.generator = np.random.default_rng(problem.seed)
+        # Not the problem's seed: solvers that end with this are deterministic.
+        self.generator = np.random.default_rng(0)
         self.calls = 0
-        requests = self.workload.requests
-        tokens = requests.prompt_tokens + requests.requested_tokens
-        self.load = np.bincount(requests.adapter, tokens, self.workload.n_adapters)
-        self.n_requests = np.bincount(requests.adapter, minlength=self.workload.n_adapters)
-        self.n_tokens = np.bincount(requests.adapter, requests.output_tokens, self.workload.n_adapters)
-        self._asked: dict[tuple[tuple[int, ...], int], Key] = {}
+        self.source = self.workload.lengthened(self.service.tail_s) if self.service.judges_requests else self.workload
+        self._drawn: tuple[tuple[int, ...], Requests] | None = None
+        self._asked: dict[tuple[tuple[int, ...], int], tuple[Key, float]] = {}
 
     def improved(self, placement: Placement) -> Placement:
         """The placement with better service on the same GPUs or fewer; as it is where it has replicas, or there is no time.
@@ -121,28 +119,28 @@ class BestService:
         return other if other.key < gpu.key else gpu
 
     def _gpu(self, content: tuple[int, ...], slots: int) -> _Gpu:
-        key = self._key(content, slots)
-        return _Gpu(content, slots, key, key[1] * int(self.n_requests[list(content)].sum()))
+        return _Gpu(content, slots, *self._key(content, slots))
 
     def _most_slots(self, content: Sequence[int]) -> int:
         """More slots than adapters only cost KV cache."""
         return min(len(content), self.profile.largest_max_loras(int(self.workload.ranks[list(content)].max())))
 
-    def _key(self, content: tuple[int, ...], slots: int) -> Key:
+    def _key(self, content: tuple[int, ...], slots: int) -> tuple[Key, float]:
+        """The key of a GPU, and the discomfort of its requests in sum."""
         asked = (content, slots)
         if asked not in self._asked:
             self.calls += 1
             adapters = np.asarray(content)
-            service = self.service
-            source = self.workload.lengthened(service.tail_s) if service.judges_requests else self.workload
+            if self._drawn is None or self._drawn[0] != content:
+                self._drawn = (content, self.source.requests_of(adapters))
             result = simulate_requests(
-                source.requests_of(adapters), self.workload.ranks[adapters], self.profile, slots,
-                duration_s=self.workload.duration_s, service=service, latencies=False,
+                self._drawn[1], self.workload.ranks[adapters], self.profile, slots,
+                duration_s=self.workload.duration_s, service=self.service, latencies=False,
             )  # fmt: skip
-            tokens_each = self.n_tokens[adapters].sum() / max(1, int(self.n_requests[adapters].sum()))
-            later_ms = (result.wait_ms - result.first_wait_ms) / max(tokens_each, 1.0)
+            tokens_each = result.output_tokens / result.finished if result.finished else 1.0
+            later_ms = (result.wait_ms - result.first_wait_ms) / tokens_each
             discomfort = result.first_wait_ms / self.ttft_ms + later_ms / self.tpot_ms
-            self._asked[asked] = (max(0.0, -result.headroom), discomfort)
+            self._asked[asked] = (max(0.0, -result.headroom), discomfort), discomfort * result.arrived
         return self._asked[asked]
 
     # --- contents
@@ -183,7 +181,7 @@ class BestService:
             slots = min(before.slots, self._most_slots(content))
             if not slots:
                 return None
-            fails, discomfort = self._key(content, slots)
+            (fails, discomfort), _ = self._key(content, slots)
             if fails > giver.key[0] + 0.05 or discomfort > HOPELESS * giver.key[1]:
                 return None
             gpu = self._with_best_slots(content, slots)
@@ -194,13 +192,14 @@ class BestService:
 
     def _chosen(self, giver: _Gpu, taker: _Gpu) -> tuple[set[int], set[int]]:
         """Adapters that leave the giver and that come to it: of some that are drawn, those that level the loads as wanted."""
+        rates = self.workload.rates
         mine, theirs = np.array(giver.content), np.array(taker.content)
         n_leaving = self._several(len(mine))
         n_coming = 0 if self.generator.random() < ONE_WAY else self._several(len(theirs))
-        wanted = self.generator.random() * LARGEST_SHIFT * max(0.0, self.load[mine].sum() - self.load[theirs].sum())
+        wanted = self.generator.random() * LARGEST_SHIFT * max(0.0, rates[mine].sum() - rates[theirs].sum())
         leaving = mine[np.argsort(self.generator.random((DRAWN, len(mine))), axis=1)[:, :n_leaving]]
         coming = theirs[np.argsort(self.generator.random((DRAWN, len(theirs))), axis=1)[:, :n_coming]]
-        shift = self.load[leaving].sum(axis=1) - self.load[coming].sum(axis=1)
+        shift = rates[leaving].sum(axis=1) - rates[coming].sum(axis=1)
         nearest = int(np.argmin(np.abs(shift - wanted)))
         return set(leaving[nearest].tolist()), set(coming[nearest].tolist())
 

@@ -90,9 +90,10 @@ class TwinOracle(Oracle):
 
         Throughput over offered throughput under the published rule, otherwise the least goodput among the GPU and its adapters.
         """
-        return self._both_shares(adapters, max_loras)[0]
+        return self.both_shares(adapters, max_loras)[0]
 
-    def _both_shares(self, adapters: tuple[int, ...], max_loras: int) -> tuple[float, float]:
+    def both_shares(self, adapters: tuple[int, ...], max_loras: int) -> tuple[float, float]:
+        """`share`, and the same of the GPU as a whole, which chance moves less."""
         key = (adapters, max_loras)
         if key not in self._shares:
             self.calls += 1
@@ -123,7 +124,7 @@ class TwinOracle(Oracle):
         worst = self.service.share - self.margin
         best, best_slots = -1.0, 0
         for value in nearest_first(self.slots(adapters), hint or min(len(adapters), 64)):
-            share = self._both_shares(adapters, value)[1]
+            share = self.both_shares(adapters, value)[1]
             if share >= worst:
                 return False
             if share > best:

@@ -8,7 +8,14 @@ import pytest
 from rich.console import Console, RenderableType
 
 from bench.comparison.rows import Row
-from bench.reporting.table import MOST_ROWS_PRINTED, comparison_report, overall_table, summary_table, sweep_report
+from bench.reporting.table import (
+    MOST_ROWS_PRINTED,
+    comparison_report,
+    overall_table,
+    summary_table,
+    sweep_report,
+    verdict,
+)
 from bench.statistics.instances import by_instance, cases, ranked
 from bench.statistics.summary import by_objective, statistics_of
 
@@ -93,7 +100,7 @@ def test_mean_rank_shares_ties() -> None:
 
 
 def test_the_summary_counts_and_averages_over_the_seeds() -> None:
-    rows = [row("a", 2), row("a", 3, seed=1, feasible=False, starved_gpus=2), row("a", None, seed=2)]
+    rows = [row("a", 2), row("a", 3, seed=1, feasible=False, failing_adapters=2), row("a", None, seed=2)]
     _, _, _, feasible, gpus, bound, starved, *_ = cells(rows)["a"]
     assert (feasible, gpus, bound, starved) == ("1/3", "2.50 (2-3)", "–", "2")  # noqa: RUF001  # the dash of the table
 
@@ -126,3 +133,26 @@ def test_a_sweep_over_instances_ends_with_the_statistics() -> None:
     rows = [row(solver, 2, seed=seed) for solver in "ab" for seed in (0, 1)]
     assert "all 2 instances, objective min_gpus" in text(sweep_report(rows))
     assert "all 2 instances" not in text(sweep_report(rows[:2]))
+
+
+def test_the_verdict_says_who_wins_whether_it_is_proven_and_how_long_requests_wait() -> None:
+    proven = [
+        row("exact", 3, lower_bound=3, ttft_p95_ms=2500.0),
+        row("ffd", 3, ttft_p95_ms=9000.0),
+        row("random", 9),
+    ]
+    assert verdict(proven) == (
+        "3 GPUs are the fewest, which is proven; exact and ffd found them; on the worst GPU of exact one request in twenty "
+        "waits 2.5 s or more for its first token."
+    )
+    open_ones = [row("exact", 3, lower_bound=2)]
+    assert verdict(open_ones) == "3 GPUs are the fewest found, by exact, and at least 2 are needed."
+    assert verdict([row("exact", 3, feasible=False)]) == ("No solver has a feasible placement.")
+
+
+def test_adapters_that_fail_goodput_and_waits_stand_beside_the_gpus() -> None:
+    shown = cells([row("a", 2, failing_adapters=3, goodput=0.5, ttft_p95_ms=31000.0), row("b", 2, starved_adapters=4)])
+    assert "3" in shown["a"]
+    assert "50.0%" in shown["a"]
+    assert "31000" in shown["a"]
+    assert "4" in shown["b"], "rows of releases without service levels"

@@ -29,15 +29,15 @@ LLAMA, QWEN = load_profile("llama-3.1-8b"), load_profile("qwen-2.5-7b")
 
 
 def test_the_slots_worth_trying_by_hand() -> None:
-    """On Llama 384, 224 and 96 start at ranks 8, 16 and 32: the grid up to the first value with room for all, or to the limit."""
+    """On Llama 384, 224 and 96 start at ranks 8, 16 and 32: the grid below the adapters or the limit, and that."""
     oracle = ToyOracle(workload_from_groups([(600, 8, 0.1), (1, 16, 0.1), (1, 32, 0.1)]))
     assert oracle.slots_for(1, 8) == (1,)
     assert oracle.slots_for(8, 8) == (1, 2, 4, 8)
-    assert oracle.slots_for(9, 8) == (1, 2, 4, 8, 12)
-    assert oracle.slots_for(90, 32)[-2:] == (64, 96)
+    assert oracle.slots_for(9, 8) == (1, 2, 4, 8, 9)
+    assert oracle.slots_for(90, 32)[-2:] == (64, 90)
     assert oracle.slots_for(200, 32)[-1] == 96
     assert oracle.slots_for(600, 8)[-2:] == (320, 384)
-    assert oracle.slots((0, 1, 600)) == (1, 2, 4)
+    assert oracle.slots((0, 1, 600)) == (1, 2, 3)
     assert oracle.slots((0, 601)) == oracle.slots_for(2, 32)
     assert set(oracle.slots_for(600, 16)) == {value for value in MAX_LORAS_GRID if value <= 224}
 
@@ -83,9 +83,9 @@ class Given(TwinOracle):
         super().__init__(workload_from_groups([(4, 8, 0.1)]), LLAMA)
         self.shares, self.cut_off, self.is_full = shares, cut_off, congested
 
-    def share(self, adapters: tuple[int, ...], max_loras: int) -> float:
+    def both_shares(self, adapters: tuple[int, ...], max_loras: int) -> tuple[float, float]:
         """What is given."""
-        return self.shares[max_loras]
+        return self.shares[max_loras], self.shares[max_loras]
 
     def is_cut_off(self, adapters: tuple[int, ...], hint: int | None = None) -> bool:
         """What is given."""
@@ -137,6 +137,7 @@ def test_a_content_that_is_cut_off_starves_only_if_it_was_congested_before(
 
 def result(share: float, *, unfinished: int = 100) -> Any:  # noqa: ANN401  # as much of a GpuResult as is looked at
     return SimpleNamespace(
+        judgement=None,
         memory_error=share < 0,
         throughput=100.0 * share,
         offered_throughput=100.0,
@@ -374,7 +375,7 @@ def test_requests_until_a_time_and_what_drains() -> None:
     assert not _drains(result(0.5, unfinished=1))
     assert not _drains(result(-1.0, unfinished=0))
     assert _share(result(-1.0)) == -1.0
-    assert _share(SimpleNamespace(memory_error=False, throughput=0.0, offered_throughput=0.0)) == 1.0  # type: ignore[arg-type]
+    assert _share(SimpleNamespace(judgement=None, memory_error=False, throughput=0.0, offered_throughput=0.0)) == 1.0  # type: ignore[arg-type]
 
 
 # --- learned models
