@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar
 
-import numpy as np
 import pytest
 
 from solvers.base import Problem, Solution, Solver, Tags
