@@ -84,6 +84,13 @@ def test_a_difference_of_the_floor_is_noise(floor_s: float, found: int) -> None:
     assert len(time_differences(ROW, now, 0.1, floor_s)) == found
 
 
+def test_a_difference_of_exactly_the_floor_is_noise_too() -> None:
+    """Half a second became three quarters."""
+    before, now = replace(ROW, solve_time_s=0.5), replace(ROW, solve_time_s=0.75)
+    assert time_differences(before, now, 0.1, 0.25) == []
+    assert len(time_differences(before, now, 0.1, 0.2499)) == 1
+
+
 def test_a_time_where_there_was_none_is_endlessly_slower() -> None:
     (found,) = time_differences(replace(ROW, solve_time_s=0.0), ROW, 0.25, 0.01)
     assert found.now.endswith("(inf times, calibrated)")
