@@ -74,6 +74,23 @@ def test_the_gap_is_closed_on_these(of: list[tuple[int, int, float]], fewest: in
     assert progress.gpus == progress.lower_bound == fewest
 
 
+def test_only_what_starves_beyond_doubt_is_cut_off() -> None:
+    """Contents that are rejected within a fifth of the edge may be rejected by chance, and rule out nothing."""
+
+    class Doubtful(ToyOracle):
+        def starves(self, adapters: tuple[int, ...], hint: int | None = None) -> bool:
+            index = list(adapters)
+            rank = int(self.workload.ranks[index].max())
+            return float(self.workload.rates[index].sum()) > 1.2 * self.takes(len(index), rank)
+
+    oracle = Doubtful(workload_from_groups([(6, 8, 1.1), (5, 16, 0.7)], duration_s=60.0))
+    loop = cut_loop(oracle, alone(oracle))
+    assert loop._learn(np.array([6, 5]))
+    assert len(loop.cuts) == 1
+    for content in contents(loop.types.counts):
+        assert not loop.cuts.rules_out(content) or oracle.starves(loop.types.contents(content))
+
+
 @pytest.mark.parametrize(("dearest", "bound"), [(4, 3), (5, 2), (10, 1), (3, 4), (0, 10)])
 def test_the_bound_of_whole_prices_is_rounded_up(dearest: int, bound: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """All adapters cost ten together: over a dearest content of four that is more than two GPUs."""
