@@ -213,6 +213,11 @@ class Row:
         return [{**plan, **figure} for plan, figure in zip(plans, figures, strict=True)]
 
 
+def failing_adapters(row: Row) -> int | None:
+    """Adapters that the service level is not kept for; rows of old releases know of starved ones only."""
+    return row.starved_adapters if row.failing_adapters is None else row.failing_adapters
+
+
 def gap_to(bound: int | None, row: Row) -> float | None:
     """The gap of a candidate; None where it is not feasible."""
     return gap_of(row.gpus, bound) if row.feasible else None

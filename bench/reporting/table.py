@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bench.comparison.rows import ERROR, Row
+from bench.comparison.rows import ERROR, Row, failing_adapters
 from bench.statistics.bootstrap import Estimate
 from bench.statistics.instances import by_instance, cases, instance, mean_ranks, ranked
 from bench.statistics.summary import Statistics, by_objective, statistics_of
@@ -30,7 +30,7 @@ def comparison_report(rows: Sequence[Row]) -> RenderableType:
             _verdict(row),
             _whole(row.gpus),
             _whole(row.lower_bound),
-            _whole(_failing(row)),
+            _whole(failing_adapters(row)),
             _percent(row.goodput),
             _waits(row.ttft_p95_ms),
             _number(row.itl_ms, 1),
@@ -145,7 +145,7 @@ def summary_table(rows: Sequence[Row]) -> Table:
                 _share(sum(row.feasible for row in group), len(group)),
                 _spread([row.gpus for row in placed]),
                 _spread([row.lower_bound for row in group]),
-                _whole(sum(_failing(row) or 0 for row in placed)) if placed else _NONE,
+                _whole(sum(failing_adapters(row) or 0 for row in placed)) if placed else _NONE,
                 _percent(_mean([row.goodput for row in placed])),
                 _waits(_mean([row.ttft_p95_ms for row in placed])),
                 _number(_mean([row.itl_ms for row in placed]), 1),
@@ -231,11 +231,6 @@ def _whole(value: int | None) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return _NONE if value is None else f"{value:.{digits}f}"
-
-
-def _failing(row: Row) -> int | None:
-    """Adapters that the service level is not kept for; rows of old releases know of starved ones only."""
-    return row.starved_adapters if row.failing_adapters is None else row.failing_adapters
 
 
 def _percent(value: float | None) -> str:

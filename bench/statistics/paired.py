@@ -36,13 +36,37 @@ class Measure:
 GPUS = Measure("gpus", "GPUs", lambda row: row.gpus, whole=True)
 
 
-def measure_of(objective: str) -> Measure:
-    """What an objective is about: the latency of `min_latency`, the GPUs of any other."""
+def measure_of(cases: Sequence[Case]) -> Measure:
+    """What the objective of these instances is about: the GPUs of `min_gpus`, the latency of `min_latency`.
+
+    Of any other, the first place of its key that tells feasible candidates of an instance apart; where it is not above 0
+    everywhere, all of its values are moved up to 1 and more, so that they have ratios.
+
+    Parameters
+    ----------
+    cases : sequence of Case, at least one
+        With the same objective.
+    """
+    objective = cases[0].key[2]
+    if objective == "min_gpus":
+        return GPUS
     if objective == "min_latency":
-        return Measure(
-            "latency_ms", "mean latency (ms)", lambda row: row.objective_key[1] if row.objective_key else None
-        )
-    return GPUS
+        return Measure("latency_ms", "mean latency (ms)", lambda row: _at(row, 1))
+    keys = [[row.objective_key for row in case.rows if row.feasible and row.objective_key] for case in cases]
+    length = min((len(key) for group in keys for key in group), default=1)
+    place = next((k for k in range(length) if any(len({key[k] for key in group}) > 1 for group in keys)), 0)
+    least = min((key[place] for group in keys for key in group if len(key) > place), default=1.0)
+    shift = 0.0 if least > 0 else 1.0 - least
+
+    def moved(row: Row) -> float | None:
+        value = _at(row, place)
+        return None if value is None else value + shift
+
+    return Measure("objective", f"objective {objective}", moved)
+
+
+def _at(row: Row, place: int) -> float | None:
+    return row.objective_key[place] if row.objective_key and len(row.objective_key) > place else None
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def statistics_of(cases: Sequence[Case], *, samples: int = SAMPLES, seed: int = 
     samples, seed : int
         Of the bootstrap.
     """
-    table = paired(cases, measure_of(cases[0].key[2]))
+    table = paired(cases, measure_of(cases))
     counts = resampled([case.cluster for case in cases], samples, seed)
     met = tuple(pairs(table, counts))
     return Statistics(

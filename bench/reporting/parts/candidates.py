@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from bench.comparison.rows import Row
+from bench.comparison.rows import Row, failing_adapters
 from bench.reporting.content import NONE, Column, Entry, Part, Table, number, words
 from bench.reporting.study import Study, WorkloadCases
 from bench.statistics.instances import Case
 from bench.statistics.summary import gap
+from twin import PUBLISHED
 
 
 def candidates(study: Study) -> Part:
@@ -34,9 +35,18 @@ def candidate_columns(*, workload: bool) -> tuple[Column, ...]:
         Column("GPUs"),
         Column("Bound", "the lower bound that this solver proves for its oracle"),
         Column("Gap, %", "GPUs over the best lower bound of any solver less 1"),
+        Column("Adapters that fail", "for which the service level is not kept; of old releases: that starve"),
+        Column(
+            "Goodput, %", "judged requests that met their limits; under the published rule those of service=interactive"
+        ),
+        Column("TTFT p95, ms", "the worst GPU's"),
+        Column("TPOT p95, ms", "the worst GPU's"),
         Column("Starved GPUs"),
         Column("Starved adapters", "below 90 % of their offered throughput, also on GPUs that do not starve"),
-        Column("Headroom", "least throughput / offered of a GPU, less 0.9"),
+        Column(
+            "Headroom",
+            "how far the worst GPU is above what its service level asks for: least throughput / offered, less 0.9",
+        ),
         Column("Served, %", "throughput of the offered one"),
         Column("ITL, ms", "mean time between tokens"),
         Column("TTFT, ms", "mean time to the first token"),
@@ -60,6 +70,10 @@ def candidate_line(case: Case, row: Row, workload: WorkloadCases | None) -> tupl
         number(row.gpus, 0),
         number(row.lower_bound, 0),
         number(gap(row, case), 1, scale=100),
+        number(failing_adapters(row), 0),
+        number(row.goodput, 1, scale=100),
+        number(row.ttft_p95_ms, 0),
+        number(row.tpot_p95_ms, 1),
         number(row.starved_gpus, 0),
         number(row.starved_adapters, 0),
         number(row.headroom, 3),
@@ -73,9 +87,10 @@ def candidate_line(case: Case, row: Row, workload: WorkloadCases | None) -> tupl
 
 
 def verdict(row: Row) -> Entry:
-    """Feasible, starved, or why there is no placement."""
+    """Feasible, failing, or why there is no placement."""
     if row.feasible:
         return words("feasible", tone="good")
     if row.gpus is not None:
-        return words("does not start" if row.memory_errors else "starves", tone="bad")
+        fails = "starves" if row.service == PUBLISHED.name else "fails"
+        return words("does not start" if row.memory_errors else fails, tone="bad")
     return words(row.status.replace("_", " ") or NONE, tone="bad" if row.failed else "warn")

@@ -12,7 +12,7 @@ from scipy import stats
 from bench.comparison.rows import Row
 from bench.statistics.bootstrap import Estimate, estimate, geometric, resampled
 from bench.statistics.instances import by_instance, cases, instance, ranked
-from bench.statistics.paired import GPUS, measure_of, paired
+from bench.statistics.paired import GPUS, Measure, measure_of, paired
 from bench.statistics.pairwise import Pair, differences, holm, pairs, signed_rank
 from bench.statistics.profiles import performance_profile
 from bench.statistics.summary import counted_time_s, gap, statistics_of
@@ -120,11 +120,14 @@ def test_an_infeasible_placement_costs_more_than_any() -> None:
 
 
 def test_latency_is_measured_by_the_objective_s_second_key() -> None:
-    assert measure_of("min_latency").of(replace(ROW, objective_key=[0.0, 250.0, 4.0])) == 250.0
-    assert measure_of("min_latency").of(replace(ROW, objective_key=None)) is None
-    assert measure_of("anything") is GPUS
+    def measured(objective: str) -> Measure:
+        return measure_of(cases([replace(ROW, objective=objective)]))
+
+    assert measured("min_latency").of(replace(ROW, objective_key=[0.0, 250.0, 4.0])) == 250.0
+    assert measured("min_latency").of(replace(ROW, objective_key=None)) is None
+    assert measured("min_gpus") is GPUS
     assert GPUS.whole
-    assert not measure_of("min_latency").whole
+    assert not measured("min_latency").whole
 
 
 # --- bootstrap

@@ -13,7 +13,7 @@ from scipy import stats
 from bench.comparison.rows import Row
 from bench.statistics.bootstrap import estimate, geometric, resampled
 from bench.statistics.instances import cases, mean_ranks
-from bench.statistics.paired import GPUS, paired
+from bench.statistics.paired import GPUS, measure_of, paired
 from bench.statistics.pairwise import differences, holm, pairs, signed_rank
 from bench.statistics.profiles import performance_profile
 from bench.statistics.summary import by_objective, shifted_geometric_mean, statistics_of
@@ -251,3 +251,40 @@ def test_each_objective_is_ranked_by_itself() -> None:
     statistics = statistics_of(groups["min_latency"], samples=5)
     assert statistics.measure.name == "latency_ms"
     assert statistics.paired.cost.tolist() == [[250.0]]
+
+
+# --- objectives of users
+
+
+def of_users(solver: str, key: list[float], seed: int = 0, **more: Any) -> Row:  # noqa: ANN401  # fields of Row
+    return replace(row(solver, 2, seed=seed), objective="theirs", objective_key=key, **more)
+
+
+def test_the_winner_by_a_users_objective_wins_whatever_the_gpus() -> None:
+    """Equal GPUs, equal starvation: the third place of the key decides, and ranks, wins and ratios say so."""
+    rows = [
+        line
+        for seed in range(3)
+        for line in (of_users("good", [0.0, 2.0, 10.0 + seed], seed), of_users("bad", [0.0, 2.0, 40.0 + seed], seed))
+    ]
+    statistics = statistics_of(cases(rows), samples=5)
+    assert statistics.measure.label == "objective theirs"
+    found = {line.solver: line for line in statistics.summaries}
+    assert (found["good"].wins, found["good"].losses, found["good"].mean_rank, found["good"].best) == (3, 0, 1.0, 3)
+    assert (found["bad"].wins, found["bad"].losses) == (0, 3)
+    assert found["bad"].ratio.value == pytest.approx((40 / 10 * 41 / 11 * 42 / 12) ** (1 / 3))
+
+
+def test_keys_that_are_not_above_zero_are_moved_so_that_they_have_ratios() -> None:
+    rows = [of_users("good", [0.0, -5.0]), of_users("bad", [0.0, -2.0]), of_users("none", [1.0, -9.0], feasible=False)]
+    measure = measure_of(cases(rows))
+    assert [measure.of(line) for line in rows[:2]] == [1.0, 4.0]
+    found = {line.solver: line for line in statistics_of(cases(rows), samples=5).summaries}
+    assert found["good"].ratio.value == 1.0
+    assert found["bad"].ratio.value == 4.0
+    assert found["none"].feasible == 0
+
+
+def test_equal_keys_tie() -> None:
+    statistics = statistics_of(cases([of_users("a", [0.0, 7.0]), of_users("b", [0.0, 7.0])]), samples=5)
+    assert [(line.wins, line.ties, line.losses) for line in statistics.summaries] == [(0, 1, 0), (0, 1, 0)]
