@@ -151,16 +151,7 @@ def _run(config: PlanConfig) -> None:
         "version": found.row.version,
     }
     folder = Path(config.out or HydraConfig.get().runtime.output_dir)
-    workload = {
-        "_target_": "bench.planning.adapters.planned",
-        "name": comparison.workload.name,
-        "adapters": [asdict(adapter) for adapter in adapters],
-        "duration_s": config.duration_s,
-        "lengths": config.lengths,
-        "arrivals": config.arrivals,
-        "seed": config.seed,
-    }
-    paths = write_plan(found, serving, cluster, asked, workload, folder)
+    paths = write_plan(found, serving, cluster, asked, _workload(config, comparison.workload.name, adapters), folder)
     out = console()
     heading = _heading(config, adapters, profile, comparison.objective.name)
     out.print(plan_report(found, serving, [*heading, *notes]))
@@ -168,6 +159,19 @@ def _run(config: PlanConfig) -> None:
         out.print(Text(line), soft_wrap=True)
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     out.print(f"\nwritten to {shown}: {', '.join(path.name for path in paths)}", soft_wrap=True)
+
+
+def _workload(config: PlanConfig, name: str, adapters: Sequence[Adapter]) -> dict[str, Any]:
+    """What `workload=` makes the planned workload of again."""
+    return {
+        "_target_": "bench.planning.adapters.planned",
+        "name": name,
+        "adapters": [asdict(adapter) for adapter in adapters],
+        "duration_s": config.duration_s,
+        "lengths": config.lengths,
+        "arrivals": config.arrivals,
+        "seed": config.seed,
+    }
 
 
 def _fail(lines: Sequence[str]) -> NoReturn:

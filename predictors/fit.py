@@ -53,7 +53,7 @@ EXTRAPOLATION = (
 )
 
 
-def fit_predictor(
+def fit_predictor(  # past 60 lines by its docstring
     data: LabelledContents,
     profile: ServingProfile,
     options: TrainingOptions,

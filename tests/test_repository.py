@@ -1,5 +1,6 @@
-"""What holds for the repository as a whole: its folders, its configuration files, its locks."""
+"""What holds for the repository as a whole: its folders, its code, its configuration files, its locks."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -32,6 +33,84 @@ def test_top_level_folders_are_the_pipeline() -> None:
     tracked = subprocess.run(git, cwd=ROOT, check=True, capture_output=True, text=True)
     folders = {name.split("/")[0] for name in tracked.stdout.split("\0") if "/" in name}
     assert folders <= FOLDERS
+
+
+# --- what is long says why, and a name is one class
+
+#: Lines of a file and of a function, and parameters of a function, beyond which there is a reason for it.
+MOST_IN_FILE, MOST_IN_FUNCTION, MOST_PARAMETERS = 400, 60, 7
+#: One compiled loop on one state, at the side of which `twin/stepwise.py` stands as the readable version.
+LONG_FILES = {"twin/engine.py"}
+
+
+def long_without_a_reason(source: str) -> list[str]:
+    """Return `line: function` of each function that is too long, or takes too much, and does not say why.
+
+    A compiled kernel may be long, as calls and structures cost it time. Any other says beside its name what takes it past 60
+    lines. Many parameters are what ruff asks a `noqa` of; a second comment behind that is the reason, for a kernel too.
+    """
+    lines = source.splitlines()
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        beside = lines[node.lineno - 1]
+        compiled = any(ast.unparse(decorator).split("(")[0] == "njit" for decorator in node.decorator_list)
+        taken = node.args
+        parameters = len(taken.posonlyargs) + len(taken.args) + len(taken.kwonlyargs)
+        long = (node.end_lineno or node.lineno) - node.lineno + 1 > MOST_IN_FUNCTION
+        explained = compiled or re.search(r"# .*past 60 lines by \w", beside)
+        listed = re.search(r"# noqa: [\w, ]*PLR0913[\w, ]*  # \w", beside)
+        if (long and not explained) or (parameters > MOST_PARAMETERS and not listed):
+            found.append(f"{node.lineno}: {node.name}")
+    return found
+
+
+@pytest.mark.parametrize("path", layer_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_is_long_says_why(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert long_without_a_reason(source) == []
+    is_long = source.count("\n") > MOST_IN_FILE
+    assert is_long == (str(path.relative_to(ROOT)) in LONG_FILES)
+
+
+MANY = ", ".join(f"{letter}: int" for letter in "abcdefgh")
+BODY = "    pass\n" * 60
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (f"def f():\n{BODY[:-9]}", []),
+        (f"def f():\n{BODY}", ["1: f"]),
+        (f"class A:\n    async def f():\n{BODY.replace('    ', '        ')}", ["2: f"]),
+        (f"def f():  # noqa: C901  # one table\n{BODY}", ["1: f"]),
+        (f"def f():  # past 60 lines by its docstring\n{BODY}", []),
+        (f"def f():  # noqa: C901  # one table, past 60 lines by its entries\n{BODY}", []),
+        (f"@njit(cache=True)\ndef f():\n{BODY}", []),
+        (f"@cache\ndef f():\n{BODY}", ["2: f"]),
+        (f"def f({MANY[:-8]}): ...", []),
+        (f"def f({MANY}): ...", ["1: f"]),
+        (f"def f(*, {MANY}): ...", ["1: f"]),
+        (f"def f({MANY}): ...  # noqa: PLR0913", ["1: f"]),
+        (f"def f({MANY}): ...  # noqa: PLR0912  # flags", ["1: f"]),
+        (f"def f({MANY}): ...  # noqa: C901, PLR0913  # flags", []),
+        (f"@njit\ndef f({MANY}): ...", ["2: f"]),
+    ],
+)
+def test_what_is_long_without_a_reason_is_found(source: str, expected: list[str]) -> None:
+    assert long_without_a_reason(source) == expected
+
+
+def test_one_name_is_one_class() -> None:
+    """Two classes of one name make a reader ask which is meant."""
+    places: dict[str, list[str]] = {}
+    for path in layer_files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert len(places) > 100
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
 # --- every option in conf/ says what it does

@@ -87,7 +87,7 @@ class Traffic:
         return Traffic(given, arrivals or PoissonArrivals(), duration_s, seed)
 
 
-def workload_of(  # noqa: PLR0913  # what a part of the adapters at another load takes
+def workload_of(  # noqa: PLR0913  # a part of the adapters at another load; past 60 lines by its docstring
     adapters: Sequence[Adapter],
     traffic: Traffic,
     profile: ServingProfile,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -36,6 +36,11 @@ def by_instance(rows: Sequence[Row]) -> dict[Instance, list[Row]]:
     return {key: ranked(group) for key, group in groups.items()}
 
 
+def fewest_gpus(rows: Iterable[Row]) -> int | None:
+    """The fewest GPUs of a placement that the twin calls feasible; None without one."""
+    return min((row.gpus for row in rows if row.feasible and row.gpus is not None), default=None)
+
+
 @dataclass(frozen=True)
 class Case:
     """One instance with its candidates.
@@ -64,7 +69,7 @@ class Case:
     @cached_property
     def best_known(self) -> int | None:
         """The fewest GPUs of a placement that the twin calls feasible."""
-        return min((row.gpus for row in self.rows if row.feasible and row.gpus is not None), default=None)
+        return fewest_gpus(self.rows)
 
     @cached_property
     def _bounds(self) -> tuple[int | None, str]:

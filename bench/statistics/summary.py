@@ -22,9 +22,9 @@ SAMPLES, SEED = 2000, 0
 TIME_SHIFT_S = 1.0
 
 
-@dataclass(frozen=True)
-class SolverSummary:
-    """What a solver did over all instances.
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """What is counted of a solver's rows by themselves, whoever is beside it.
 
     Attributes
     ----------
@@ -32,20 +32,10 @@ class SolverSummary:
     instances, feasible, placed, proven, errors : int
         Rows; of these, with a placement that the twin calls feasible; with any placement; with a proof of optimality
         by the solver's oracle; with an exception, a crash or a kill.
-    best : int
-        Instances on which nobody is better by the measure.
-    mean_rank : float
-        By the objective, over the instances.
-    ratio : Estimate
-        Geometric mean of the cost over the least cost of any solver, where feasible.
-    gap : Estimate
-        Mean of GPUs over the lower bound less 1, where feasible and there is a bound.
-    time_s : float
+    time_s : float, optional
         Shifted geometric mean of the solve time; without a placement the time limit counts.
     oracle_calls : float, optional
         Mean.
-    wins, ties, losses : int
-        Against each other solver on each instance.
     """
 
     solver: str
@@ -54,12 +44,32 @@ class SolverSummary:
     placed: int
     proven: int
     errors: int
+    time_s: float | None
+    oracle_calls: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolverSummary(Counted):
+    """What a solver did over all instances, on its own (`Counted`) and beside the others.
+
+    Attributes
+    ----------
+    best : int
+        Instances on which nobody is better by the measure.
+    mean_rank : float
+        By the objective, over the instances.
+    ratio : Estimate
+        Geometric mean of the cost over the least cost of any solver, where feasible.
+    gap : Estimate
+        Mean of GPUs over the lower bound less 1, where feasible and there is a bound.
+    wins, ties, losses : int
+        Against each other solver on each instance.
+    """
+
     best: int
     mean_rank: float
     ratio: Estimate
     gap: Estimate
-    time_s: float | None
-    oracle_calls: float | None
     wins: int
     ties: int
     losses: int
@@ -147,6 +157,22 @@ def counted_time_s(row: Row) -> float | None:
     return row.solve_time_s
 
 
+def counted(solver: str, rows: Sequence[Row]) -> Counted:
+    """What the rows of one solver come to."""
+    times = [time_s for row in rows if (time_s := counted_time_s(row)) is not None]
+    calls = [row.oracle_calls for row in rows if row.oracle_calls is not None]
+    return Counted(
+        solver=solver,
+        instances=len(rows),
+        feasible=sum(row.feasible for row in rows),
+        placed=sum(row.gpus is not None for row in rows),
+        proven=sum(row.status == "optimal" for row in rows),
+        errors=sum(row.failed for row in rows),
+        time_s=shifted_geometric_mean(times),
+        oracle_calls=float(np.mean(calls)) if calls else None,
+    )
+
+
 def gap(row: Row, case: Case) -> float:
     """GPUs above the bound over the bound, of a feasible candidate; NaN without a bound."""
     found = gap_to(case.lower_bound, row)
@@ -155,27 +181,17 @@ def gap(row: Row, case: Case) -> float:
 
 def _summary(table: Paired, solver: str, counts: NDArray[np.float64], met: Sequence[Pair]) -> SolverSummary:
     place = table.solvers.index(solver)
-    rows = [(case, case.by_solver[solver]) for case in table.cases if solver in case.by_solver]
     gaps = np.array(
         [gap(case.by_solver[solver], case) if solver in case.by_solver else float("nan") for case in table.cases]
     )
-    times = [time_s for _, row in rows if (time_s := counted_time_s(row)) is not None]
-    calls = [row.oracle_calls for _, row in rows if row.oracle_calls is not None]
     won = [(pair.wins, pair.ties, pair.losses) for pair in met if pair.first == solver]
     won += [(pair.losses, pair.ties, pair.wins) for pair in met if pair.second == solver]
     return SolverSummary(
-        solver=solver,
-        instances=len(rows),
-        feasible=sum(row.feasible for _, row in rows),
-        placed=sum(row.gpus is not None for _, row in rows),
-        proven=sum(row.status == "optimal" for _, row in rows),
-        errors=sum(row.failed for _, row in rows),
+        **vars(counted(solver, [case.by_solver[solver] for case in table.cases if solver in case.by_solver])),
         best=int((table.ratio[:, place] == 1.0).sum()),
         mean_rank=float(np.nanmean(table.rank[:, place])),
         ratio=geometric(table.ratio[:, place], counts),
         gap=estimate(gaps, counts),
-        time_s=shifted_geometric_mean(times),
-        oracle_calls=float(np.mean(calls)) if calls else None,
         wins=sum(win for win, _, _ in won),
         ties=sum(tie for _, tie, _ in won),
         losses=sum(loss for *_, loss in won),

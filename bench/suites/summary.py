@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from bench.comparison.rows import Row
-from bench.statistics.summary import TIME_SHIFT_S, counted_time_s, shifted_geometric_mean
+from bench.statistics.instances import fewest_gpus
+from bench.statistics.summary import TIME_SHIFT_S, Counted, counted
 from bench.suites.bounds import best_bounds, fingerprint, proven_bound, violations
 
 #: Columns of `results.csv`.
@@ -23,34 +24,26 @@ COLUMNS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Line:
-    """One solver over all instances.
+@dataclass(frozen=True, kw_only=True)
+class Line(Counted):
+    """One solver over all instances, on its own (`Counted`) and beside the others.
 
     Attributes
     ----------
-    solver : str
-    instances, feasible, best, alone : int
-        Instances; with a placement that the twin calls feasible; of these, on which nobody has a feasible placement on
-        fewer GPUs; and on which nobody else has one on as few.
+    best, alone : int
+        Instances with a feasible placement on which nobody has one on fewer GPUs; and on which nobody else has one on as few.
     mean_gap : float, optional
         Mean of GPUs over the best bound, less 1, where feasible.
     gpus_over_best : float, optional
         Mean of GPUs over the fewest of any solver, less 1, where feasible.
-    time_s : float, optional
-        Shifted geometric mean of the solve time; without a placement the time limit counts.
     e2e_ms : float, optional
         Mean end-to-end latency, where feasible.
     """
 
-    solver: str
-    instances: int
-    feasible: int
     best: int
     alone: int
     mean_gap: float | None
     gpus_over_best: float | None
-    time_s: float | None
     e2e_ms: float | None
 
     @property
@@ -71,17 +64,13 @@ def lines(rows: Sequence[Row]) -> list[Line]:
         mine = [row for row in rows if row.solver_label == solver]
         good = [row for row in mine if row.feasible and row.gpus is not None]
         top = [row for row in good if row.gpus == fewest[row.instance]]
-        times = [time_s for row in mine if (time_s := counted_time_s(row)) is not None]
         found.append(
             Line(
-                solver=solver,
-                instances=len(mine),
-                feasible=len(good),
+                **vars(counted(solver, mine)),
                 best=len(top),
                 alone=sum(holders[row.instance] == 1 for row in top),
                 mean_gap=_mean([row.gap for row in good]),
                 gpus_over_best=_mean([(row.gpus or 0) / fewest[row.instance] - 1 for row in good]),
-                time_s=shifted_geometric_mean(times),
                 e2e_ms=_mean([row.e2e_ms for row in good]),
             )
         )
@@ -90,11 +79,11 @@ def lines(rows: Sequence[Row]) -> list[Line]:
 
 def fewest_gpus_of(rows: Sequence[Row]) -> dict[str, int]:
     """Fewest GPUs of a feasible placement, for each instance that has one."""
-    fewest: dict[str, int] = {}
+    of_instance: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        if row.feasible and row.gpus is not None:
-            fewest[row.instance] = min(row.gpus, fewest.get(row.instance, row.gpus))
-    return fewest
+        of_instance[row.instance].append(row)
+    found = {name: fewest_gpus(mine) for name, mine in of_instance.items()}
+    return {name: gpus for name, gpus in found.items() if gpus is not None}
 
 
 _HEADINGS = (

@@ -53,7 +53,7 @@ MOST_ROUNDS = 80
 
 
 @dataclass(frozen=True)
-class _Gpu:
+class _Loaded:
     """What a GPU holds.
 
     Attributes
@@ -131,12 +131,12 @@ class TwinSearch:
 
     # --- starts
 
-    def _start(self, n_gpus: int, hint: int, deadline: Deadline) -> list[_Gpu] | None:
+    def _start(self, n_gpus: int, hint: int, deadline: Deadline) -> list[_Loaded] | None:
         """The even spread that misses least; None if each of them misses far too much, or the time is up."""
         heaviest_first = np.argsort(-self.size, kind="stable")
         busiest_first = np.argsort(-self.load, kind="stable")
         workload = self.oracle.workload
-        best: list[_Gpu] | None = None
+        best: list[_Loaded] | None = None
         for groups in (
             least_loaded(self.size, heaviest_first, n_gpus),
             least_loaded(self.load, busiest_first, n_gpus),
@@ -154,7 +154,7 @@ class TwinSearch:
 
     # --- exchanges
 
-    def _round(self, gpus: Sequence[_Gpu], least_temperature: float, deadline: Deadline) -> list[_Gpu]:
+    def _round(self, gpus: Sequence[_Loaded], least_temperature: float, deadline: Deadline) -> list[_Loaded]:
         """The best state among some proposals."""
         state, best = list(gpus), list(gpus)
         for _ in range(ROUND + ROUND_PER_GPU * len(state)):
@@ -165,7 +165,7 @@ class TwinSearch:
                 best = list(state)
         return best
 
-    def _propose(self, state: list[_Gpu], temperature: float) -> None:
+    def _propose(self, state: list[_Loaded], temperature: float) -> None:
         """Exchange adapters between two GPUs if the twin likes the outcome."""
         generator = self.generator
         missing = np.array([gpu.missing for gpu in state])
@@ -183,14 +183,14 @@ class TwinSearch:
         if takes.missing + gives.missing <= most:
             state[giver], state[taker] = gives, takes
 
-    def _taker(self, state: Sequence[_Gpu], giver: int) -> int:
+    def _taker(self, state: Sequence[_Loaded], giver: int) -> int:
         """A GPU other than the giver, preferably with room."""
         room = np.array([max(0.0, gpu.spare) if gpu.content else self.total / len(state) for gpu in state])
         chance = room / max(float(room.sum()), 1e-300) + 1.0 / len(state)
         chance[giver] = 0.0
         return int(self.generator.choice(len(state), p=chance / chance.sum()))
 
-    def _exchange(self, state: Sequence[_Gpu], giver: int, taker: int) -> tuple[set[int], set[int]]:
+    def _exchange(self, state: Sequence[_Loaded], giver: int, taker: int) -> tuple[set[int], set[int]]:
         """Adapters that leave the giver and that come to it: of some that are drawn, those that shift what is wanted."""
         generator = self.generator
         mine, theirs = np.array(state[giver].content), np.array(state[taker].content, dtype=np.int64)
@@ -209,7 +209,7 @@ class TwinSearch:
         """How many of so many adapters are exchanged: mostly one or two, of hundreds now and then dozens."""
         return min(count, int(max(2.0, LARGEST_EXCHANGE * count) ** self.generator.random() + 0.5))
 
-    def _asked(self, content: tuple[int, ...], hint: int, least: float) -> _Gpu:
+    def _asked(self, content: tuple[int, ...], hint: int, least: float) -> _Loaded:
         """A GPU with a content at the best `max_loras` near a hint.
 
         Parameters
@@ -220,11 +220,11 @@ class TwinSearch:
             Spare throughput below which the answer is of no use.
         """
         if not content:
-            return _Gpu((), 1, 0.0)
+            return _Loaded((), 1, 0.0)
         load = float(self.load[list(content)].sum())
         candidates = self.oracle.slots(content)
         if not candidates:
-            return _Gpu(content, 1, -load)
+            return _Loaded(content, 1, -load)
 
         def spare(place: int) -> float:
             return (self.oracle.share(content, candidates[place]) - self.oracle.service.share) * load
@@ -232,14 +232,14 @@ class TwinSearch:
         place = candidates.index(nearest_first(candidates, hint)[0])
         best = spare(place)
         if best < least - HOPELESS * load:
-            return _Gpu(content, candidates[place], best)
+            return _Loaded(content, candidates[place], best)
         for step in (1, -1):
             improved = False
             while best < 0 and 0 <= place + step < len(candidates) and (trial := spare(place + step)) > best:
                 best, place, improved = trial, place + step, True
             if improved:
                 break
-        return _Gpu(content, candidates[place], best)
+        return _Loaded(content, candidates[place], best)
 
 
 def fewer_on_twin(  # noqa: PLR0913  # a start and the limits of a search
@@ -280,7 +280,7 @@ def fewer_on_twin(  # noqa: PLR0913  # a start and the limits of a search
     return placement
 
 
-def _missing(gpus: Sequence[_Gpu]) -> float:
+def _missing(gpus: Sequence[_Loaded]) -> float:
     return sum(gpu.missing for gpu in gpus)
 
 
