@@ -105,7 +105,7 @@ def _run(config: PlanConfig) -> None:
     terminal = console(stderr=True)
     profile = load_profile(config.profile)
     serving = Serving(
-        config.model or profile.model, profile, config.adapter_path, config.port, config.gpus_per_host,
+        profile.model if config.model is None else config.model, profile, config.adapter_path, config.port, config.gpus_per_host,
         tuple(config.vllm_args),
     )  # fmt: skip
     check_reserve(config.reserve)
@@ -205,10 +205,11 @@ def _other_model(model: str | None, profile: ServingProfile) -> list[str]:
 def adapters_of(config: PlanConfig) -> tuple[list[Adapter], list[str]]:
     """The adapters of the list, with the rates of the counters and the changes asked for, and notes for people."""
     measured, notes = None, []
+    _check_counters(config)
     if config.counters is not None:
-        files = [config.counters] if isinstance(config.counters, str) else [str(file) for file in config.counters]
+        files = config.counters if isinstance(config.counters, list) else [config.counters]
         measured = read_counters(
-            files,
+            [str(file) for file in files],
             interval_s=config.counters_interval_s,
             metric=config.counters_metric,
             label=config.counters_label,
@@ -225,6 +226,14 @@ def adapters_of(config: PlanConfig) -> tuple[list[Adapter], list[str]]:
                 f"({sum(measured.rates[name] for name in strangers):.4g} requests/s)"
             )
     return changed(adapters, scale=config.scale, rates=config.what_if.rate, ranks=config.what_if.rank), notes
+
+
+def _check_counters(config: PlanConfig) -> None:
+    """Refuse options of counters where there are none."""
+    for option in ("counters_interval_s", "counters_metric", "counters_label"):
+        value = getattr(config, option)
+        if value is not None and config.counters is None:
+            raise UserError(f"{option}={value}: nothing is counted without counters=FILE; leave it out, or give both")
 
 
 def _check_counted(adapters: Sequence[Adapter], measured: Measured, path: str) -> None:

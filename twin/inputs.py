@@ -12,8 +12,9 @@ from twin.numbers import shown
 
 #: Text files are read whole; nothing that is read in this way comes near this size.
 MOST_BYTES = 256_000_000
-# Marks that change the direction of what follows: a name with them shows as another one.
-_DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# The only marks without a shape that names need: joiners, in scripts whose letters join. Others change the direction of what
+# follows, or make two names that look the same.
+_JOINERS = "\u200c\u200d"
 
 
 def read_text(path: str | Path, what: str, *, key: str = "") -> str:
@@ -111,8 +112,8 @@ def plain_text(key: str, value: object, *, at_most: int = 200) -> str:
 
 
 def hidden(mark: str) -> bool:
-    """Whether a character controls a terminal, turns text around, or is half of one."""
-    return unicodedata.category(mark) in {"Cc", "Cs"} or mark in _DIRECTION or mark in "\u2028\u2029"
+    """Whether a character controls a terminal, turns text around, has no shape, or is half of one."""
+    return unicodedata.category(mark) in {"Cc", "Cs", "Cf", "Zl", "Zp"} and mark not in _JOINERS
 
 
 def _object(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
@@ -14,6 +15,7 @@ _WHAT = "a serving profile (JSON; docs/twin.md)"
 _NEEDED = (
     "name", "model", "gpu", "engine", "engine_version", "kv", "step_ms", "scheduler_ms", "load_ms", "disk_load_ms",
 )  # fmt: skip
+_KV = tuple(KvCapacity.__dataclass_fields__)
 #: No time of a profile is longer, in ms: a quarter of an hour.
 _LONGEST_MS = 1e6
 #: No step of a request is shorter, in ms: a simulated second would take a million of them.
@@ -57,16 +59,48 @@ def parse_profile(text: str, origin: str) -> ServingProfile:
             f"{origin}: schema_version={shown(data.get('schema_version'))} is not {SCHEMA_VERSION}, "
             "the version this release reads"
         )
-    unknown = sorted(set(data) - set(ServingProfile.__dataclass_fields__))
-    missing = sorted(name for name in _NEEDED if name not in data)
-    if unknown or missing:
-        raise UserError(f"{origin}: unknown keys {unknown}, missing keys {missing}")
     try:
+        _check_keys("", data, ServingProfile.__dataclass_fields__, _NEEDED)
+        _check_shapes(data)
         return _build(data)
     except UserError as error:
         raise UserError(f"{origin}: {error}") from None
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{origin}: a value has the wrong shape or type ({error})") from None
+
+
+def _check_keys(inside: str, data: dict[str, Any], known: Iterable[str], needed: Iterable[str]) -> None:
+    unknown = sorted(set(data) - set(known))
+    if unknown:
+        listed = ", ".join(f"{inside}{key}" for key in unknown[:6])
+        raise UserError(f"{shown(listed)[1:-1]}: no such key; known are {', '.join(known)}")
+    for key in needed:
+        if key not in data:
+            raise UserError(f"{inside}{key}: is missing; needed are {', '.join(needed)}")
+
+
+def _check_shapes(data: dict[str, Any]) -> None:
+    """Objects and lists where they are needed; what stands in them is checked when the profile is built."""
+    for key in ("kv", "step_ms"):
+        if not isinstance(data[key], dict):
+            raise UserError(f"{key}={shown(data[key])} must be an object")
+    _check_keys("kv.", data["kv"], _KV, _KV)
+    for key, length, what in (
+        ("scheduler_ms", None, "4 numbers of milliseconds"),
+        ("load_ms", 3, "[slots, rank, milliseconds]"),
+        ("disk_load_ms", 2, "[rank, milliseconds]"),
+    ):
+        rows = data[key]
+        if not isinstance(rows, list) or (length is None and len(rows) != 4):
+            raise UserError(f"{key}={shown(rows)} must be a list of {what}")
+        wrong = [row for row in rows if length is not None and not (isinstance(row, list) and len(row) == length)]
+        if wrong:
+            raise UserError(f"{key}: {shown(wrong[0])} must be {what}")
+    for key in ("max_loras", "max_lora_rank", "tokens"):
+        if not isinstance(data["kv"][key], list):
+            raise UserError(f"kv.{key}={shown(data['kv'][key])} must be a list")
+    if not all(isinstance(row, list) for row in data["kv"]["tokens"]):
+        raise UserError("kv.tokens: each of its rows must be a list of tokens")
 
 
 def _build(data: dict[str, Any]) -> ServingProfile:
@@ -94,9 +128,6 @@ def _build(data: dict[str, Any]) -> ServingProfile:
 
 
 def _capacity(kv: dict[str, Any]) -> KvCapacity:
-    unknown = sorted(set(kv) - set(KvCapacity.__dataclass_fields__))
-    if unknown:
-        raise UserError(f"kv: unknown keys {unknown}")
     columns = tuple(
         whole("kv.max_loras", value, at_least=-_MOST_SLOTS, at_most=_MOST_SLOTS) for value in kv["max_loras"]
     )
@@ -121,7 +152,9 @@ def _capacity(kv: dict[str, Any]) -> KvCapacity:
 def _steps(steps: dict[str, Any]) -> tuple[float, ...]:
     unknown = sorted(set(steps) - set(STEP_TERMS))
     if unknown:
-        raise UserError(f"step_ms: unknown terms {unknown}; known are {list(STEP_TERMS)}")
+        raise UserError(f"step_ms: unknown terms {shown(unknown)}; known are {', '.join(STEP_TERMS)}")
+    if not steps:
+        raise UserError(f"step_ms={{}} must have at least one of the terms {', '.join(STEP_TERMS)}")
     return tuple(_time_ms(f"step_ms.{term}", steps.get(term, 0.0)) for term in STEP_TERMS)
 
 

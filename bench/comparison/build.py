@@ -10,6 +10,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from bench.comparison.cell import Cell
+from bench.shared.mistakes import explain_instantiation
 from solvers.base import Solver
 from twin import ServiceLevel, ServingProfile, UserError, Workload
 
@@ -47,7 +48,7 @@ def build_workload(options: Mapping[str, Any], profile: ServingProfile) -> Workl
         For options that its builder does not know, or refuses.
     """
     # The profile is handed over afterwards: Hydra would make a configuration of it.
-    builder = instantiate(options, _partial_=True, _convert_="all")
+    builder = made(options, "workload", partial=True)
     try:
         inspect.signature(builder).bind(profile)
     except (TypeError, ValueError) as error:
@@ -56,6 +57,22 @@ def build_workload(options: Mapping[str, Any], profile: ServingProfile) -> Workl
     if not isinstance(workload, Workload):
         raise UserError(f"workload: {options['_target_']} must return a twin.Workload")
     return workload
+
+
+def made(options: Mapping[str, Any], key: str, *, partial: bool = False) -> Any:  # noqa: ANN401  # whatever _target_ makes
+    """What the `_target_` of an option makes, its arguments included.
+
+    Raises
+    ------
+    UserError
+        For whatever goes wrong while it is made: the row of a candidate tells it as a mistake in the options.
+    """
+    try:
+        return instantiate(options, _partial_=partial, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise UserError(f"{key}: {explain_instantiation(error)}") from None
 
 
 def maker_of(name: str, options: Mapping[str, Any]) -> Callable[[], Solver]:

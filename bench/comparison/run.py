@@ -9,10 +9,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from hydra.utils import instantiate
-
 from bench.comparison.asked import Asked
-from bench.comparison.build import maker_of, service_of, workload_of
+from bench.comparison.build import made, maker_of, service_of, workload_of
 from bench.comparison.cache import canonical
 from bench.comparison.cell import Cell, described
 from bench.comparison.cells import cells_of
@@ -131,7 +129,7 @@ def _comparison(cell: Cell) -> Comparison:
     return Comparison(
         workload=workload_of(json.dumps([canonical(cell.workload), profile.name]), cell, profile),
         profile=profile,
-        objective=instantiate(cell.objective, _convert_="all"),
+        objective=made(cell.objective, "objective"),
         gpus=cell.gpus,
         time_limit_s=cell.time_limit_s,
         seed=cell.seed,

@@ -17,14 +17,12 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from bench.planning.samples import Sample, read_samples
 from twin import UserError
-from twin.inputs import parse_json, read_text
 
 _log = logging.getLogger(__name__)
 
@@ -68,15 +66,10 @@ KNOWN = (
 LABELS = ("target_model_name", "model", "lora_name", "adapter", "adapter_name", "requested_model", "model_name")
 # No adapter of one router has more requests per second; whole numbers from here on are totals.
 _MOST_PER_S, _WHOLE_FROM = 1000.0, 100.0
+# Two ways to tell an interval may differ by so much.
+_SAME_INTERVAL = 0.1
 #: What counts the requests of all adapters together, under the name of the base model.
 _OF_THE_SERVER = "vllm:request_success_total"
-
-_SAMPLE = re.compile(
-    r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|Inf|NaN))(?:\s+(?P<time>-?\d+))?\s*$",
-    re.ASCII,
-)
-_LABEL = re.compile(r'\s*([a-zA-Z_]\w*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(?:,|$)', re.ASCII)
-_ESCAPES = {r"\\": "\\", r"\"": '"', r"\n": "\n"}
 
 
 @dataclass(frozen=True)
@@ -94,14 +87,6 @@ class Measured:
     rates: dict[str, float]
     prompt_tokens: dict[str, float] = field(default_factory=dict)
     output_tokens: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Sample:
-    name: str
-    labels: Mapping[str, str]
-    value: float
-    time_s: float | None = None
 
 
 def read_counters(
@@ -129,7 +114,7 @@ def read_counters(
         raise UserError(f"counters={list(files)}: give one file, or two of which the second is the later one")
     if interval_s is not None and not (math.isfinite(interval_s) and interval_s > 0):
         raise UserError(f"counters_interval_s={interval_s} must be a number of seconds above 0")
-    *earlier, (last, are_rates) = [_read(path) for path in files]
+    *earlier, (last, are_rates) = [read_samples(path) for path in files]
     if any(rates != are_rates or rates for _, rates in earlier):
         raise UserError(f"counters={list(files)}: of two files both must hold totals; one with rates is given alone")
     if are_rates:
@@ -139,30 +124,22 @@ def read_counters(
     first = earlier[0][0] if earlier else []
     series = _series(last, files[-1], metric, label)
     _tell(series, last, files[-1])
-    return _told(_counted(first, last, series, interval_s or _elapsed(first, last, series, files), files), files)
+    return _told(_counted(first, last, series, _elapsed(first, last, series, files, interval_s), files), files)
 
 
 def _counted(
-    first: Sequence[_Sample], last: Sequence[_Sample], series: Series, elapsed_s: float, files: Sequence[str]
+    first: Sequence[Sample], last: Sequence[Sample], series: Series, elapsed_s: float, files: Sequence[str]
 ) -> Measured:
     """Rates and mean lengths of totals that grew."""
 
     def grown(name: str) -> dict[str, float]:
-        after, before = (_sum(samples, name, series.label, "") for samples in (last, first))
-        for adapter, total in after.items():
-            if total < before.get(adapter, 0.0):
-                _log.info(
-                    "counters: %s of %s fell, so its server started anew: all of the later total counts", name, adapter
-                )
-        # A total that fell belongs to a server that started anew: all of it is since then.
-        return {
-            adapter: total - before.get(adapter, 0.0) if total >= before.get(adapter, 0.0) else total
-            for adapter, total in after.items()
-        }
+        return _grown(first, last, name, series.label)
 
     requests = grown(series.requests)
     if not requests:
         raise UserError(f"counters: {files[-1]}: no series of {series.requests} has a label {series.label}")
+    if not any(requests.values()):
+        raise UserError(f"counters={' and '.join(files)}: {series.requests} counts no request; another time is needed")
 
     def mean(names: tuple[str, ...]) -> dict[str, float]:
         if not names:
@@ -178,6 +155,27 @@ def _counted(
     rates = {name: count / elapsed_s for name, count in requests.items()}
     _check_rates(rates, f"counters={files[-1]} over {elapsed_s:g} s", of_query=False)
     return Measured(rates, mean(series.prompt), mean(series.output))
+
+
+def _grown(first: Sequence[Sample], last: Sequence[Sample], name: str, label: str) -> dict[str, float]:
+    """What the totals of each adapter grew by, each series by itself: one server that starts anew hides in a sum."""
+    before, after = (_by_series(samples, name, label) for samples in (first, last))
+    if before and after and before.keys().isdisjoint(after):
+        raise UserError(f"counters: no series of {name} is in both files; they must be two pages of one router")
+    total: dict[str, float] = defaultdict(float)
+    for series, value in after.items():
+        earlier = before.get(series, 0.0)
+        adapter = dict(series)[label]
+        if value < earlier:
+            _log.info(
+                "counters: %s of %s fell, so its server started anew: all of the later total counts", name, adapter
+            )
+        total[adapter] += value - earlier if value >= earlier else value
+    for series in before.keys() - after.keys():
+        adapter = dict(series)[label]
+        total[adapter] += 0.0
+        _log.info("counters: a series of %s of %s is in the first file alone, and counts as nothing", name, adapter)
+    return dict(total)
 
 
 def _check_rates(rates: Mapping[str, float], where: str, *, of_query: bool) -> None:
@@ -206,55 +204,7 @@ def _told(measured: Measured, files: Sequence[str]) -> Measured:
     return measured
 
 
-def _read(path: str) -> tuple[list[_Sample], bool]:
-    """Samples of a file, and whether they are rates already."""
-    text = read_text(path, "a page of metrics or a JSON answer of Prometheus", key="counters")
-    if not text.lstrip().startswith(("{", "[")):
-        return list(_page(text, path)), False
-    answer = parse_json(text, f"counters={path}", "the JSON of Prometheus' /api/v1/query")
-    try:
-        samples = list(_answer(answer))
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise UserError(
-            f"counters={path}: not the JSON of Prometheus' /api/v1/query with a vector in it ({type(error).__name__}: {error})"
-        ) from None
-    if not samples:
-        raise UserError(f"counters={path}: the query found no series")
-    return samples, not any(sample.name for sample in samples)
-
-
-def _page(text: str, path: str) -> Iterator[_Sample]:
-    """Samples of a metrics page in the text format, https://prometheus.io/docs/instrumenting/exposition_formats/."""
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        match = _SAMPLE.match(line.strip())
-        if match is None:
-            raise UserError(
-                f"counters={path}: line {number} is no sample of Prometheus' text format: {line.strip()[:60]!r}"
-            )
-        labels = {
-            key: re.sub(r"\\[\\\"n]", lambda found: _ESCAPES[found[0]], text)
-            for key, text in _LABEL.findall(match["labels"] or "")
-        }
-        yield _Sample(
-            match["name"], labels, float(match["value"]), int(match["time"]) / 1000 if match["time"] else None
-        )
-
-
-def _answer(answer: Any) -> Iterator[_Sample]:  # noqa: ANN401  # whatever JSON holds
-    """Samples of the answer of `/api/v1/query`, https://prometheus.io/docs/prometheus/latest/querying/api/."""
-    if answer.get("status") != "success":
-        raise ValueError(answer.get("error", f"status {answer.get('status')!r}"))
-    data = answer["data"]
-    if data["resultType"] != "vector":
-        raise ValueError(f"resultType {data['resultType']!r} is not vector: ask /api/v1/query for one moment")
-    for series in data["result"]:
-        time_s, value = series["value"]
-        yield _Sample(str(series["metric"].get("__name__", "")), series["metric"], float(value), float(time_s))
-
-
-def _series(samples: Sequence[_Sample], path: str, metric: str | None, label: str | None) -> Series:
+def _series(samples: Sequence[Sample], path: str, metric: str | None, label: str | None) -> Series:
     names = {sample.name for sample in samples}
     if metric is not None:
         if metric not in names:
@@ -295,7 +245,7 @@ def _tokens_beside(metric: str, names: set[str]) -> tuple[tuple[str, ...], tuple
     return found(("input", "prompt")), found(("output", "generation", "completion"))
 
 
-def _tell(series: Series, samples: Sequence[_Sample], path: str) -> None:
+def _tell(series: Series, samples: Sequence[Sample], path: str) -> None:
     """Say which lengths are read, and which series about tokens are not."""
     read = [part[0] for part in (series.prompt, series.output) if part]
     used = {*series.prompt, *series.output}
@@ -314,7 +264,7 @@ def _tell(series: Series, samples: Sequence[_Sample], path: str) -> None:
         _log.info("counters=%s: %s%s", path, lengths, unread)
 
 
-def _label_of(samples: Sequence[_Sample], path: str) -> str:
+def _label_of(samples: Sequence[Sample], path: str) -> str:
     for label in LABELS:
         if any(label in sample.labels for sample in samples):
             return label
@@ -324,9 +274,21 @@ def _label_of(samples: Sequence[_Sample], path: str) -> str:
     )
 
 
-def _sum(samples: Sequence[_Sample], name: str, label: str, path: str) -> dict[str, float]:
+def _sum(samples: Sequence[Sample], name: str, label: str, path: str) -> dict[str, float]:
     """Values by adapter, summed over the other labels (servers, status codes)."""
     total: dict[str, float] = defaultdict(float)
+    for series, value in _by_series(samples, name, label, path).items():
+        total[dict(series)[label]] += value
+    if not total:
+        raise UserError(f"counters={path}: no series has a label {label} with a number")
+    return dict(total)
+
+
+def _by_series(
+    samples: Sequence[Sample], name: str, label: str, path: str = ""
+) -> dict[tuple[tuple[str, str], ...], float]:
+    """Values of the series of a metric that name an adapter, by all their labels."""
+    values: dict[tuple[tuple[str, str], ...], float] = defaultdict(float)
     for sample in samples:
         adapter = sample.labels.get(label)
         if sample.name != name or not adapter:
@@ -337,18 +299,18 @@ def _sum(samples: Sequence[_Sample], name: str, label: str, path: str) -> dict[s
             )
         # NaN is what a query gives for a quotient of nothing.
         if math.isfinite(sample.value):
-            total[adapter] += sample.value
+            values[tuple(sorted(sample.labels.items()))] += sample.value
         else:
             _log.info("counters: %s of %s is %s, which counts as nothing", name or "the value", adapter, sample.value)
-    if path and not total:
-        raise UserError(f"counters={path}: no series has a label {label} with a number")
-    return dict(total)
+    return dict(values)
 
 
-def _elapsed(first: Sequence[_Sample], last: Sequence[_Sample], series: Series, files: Sequence[str]) -> float:
-    """Seconds that the totals grew, from the times of the samples."""
+def _elapsed(
+    first: Sequence[Sample], last: Sequence[Sample], series: Series, files: Sequence[str], interval_s: float | None
+) -> float:
+    """Seconds that the totals grew: from the times of the samples, or as given where they have none."""
 
-    def time_of(samples: Sequence[_Sample]) -> float | None:
+    def time_of(samples: Sequence[Sample]) -> float | None:
         return max(
             (sample.time_s for sample in samples if sample.name == series.requests and sample.time_s is not None),
             default=None,
@@ -356,8 +318,15 @@ def _elapsed(first: Sequence[_Sample], last: Sequence[_Sample], series: Series, 
 
     before, after = time_of(first), time_of(last)
     if before is None or after is None:
+        if interval_s is not None:
+            return interval_s
         what = "between the two" if len(files) == 2 else "since the server started; or give two files"
         raise UserError(f"counters: {files[-1]} holds totals: add counters_interval_s=SECONDS, the time {what}")
     if after <= before:
         raise UserError(f"counters: {files[1]} is not later than {files[0]}; the later one comes second")
+    if interval_s is not None and not math.isclose(interval_s, after - before, rel_tol=_SAME_INTERVAL):
+        raise UserError(
+            f"counters_interval_s={interval_s:g}, but by the times in them {files[1]} is {after - before:g} s after {files[0]}: "
+            "leave the option out"
+        )
     return after - before

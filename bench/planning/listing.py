@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +31,7 @@ REQUIRED = ("name", "rank")
 #: Adapters of one plan, and requests per second of one of them: ten times what anybody serves.
 MOST_LISTED, MOST_PER_S = 200_000, 1e5
 _LONGEST_WORD = 500
+_OTHER_SEPARATORS = ";\t|"
 
 
 def read_adapters(path: Path, rates: Mapping[str, float] | None = None) -> list[Adapter]:
@@ -49,7 +51,7 @@ def read_adapters(path: Path, rates: Mapping[str, float] | None = None) -> list[
     """
     wanted = f"a CSV file with the columns {', '.join(REQUIRED)} and rate"
     text = read_text(path, wanted, key="adapters")
-    reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
     try:
         header = [name.strip() for name in reader.fieldnames or []]
         _check_header(path, header, REQUIRED if rates is not None else (*REQUIRED, "rate"))
@@ -153,7 +155,9 @@ def check_ranks(
 
 
 def _row_of(path: Path, name: str) -> str:
-    reader = csv.DictReader(read_text(path, "a CSV file", key="adapters").splitlines(), skipinitialspace=True)
+    reader = csv.DictReader(
+        io.StringIO(read_text(path, "a CSV file", key="adapters"), newline=""), skipinitialspace=True
+    )
     reader.fieldnames = [column.strip() for column in reader.fieldnames or []]
     for row in reader:
         if (row.get("name") or "").strip() == name:
@@ -166,6 +170,8 @@ def _check_header(path: Path, header: Sequence[str], required: Iterable[str]) ->
         if name not in header:
             close = difflib.get_close_matches(name, header, n=1)
             hint = f"; {close[0]!r} looks like it" if close else ""
+            if len(header) == 1 and any(mark in header[0] for mark in _OTHER_SEPARATORS):
+                hint = "; the columns must be separated by commas"
             raise UserError(
                 f"{path}: row 1: no column {name!r} ({COLUMNS[name]}) among {', '.join(header) or 'nothing'}{hint}"
             )

@@ -128,6 +128,7 @@ def check_options(options: Mapping[str, Any]) -> None:
             _check_text(key, value)
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             # Options of a solver or a workload are their own affair but for what they share with the commands.
+            number(key, value)
             SPANS.get(name if "." not in key or name == "seed" else "", _ANY).check(key, value)
 
 

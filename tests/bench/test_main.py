@@ -168,3 +168,23 @@ def test_the_help_names_the_choices(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_configuration_is_found_whatever_the_folder() -> None:
     assert CONF.is_absolute()
     assert (CONF / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("isolated", ["true", "false"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["workload/arrivals=unpredictable", "workload.arrivals.period_s=1e-9"],
+        ["workload/arrivals=gamma", "workload.arrivals.cv=-1"],
+        ["workload.lengths.prompt.mean_tokens=-1"],
+        ["workload.lengths.prompt._target_=twin.lengths.Nothing"],
+    ],
+)
+def test_a_mistake_inside_the_workload_is_the_users(
+    options: list[str], isolated: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """One line and exit code 2, nothing written: rows of errors alone are no comparison."""
+    with pytest.raises(SystemExit, match="2"):
+        main([*TINY, "solver=[max_pack]", "out=r.parquet", f"isolated={isolated}", *options])
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not list(tmp_path.glob("r.*"))

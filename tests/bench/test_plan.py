@@ -263,3 +263,21 @@ def test_a_candidate_that_starves_at_the_load_itself_is_not_the_answer() -> None
     assert found is not None
     assert found.row.solver == "max_pack"
     assert answer([false], adapters, traffic, PROFILE) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["counters_interval_s=60"], "counters_interval_s=60.0: nothing is counted without counters=FILE"),
+        (["counters_label=model"], "counters_label=model: nothing is counted"),
+        (["counters=5"], "counters=5: no such file"),
+        (["model="], "model='' must be a folder or a repository"),
+    ],
+)
+def test_options_that_go_with_nothing_are_refused(
+    options: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "list.csv").write_text("name,rank,rate\na,8,1\n")
+    with pytest.raises(SystemExit, match="2"):
+        main([f"adapters={tmp_path / 'list.csv'}", *options])
+    assert said in capsys.readouterr().err

@@ -169,3 +169,20 @@ def test_columns_that_look_like_wishes_are_not_passed_over_in_silence(
     with caplog.at_level("INFO", "bench"):
         listed(tmp_path, "name,rank,rate,gpu,replicas\na,8,1,0,2\n")
     assert "columns that are not used: gpu, replicas" in caplog.text
+
+
+@pytest.mark.parametrize("mark", ["\n", "\u2028", "\x1c", "\u200b", "\ufeff", "\u00ad"])
+def test_a_name_with_a_mark_that_nobody_sees_is_refused(tmp_path: Path, mark: str) -> None:
+    """A line's end inside quotes vanished from the name, so that nothing would ask for the adapter."""
+    with pytest.raises(UserError, match=rf"column name: .* has the character U\+{ord(mark):04X}"):
+        listed(tmp_path, f'name,rank,rate\n"a{mark}b",8,1\n')
+
+
+def test_joiners_belong_to_names(tmp_path: Path) -> None:
+    assert listed(tmp_path, "name,rank,rate\n\u0645\u06cc\u200c\u062e,8,1\n")[0].name == "\u0645\u06cc\u200c\u062e"
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_a_table_with_other_separators_is_told_so(tmp_path: Path, mark: str) -> None:
+    with pytest.raises(UserError, match="the columns must be separated by commas"):
+        listed(tmp_path, "name,rank,rate\na,8,1\n".replace(",", mark))

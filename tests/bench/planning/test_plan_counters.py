@@ -155,3 +155,59 @@ def test_negative_totals_and_odd_lengths_are_refused(tmp_path: Path, caplog: pyt
             [saved(tmp_path, "1", 'c_total{model="a"} NaN\nc_total{model="b"} 1\n')], interval_s=1, metric="c_total"
         )
     assert "of a is nan, which counts as nothing" in caplog.text
+
+
+ROUTED = 'calls_total{{model="a",server="1"}} {}\ncalls_total{{model="a",server="2"}} {}\n'
+
+
+def test_a_server_that_started_anew_does_not_hide_in_the_sum_of_all(tmp_path: Path) -> None:
+    first, last = saved(tmp_path, "1", ROUTED.format(1000, 1000)), saved(tmp_path, "2", ROUTED.format(10, 2000))
+    assert read_counters([first, last], interval_s=10, metric="calls_total").rates == {"a": 101.0}
+
+
+def test_series_that_went_away_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = saved(tmp_path, "1", ROUTED.format(5, 7))
+    last = saved(tmp_path, "2", 'calls_total{model="a",server="2"} 17\n')
+    with caplog.at_level("INFO", "bench"):
+        assert read_counters([first, last], interval_s=10, metric="calls_total").rates == {"a": 1.0}
+    assert "a series of calls_total of a is in the first file alone" in caplog.text
+    other = saved(tmp_path, "3", 'calls_total{model="a",server="3"} 17\n')
+    with pytest.raises(UserError, match="no series of calls_total is in both files"):
+        read_counters([first, other], interval_s=10, metric="calls_total")
+
+
+def test_two_times_the_same_page_is_no_plan_for_nothing(tmp_path: Path) -> None:
+    page = saved(tmp_path, "1", ROUTED.format(5, 7))
+    with pytest.raises(UserError, match="calls_total counts no request"):
+        read_counters([page, page], interval_s=10, metric="calls_total")
+
+
+def test_an_interval_that_the_times_contradict_is_refused(tmp_path: Path) -> None:
+    pages = [saved(tmp_path, str(n), f'c_total{{model="a"}} {n}0 {n}000000\n') for n in (1, 2)]
+    assert read_counters(pages, metric="c_total", interval_s=1001).rates == {"a": 0.01}
+    with pytest.raises(UserError, match=r"counters_interval_s=60, but by the times in them .* is 1000 s after"):
+        read_counters(pages, metric="c_total", interval_s=60)
+
+
+def test_openmetrics_has_times_in_seconds_and_exemplars(tmp_path: Path) -> None:
+    line = 'c_total{{model="a"}} {} {} # {{trace_id="x"}} 0.5\n# EOF\n'
+    pages = [saved(tmp_path, "1", line.format(10, 100.5)), saved(tmp_path, "2", line.format(30, 110.5))]
+    assert read_counters(pages, metric="c_total").rates == {"a": 2.0}
+
+
+def test_a_page_that_was_cut_short_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    page = saved(tmp_path, "1", 'c_total{model="a"} 10')
+    with caplog.at_level("INFO", "bench"):
+        read_counters([page], metric="c_total", interval_s=1)
+    assert "may have been cut short" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("series", "said"),
+    [(({"model": 5}, 1.0, "1"), "are not all text"), (({"model": "a"}, 1.7e12, "1"), "is no number of seconds")],
+)
+def test_labels_and_times_of_an_answer_are_checked(
+    tmp_path: Path, series: tuple[dict[str, str], float, str], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        read_counters([query(tmp_path, "q.json", series)])
