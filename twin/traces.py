@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import logging
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.errors import UserError
+from twin.inputs import plain_text
 from twin.numbers import LONGEST_S, MOST_ADAPTERS, shown
 
 _log = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ UNITS_S = {"s": 1.0, "ms": 0.001}
 _TOO_MANY_PER_S = 200.0
 _MOST_TOKENS = 10**9
 _LONGEST_LINE = 10_000_000
+_LONGEST_NAME = 500
 
 
 @dataclass(frozen=True)
@@ -214,6 +217,8 @@ def _owners(path: str, table: Any, column: str | None) -> tuple[tuple[str, ...],
     if column is None:
         return (), None
     names, owner = np.unique(np.asarray(table[column].to_pylist(), dtype=str), return_inverse=True)
+    for name in names[: MOST_ADAPTERS + 1]:
+        plain_text(f"{path}: column {column}", str(name), at_most=_LONGEST_NAME)
     if len(names) > MOST_ADAPTERS:
         raise UserError(
             f"{path}: column {column} names {len(names):,} adapters; at most {MOST_ADAPTERS:,} are replayed"
@@ -261,8 +266,15 @@ def _adapter_column(path: str, header: list[str], asked: str | None) -> str | No
     if asked is not None:
         if asked and asked not in header:
             raise UserError(f"workload.adapter_column={asked}: {path} has the columns {shown_list(header)}")
+        if header.count(asked) > 1:
+            raise UserError(f"{path}: column {asked} is there twice")
         return asked or None
-    return next((name for name in header if name.lower() in ADAPTER_COLUMNS), None)
+    found = [name for name in header if name.lower() in ADAPTER_COLUMNS]
+    if len(found) > 1:
+        raise UserError(
+            f"{path}: columns {shown_list(found)} may say which adapter a request asks for; name one: workload.adapter_column=COLUMN"
+        )
+    return found[0] if found else None
 
 
 def _tell_of_models(path: str, header: list[str], column: str | None) -> None:
@@ -280,6 +292,8 @@ def _tell_of_models(path: str, header: list[str], column: str | None) -> None:
 def _is_json(path: str) -> bool:
     with _opened(path) as file:
         first = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(f"{path}: not a text file in UTF-8; it must be a trace, in CSV or JSON lines")
     if first[:1] == b"[":
         raise UserError(f"{path}: holds a JSON list; a trace has an object in each line (JSON lines), or is a CSV file")
     return first[:1] == b"{"
@@ -351,7 +365,7 @@ def _records(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
             if not text:
                 continue
             try:
-                record = json.loads(text)
+                record = json.loads(text, object_pairs_hook=_object)
             except json.JSONDecodeError as error:
                 raise ValueError(f"line {number}: {error.msg}") from None
             if not isinstance(record, dict):
@@ -359,10 +373,21 @@ def _records(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, record
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {shown(next(name for name in names if names.count(name) > 1))} is there twice")
+    return record
+
+
 def _array(name: str, values: list[Any], trace_format: TraceFormat) -> Any:  # noqa: ANN401  # pyarrow has no types
     import pyarrow as pa
 
     if name not in trace_format.columns:
+        for value in values:
+            if isinstance(value, bool) or not isinstance(value, (str, int)):
+                raise ValueError(f"column {name} holds {shown(value)}, which is no name")  # noqa: TRY004  # of the text, not of a caller
         return pa.array([str(value) for value in values], pa.string())
     if name == trace_format.time and trace_format.unit_s is None:
         zone = "UTC" if str(values[0]).rstrip().endswith("Z") or "+" in str(values[0]) else None

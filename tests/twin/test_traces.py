@@ -177,3 +177,33 @@ def test_a_wrong_file_is_named(tmp_path: Path, content: str, message: str) -> No
         read_trace(str(path))
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+ADAPTERS_CSV = "timestamp,input_length,output_length,{}\n0,1,1,{}\n9000,1,1,{}\n"
+ADAPTERS_JSON = '{{"timestamp":0,"input_length":1,"output_length":1,"adapter":{}}}\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (ADAPTERS_CSV.format("adapter", "a\x1b[31m", "b"), r"column adapter=.* has the character U\+001B"),
+        (ADAPTERS_CSV.format("adapter", "a" * 501, "b"), "has 501 bytes; at most 500"),
+        (ADAPTERS_CSV.format("adapter,adapter", "a,x", "b,y"), "columns adapter, adapter may say which adapter"),
+        (ADAPTERS_CSV.format("adapter,lora", "a,x", "b,y"), "columns adapter, lora .* workload.adapter_column=COLUMN"),
+        (ADAPTERS_JSON.format(r'"a\u202eb"'), r"has the character U\+202E"),
+        (ADAPTERS_JSON.format('{"a": 1}'), "column adapter holds {'a': 1}, which is no name"),
+        (MOONCAKE + '{"timestamp": 1, "timestamp": 2}\n', "the key 'timestamp' is there twice"),
+    ],
+)
+def test_names_of_adapters_and_keys_are_checked(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "trace"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        read_trace(str(path))
+
+
+def test_utf_16_is_told_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_bytes(AZURE.encode("utf-16"))
+    with pytest.raises(UserError, match=r"trace.csv: not a text file in UTF-8"):
+        read_trace(str(path))
