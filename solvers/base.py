@@ -29,6 +29,10 @@ VOUCHED: tuple[Status, ...] = ("optimal", "feasible")
 
 #: Longest message of a solution, in characters, and longest `details`, in characters of JSON.
 LONGEST_MESSAGE, LONGEST_DETAILS = 10_000, 4_000_000
+# Counts of several answers are added up, and written as 64-bit numbers.
+_MOST = 2**53
+# A bound is drawn and compared with those of others, so it must be of their size.
+_MOST_WITH_REPLICAS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,9 @@ def checked(solution: object, problem: Problem, name: str, tags: Tags) -> Soluti
         raise ValueError(f"{name}: returned {type(solution).__name__}, not a Solution")  # noqa: TRY004  # all alike
     solution = _plain(solution, name)
     placement, bound = solution.placement, solution.lower_bound
+    most = _MOST_WITH_REPLICAS if tags.uses_replicas else problem.workload.n_adapters
+    if bound is not None and bound > most + 1:
+        raise ValueError(f"{name}: lower bound {bound} is above the {most} GPUs that can be of use")
     if (solution.status in PLACED) != (placement is not None):
         raise ValueError(f"{name}: status {solution.status!r} does not go with its placement")
     if solution.status == "optimal" and not tags.exact:
@@ -238,8 +245,8 @@ def _plain(solution: Solution, name: str) -> Solution:
 
 
 def _count(value: object, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= int(value) < 2**63:
-        raise ValueError(f"{what}={str(value)[:40]} must be a whole number, 0 or more")
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= int(value) < _MOST:
+        raise ValueError(f"{what}={str(value)[:40]} must be a whole number, 0 or more and below {_MOST}")
     return int(value)
 
 
@@ -260,7 +267,8 @@ def _plain_details(details: object, name: str) -> dict[str, Any]:
         plain = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{name}: details cannot be written as JSON ({str(error)[:200]})") from None
-    if len(text) > LONGEST_DETAILS or not _can_be_written(text):
+    # Rows hold them in ASCII, where a character may take twelve.
+    if len(json.dumps(plain)) > LONGEST_DETAILS or not _can_be_written(text):
         raise ValueError(f"{name}: details must be at most {LONGEST_DETAILS} characters of JSON that UTF-8 can write")
     return dict(plain)
 

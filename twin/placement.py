@@ -132,7 +132,7 @@ class Placement:
             share[list(plan.adapters)] += 1.0 if plan.shares is None else plan.shares
         wrong = np.flatnonzero(~(np.abs(share - 1) <= _SHARES))
         if len(wrong):
-            msg = f"adapter {wrong[0]} is placed {share[wrong[0]]:g} times"
+            msg = f"adapter {wrong[0]} is placed {share[wrong[0]]:.9g} times"
             raise ValueError(msg)
 
     def plain(self) -> Placement:

@@ -16,7 +16,9 @@ from solvers.base import Problem, Solution, Solver, Tags
 from twin import Lengths, UserError, score_placement, workload_from_groups
 
 # The first characters of what went wrong say it, and the last of a traceback.
-_MESSAGE, _TRACEBACK = 2000, 20_000
+_MESSAGE = 2000
+#: Longest traceback of a row, in characters.
+LONGEST_TRACEBACK = 20_000
 
 
 class SolverFailed(Exception):  # noqa: N818  # what has happened, not what is wrong
@@ -43,7 +45,7 @@ def failure_of(error: BaseException) -> SolverFailed:
     if isinstance(error, UserError):
         return SolverFailed(str(error), details={"user_error": True})
     message = explain(error) or f"{type(error).__name__}: {error}"
-    details: dict[str, Any] = {"traceback": writable("".join(traceback.format_exception(error))[-_TRACEBACK:])}
+    details: dict[str, Any] = {"traceback": writable("".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:])}
     if isinstance(error, InstantiationException):
         # What the cache asks: a package that is missing today may be installed tomorrow.
         details["not_made"] = True

@@ -6,6 +6,7 @@ import json
 import os
 import select
 import time
+from collections.abc import Callable
 from typing import Any
 
 _MARK = b"\x00placement\x00"
@@ -41,7 +42,9 @@ def write_frame(pipe: int, content: dict[str, Any]) -> None:
         rest = rest[os.write(pipe, rest) :]
 
 
-def read_frame(pipe: int, time_s: float = float("inf"), largest: int = 1 << 40) -> dict[str, Any]:
+def read_frame(
+    pipe: int, time_s: float = float("inf"), largest: int = 1 << 40, gone: Callable[[], bool] = lambda: False
+) -> dict[str, Any]:
     """Read one object.
 
     Parameters
@@ -52,18 +55,21 @@ def read_frame(pipe: int, time_s: float = float("inf"), largest: int = 1 << 40) 
         How long to wait for all of it. Time in which this process was stopped counts little.
     largest : int
         Most bytes of an object.
+    gone : callable
+        Whether the process that was to write has ended; asked when nothing comes, since one that it has left behind may
+        hold the pipe open.
 
     Raises
     ------
     Overdue, Closed, BadFrame
     """
-    head, left_s = _read(pipe, len(_MARK) + _LENGTH, time_s)
+    head, left_s = _read(pipe, len(_MARK) + _LENGTH, time_s, gone)
     length = int.from_bytes(head[len(_MARK) :], "big")
     if not head.startswith(_MARK):
         raise BadFrame("bytes that are no answer")
     if length > largest:
         raise BadFrame(f"an answer of {length} bytes, where {largest} are the most")
-    data, _ = _read(pipe, length, left_s)
+    data, _ = _read(pipe, length, left_s, gone)
     try:
         content = json.loads(data, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -77,7 +83,7 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-def _read(pipe: int, length: int, left_s: float) -> tuple[bytes, float]:
+def _read(pipe: int, length: int, left_s: float, gone: Callable[[], bool]) -> tuple[bytes, float]:
     """So many bytes, and the time that is left."""
     data = bytearray()
     poller = select.poll()
@@ -93,6 +99,8 @@ def _read(pipe: int, length: int, left_s: float) -> tuple[bytes, float]:
             data += part
             if not data.startswith(_MARK[: len(data)]) and length == len(_MARK) + _LENGTH:
                 raise BadFrame("bytes that are no answer")
+        elif gone():
+            raise Closed
         if left_s <= 0 and len(data) < length:
             raise Overdue
     return bytes(data), left_s

@@ -20,7 +20,7 @@ from dataclasses import fields, replace
 from typing import Any, NoReturn
 
 from bench.comparison.answering import answer_questions
-from bench.comparison.asked import SolverFailed, tiny
+from bench.comparison.asked import LONGEST_TRACEBACK, SolverFailed, tiny, writable
 from bench.comparison.common import Comparison
 from bench.comparison.frames import BadFrame, Closed, Overdue, read_frame, write_frame
 from bench.comparison.rows import CRASH, ERROR, TIMEOUT
@@ -112,7 +112,7 @@ class SolverProcess:
         largest += _LARGEST_OF_ADAPTER * self._comparison.workload.n_adapters
         try:
             write_frame(self._questions, {"name": name, "ask": what, **more})
-            reply = read_frame(self._answers, limit_s + self._margin_s, largest)
+            reply = read_frame(self._answers, limit_s + self._margin_s, largest, self._gone)
         except Overdue:
             raise SolverFailed(
                 f"killed: no answer {self._margin_s:g} s after the time limit of {limit_s:g} s "
@@ -131,6 +131,11 @@ class SolverProcess:
         if not isinstance(answer, dict):
             raise SolverFailed("an answer without content came from the solver's process", ERROR)
         return answer
+
+    def _gone(self) -> bool:
+        with contextlib.suppress(ChildProcessError):
+            return os.waitid(os.P_PID, self._process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        return True
 
     def _obituary(self) -> str:
         # The pipe closes a moment before the process is gone.
@@ -205,5 +210,5 @@ def _failure(told: object) -> SolverFailed:
         return SolverFailed("a failure without content came from the solver's process")
     details: dict[str, Any] = {name: True for name in ("user_error", "not_made") if told.get(name) is True}
     if isinstance(text := told.get("traceback"), str):
-        details["traceback"] = text
+        details["traceback"] = writable(text[-LONGEST_TRACEBACK:])
     return SolverFailed(str(told.get("message")), details=details)

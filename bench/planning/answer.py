@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.comparison.rows import Row
 from bench.planning.adapters import Adapter, Traffic, workload_of
+from bench.statistics.instances import standing_bound
 from bench.vllm.flags import ServerFlags
 from twin import GpuPlan, Placement, Score, ServingProfile, score_results, simulate_gpu
 from twin.results import GpuResult
@@ -118,9 +119,8 @@ def feasible_rows(rows: Sequence[Row]) -> list[Row]:
 
 
 def proven_bound(rows: Sequence[Row]) -> tuple[int | None, str]:
-    """The largest lower bound among the candidates, and whose it is."""
-    proven = [(row.lower_bound, row.solver) for row in rows if row.lower_bound is not None]
-    return max(proven, key=lambda pair: pair[0]) if proven else (None, "")
+    """The largest lower bound among the candidates that none of them refutes, and whose it is."""
+    return standing_bound(rows)
 
 
 def answer(  # noqa: PLR0913  # what was asked, and what was found; past 60 lines by its docstring

@@ -11,7 +11,7 @@ import numpy as np
 from bench.comparison.rows import Row
 from bench.reporting.table import heading
 from bench.shared.figures import INK, PALE, png_figure
-from bench.statistics.instances import by_instance, ranked
+from bench.statistics.instances import by_instance, ranked, standing_bound
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -188,11 +188,7 @@ def _gpus_per_solver(axes: Axes, rows: Sequence[Row]) -> None:
                 else f"  ({infeasible}/{len(placed)} starve)"
             )
         axes.text(max([mean, *counts]) + 0.02 * widest, place, label, va="center", fontweight="bold")
-    bounds = [
-        max(known)
-        for group in by_instance(rows).values()
-        if (known := [row.lower_bound for row in group if row.lower_bound is not None])
-    ]
+    bounds = [known for group in by_instance(rows).values() if (known := standing_bound(group)[0]) is not None]
     if bounds:
         bound = sum(bounds) / len(bounds)
         axes.axvline(bound, color=BOUND, linestyle=(0, (4, 2)), linewidth=1.3, zorder=4)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from bench.comparison.rows import ERROR, Row, failing_adapters
 from bench.statistics.bootstrap import Estimate
-from bench.statistics.instances import by_instance, cases, instance, mean_ranks, ranked
+from bench.statistics.instances import by_instance, cases, fewest_gpus, instance, mean_ranks, ranked, standing_bound
 from bench.statistics.summary import Statistics, by_objective, statistics_of
 
 # Beyond so many candidates a sweep prints its summary only; the rows are in the file.
@@ -48,13 +48,13 @@ def verdict(rows: Sequence[Row]) -> str:
     gpus = "1 GPU" if best.gpus == 1 else f"{best.gpus} GPUs"
     winners = [row.solver_label for row in ranked(rows) if row.feasible and row.gpus == best.gpus]
     several = f"{len(winners)} solvers" if len(winners) > MOST_NAMED else " and ".join(winners)
-    bound = max((row.lower_bound for row in rows if row.lower_bound is not None), default=None)
+    bound, prover = standing_bound(rows)
     if not best.gpus or best.objective != "min_gpus":
         text = f"{best.solver_label} is the best of {len(rows)} by {best.objective}, on {gpus}"
     elif bound is not None and bound >= best.gpus:
-        text = f"{gpus} are the fewest, which is proven; {several} found them"
+        text = f"{gpus} are the fewest, as {prover} has proven; {several} found them"
     else:
-        known = "" if bound is None else f", and at least {bound} are needed"
+        known = "" if bound is None else f", and at least {bound} are needed, as {prover} has proven"
         text = f"{gpus} are the fewest found, by {several}{known}"
     if best.ttft_p95_ms is None:
         return f"{text}."
@@ -202,6 +202,12 @@ def _notes(rows: Sequence[Row]) -> list[RenderableType]:
             Text(f"no gpus=N is given; no fleet found that the twin calls feasible: {', '.join(missed)}", style="dim")
         )
     starving = sum(row.status == "optimal" and not row.feasible for row in rows)
+    fewest = fewest_gpus(rows)
+    notes += [
+        Text(f"{row.solver_label}: its lower bound of {row.lower_bound} is refuted, {fewest} will do", style="yellow")
+        for row in rows
+        if fewest is not None and row.lower_bound is not None and row.lower_bound > fewest
+    ]
     if starving:
         notes.append(Text("optimal is what the oracle says; the twin, which scores, does not agree", style="dim"))
     return notes

@@ -49,15 +49,30 @@ def proven_bound(row: Row) -> int | None:
 
 
 def best_bounds(rows: Iterable[Row], known: Mapping[str, int]) -> dict[str, int]:
-    """Best lower bound of each instance: what the rows carry or prove, or what was known before."""
+    """Best lower bound of each instance: what the rows carry or prove, or what was known before.
+
+    A solver's claim that another's feasible placement refutes is none (`violations` tells of it).
+    """
     bounds = dict(known)
+    rows = [row for row in rows if row.service == PUBLISHED.name]
+    fewest = _fewest(rows)
     for row in rows:
-        if row.service != PUBLISHED.name:
-            continue
-        for bound in (proven_bound(row), row.best_bound):
+        claimed = proven_bound(row)
+        if claimed is not None and claimed > fewest.get(row.instance, claimed):
+            claimed = None
+        for bound in (claimed, row.best_bound):
             if bound is not None:
                 bounds[row.instance] = max(bound, bounds.get(row.instance, bound))
     return bounds
+
+
+def _fewest(rows: Iterable[Row]) -> dict[str, int]:
+    """The fewest GPUs of a feasible placement, by instance."""
+    fewest: dict[str, int] = {}
+    for row in rows:
+        if row.feasible and row.gpus is not None:
+            fewest[row.instance] = min(row.gpus, fewest.get(row.instance, row.gpus))
+    return fewest
 
 
 def violations(rows: Iterable[Row]) -> list[str]:
@@ -113,6 +128,13 @@ def improved(
         if owner is None or row.service != PUBLISHED.name or not is_of(row, owner):
             continue
         best[row.workload] = _better(best[row.workload], row, command)
+    # A claim that a feasible placement refutes is no bound.
+    for name, found in best.items():
+        if found.gpus is not None and found.lower_bound > found.gpus:
+            old = known.get(name)
+            stands = old is not None and old.twin == found.twin and old.lower_bound <= found.gpus
+            bound, prover = (old.lower_bound, old.lower_bound_solver) if old is not None and stands else (1, TRIVIAL)
+            best[name] = replace(found, lower_bound=bound, lower_bound_solver=prover)
     return best
 
 

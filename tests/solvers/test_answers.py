@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from solvers.base import Problem, Solution, Solver, Tags
+from solvers.base import Problem, Solution, Solver, Tags, checked
 from solvers.objectives.min_gpus import MinGpus
 from twin import GpuPlan, Placement, load_profile, workload_from_groups
 
@@ -57,6 +57,9 @@ def fields(**changes: Any) -> Solution:  # noqa: ANN401  # fields of many types
         (fields(lower_bound=True), "lower_bound=True"),
         (fields(lower_bound=2), "lower bound 2 is above the 1 GPUs"),
         (fields(oracle_calls=-1), "oracle_calls=-1"),
+        # Calls of several fleets are added up, which must fit into a column of rows.
+        (fields(oracle_calls=2**62), "oracle_calls=4611686018427387904"),
+        (fields(status="infeasible", placement=None, lower_bound=2**40), "above the 1000000 GPUs that can be of use"),
         (fields(oracle_calls=10**30), "oracle_calls=1000"),
         (fields(message=5), "message must be text"),
         (fields(message="\udcff"), "message must be text"),
@@ -66,6 +69,8 @@ def fields(**changes: Any) -> Solution:  # noqa: ANN401  # fields of many types
         (fields(details={"x": {1, 2}}), "details cannot be written as JSON"),
         (fields(details={"\udcff": 1}), "details must be"),
         (fields(details={"x": "y" * 5_000_000}), "details must be at most"),
+        # Six characters of ASCII each.
+        (fields(details={"x": "é" * 1_000_000}), "details must be at most"),
         (plan(max_loras=-3), "max_loras=-3: must be 1 or more"),
         (plan(max_loras=0), "max_loras=0"),
         (plan(max_loras=8.5), "max_loras: 8.5 is no whole number"),
@@ -114,3 +119,12 @@ def test_the_requests_that_a_solver_sees_cannot_be_written_to() -> None:
     for array in vars(requests).values():
         with pytest.raises(ValueError, match="read-only"):
             array.sort()
+
+
+def test_a_bound_without_a_placement_is_of_the_size_of_the_problem() -> None:
+    """A bound is drawn beside the GPUs of the others."""
+    tags = Tags()
+    within = fields(status="time_limit", placement=None, lower_bound=3)
+    assert checked(within, PROBLEM, "answering", tags).lower_bound == 3
+    with pytest.raises(ValueError, match="lower bound 5 is above the 3 GPUs"):
+        checked(fields(status="time_limit", placement=None, lower_bound=5), PROBLEM, "answering", tags)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -83,6 +84,8 @@ def test_no_other_row_changes_and_its_own_is_scored_with_the_harness_s_workload(
         ("close_everything", "crash", "ended with exit code 1"),
         ("system_exit", "error", "SystemExit: 0"),
         ("exit_well", "crash", "ended with exit code 0"),
+        ("exit_beside_a_child", "crash", "ended with exit code 0"),
+        ("answer_by_itself", "error", "mine"),
         ("interrupt", "error", "KeyboardInterrupt"),
         ("odd_message", "error", r"ValueError: \udcff[2Jxxx"),
     ],
@@ -92,6 +95,8 @@ def test_what_ends_it_is_one_row(how: str, status: str, message: str, alone: dic
     assert (bad.status, bad.n_adapters, bad.gpus) == (status, 6, None)
     assert message in bad.message
     assert len(bad.message) <= 2000
+    assert len(bad.details) <= 200_000
+    assert json.loads(bad.details).get("traceback", "").isascii()
     assert comparable(good) == alone["honest"]
 
 

@@ -142,11 +142,13 @@ def test_the_verdict_says_who_wins_whether_it_is_proven_and_how_long_requests_wa
         row("random", 9),
     ]
     assert verdict(proven) == (
-        "3 GPUs are the fewest, which is proven; exact and ffd found them; on the worst GPU of exact one request in twenty "
+        "3 GPUs are the fewest, as exact has proven; exact and ffd found them; on the worst GPU of exact one request in twenty "
         "waits 2.5 s or more for its first token."
     )
     open_ones = [row("exact", 3, lower_bound=2)]
-    assert verdict(open_ones) == "3 GPUs are the fewest found, by exact, and at least 2 are needed."
+    assert (
+        verdict(open_ones) == "3 GPUs are the fewest found, by exact, and at least 2 are needed, as exact has proven."
+    )
     assert verdict([row("exact", 3, feasible=False)]) == ("No solver has a feasible placement.")
 
 
@@ -156,3 +158,9 @@ def test_adapters_that_fail_goodput_and_waits_stand_beside_the_gpus() -> None:
     assert "50.0%" in shown["a"]
     assert "31000" in shown["a"]
     assert "4" in shown["b"], "rows of releases without service levels"
+
+
+def test_a_bound_that_a_feasible_placement_refutes_proves_nothing() -> None:
+    rows = [row("exact", 3, lower_bound=2), row("boastful", 9, lower_bound=9)]
+    assert verdict(rows) == "3 GPUs are the fewest found, by exact, and at least 2 are needed, as exact has proven."
+    assert "boastful: its lower bound of 9 is refuted, 3 will do" in text(comparison_report(rows))

@@ -37,6 +37,16 @@ def test_the_best_bound_is_the_largest_that_was_ever_proven() -> None:
     assert best_bounds([replace(ROW, details=PREDICTOR)], {}) == {}
 
 
+def test_a_claim_that_a_feasible_placement_refutes_is_no_bound() -> None:
+    boast = replace(ROW, solver="boastful", gpus=9, lower_bound=9)
+    assert best_bounds([ROW, boast], {}) == {INSTANCE.id: 3}
+    (kept,) = improved([INSTANCE], {}, [boast, ROW], "again").values()
+    assert (kept.lower_bound, kept.gpus) == (1, 5)
+    known = BestKnown(INSTANCE.id, 2, "exact (60 s)", 6, "ffd (60 s)", "before", fingerprint(INSTANCE.profile))
+    (kept,) = improved([INSTANCE], {INSTANCE.id: known}, [boast, ROW], "again").values()
+    assert (kept.lower_bound, kept.lower_bound_solver, kept.gpus) == (2, "exact (60 s)", 5)
+
+
 @pytest.mark.parametrize(
     ("change", "refuted"),
     [
