@@ -118,11 +118,10 @@ def read_trace(path: str, *, time_unit: str | None = None, adapter_column: str |
     """
     import pyarrow as pa
 
+    path = str(path)
     if not Path(path).is_file():
-        is_folder = Path(path).is_dir()
-        raise UserError(
-            f"workload.path={path}: {'is a folder; it must be a trace file' if is_folder else 'no such file'}"
-        )
+        reason = "is a folder" if Path(path).is_dir() else "no regular file" if Path(path).exists() else "no such file"
+        raise UserError(f"workload.path={path}: {reason}; it must be a trace file")
     try:
         table, trace_format, column = (
             _json_table(path, adapter_column) if _is_json(path) else _csv_table(path, adapter_column)

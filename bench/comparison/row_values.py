@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -10,6 +11,30 @@ import numpy as np
 
 from twin import Placement, UserError
 from twin.numbers import shown
+
+
+def whole_again(table: Any, schema: Any) -> Any:  # noqa: ANN401  # pyarrow has no types
+    """The table with whole numbers where another tool made fractions of them, as pandas does with a column that has gaps.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+    schema : pyarrow.Schema
+        Of rows.
+
+    Returns
+    -------
+    pyarrow.Table
+        Columns with anything but whole numbers in them are as they were.
+    """
+    import pyarrow as pa
+
+    for place, name in enumerate(table.column_names):
+        wanted = schema.field(name).type
+        if pa.types.is_integer(wanted) and pa.types.is_floating(table[name].type):
+            with contextlib.suppress(pa.ArrowInvalid):
+                table = table.set_column(place, name, table[name].cast(wanted))
+    return table
 
 
 def check_columns(table: Any, schema: Any, optional: Collection[str], path: str) -> None:  # noqa: ANN401  # pyarrow has no types
@@ -38,7 +63,7 @@ def check_columns(table: Any, schema: Any, optional: Collection[str], path: str)
         if column.null_count and name not in optional:
             row = column.is_null().index(pa.scalar(value=True)).as_py() + 1
             raise UserError(f"{path}: row {row}: {name} is empty; it must be {_NAMES[str(wanted)]}")
-        if pa.types.is_null(column.type) or column.type == wanted:
+        if column.null_count == len(column) or column.type == wanted:
             pass
         elif not _alike(column.type, wanted):
             value = next((value for value in column.to_pylist() if value is not None), None)

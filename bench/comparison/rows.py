@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.comparison.row_values import check_columns, check_values
+from bench.comparison.row_values import check_columns, check_values, whole_again
 from bench.shared.files import write_table
 from twin.errors import UserError
 
@@ -287,14 +287,15 @@ def read_rows(path: Path) -> list[Row]:
     if len(set(columns)) < len(columns):
         raise UserError(f"{path}: a column is there twice")
     optional = {field.name for field in fields(Row) if str(field.type).endswith("| None")}
-    check_columns(table.select(columns), _schema(), optional, str(path))
-    data = table.select(columns).to_pylist()
+    needed = [field.name for field in fields(Row) if field.default is MISSING and field.default_factory is MISSING]
+    if missing := [name for name in needed if name not in columns]:
+        raise UserError(f"{path}: does not hold rows of `python -m bench`: columns {', '.join(missing)} are missing")
+    table = whole_again(table.select(columns), _schema())
+    check_columns(table, _schema(), optional, str(path))
+    data = table.to_pylist()
     for number, row in enumerate(data, 1):
         check_values(row, f"{path}: row {number}")
-    try:
-        return [Row(**row) for row in data]
-    except TypeError as error:
-        raise UserError(f"{path}: does not hold rows of `python -m bench` ({error})") from None
+    return [Row(**row) for row in data]
 
 
 def gather(folder: Path) -> list[Row]:

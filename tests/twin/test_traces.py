@@ -207,3 +207,11 @@ def test_utf_16_is_told_as_such(tmp_path: Path) -> None:
     path.write_bytes(AZURE.encode("utf-16"))
     with pytest.raises(UserError, match=r"trace.csv: not a text file in UTF-8"):
         read_trace(str(path))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"), [(1, "=1: no such file"), ("/dev/null", "no regular file"), ("/", "is a folder")]
+)
+def test_what_is_no_file_is_told(path: Any, message: str) -> None:
+    with pytest.raises(UserError, match=f"workload.path.*{message}; it must be a trace file"):
+        read_trace(path)

@@ -105,3 +105,22 @@ def test_feasible_rows_rank_first_and_rows_without_a_placement_last() -> None:
 def test_every_field_has_a_type_that_parquet_knows(tmp_path: Path) -> None:
     write_rows([], tmp_path / "rows.parquet")
     assert list(pd.read_parquet(tmp_path / "rows.parquet").columns) == [field.name for field in fields(Row)]
+
+
+def test_rows_that_pandas_filtered_and_wrote_are_rows(tmp_path: Path) -> None:
+    """It makes fractions of whole numbers where some are empty, of all where a filter leaves none."""
+    write_rows([ROW, FULL, replace(FULL, gpu_limit=9)], tmp_path / "rows.parquet")
+    table = pd.read_parquet(tmp_path / "rows.parquet")
+    for name, rows in (("all", [ROW, FULL, replace(FULL, gpu_limit=9)]), ("head", [ROW])):
+        table.head(len(rows)).to_parquet(tmp_path / f"{name}.parquet")
+        assert read_rows(tmp_path / f"{name}.parquet") == rows
+    table["lower_bound"] = [0.5, 1.0, 2.0]
+    table.to_parquet(tmp_path / "half.parquet")
+    with pytest.raises(UserError, match=r"lower_bound=0.5 must be a whole number"):
+        read_rows(tmp_path / "half.parquet")
+
+
+def test_columns_that_rows_need_are_named(tmp_path: Path) -> None:
+    pd.DataFrame({"workload": ["w"], "seed": [1]}).to_parquet(tmp_path / "some.parquet")
+    with pytest.raises(UserError, match="columns solver, objective, profile, status are missing"):
+        read_rows(tmp_path / "some.parquet")
