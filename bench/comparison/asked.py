@@ -15,7 +15,7 @@ from bench.shared.mistakes import explain
 from solvers.base import Problem, Solution, Solver, Tags
 from twin import Lengths, UserError, score_placement, workload_from_groups
 
-# The first characters of what went wrong say it, and the last of a traceback.
+# The first characters of what went wrong say it, and the last of a traceback; how many: by hand, so that a row stays small.
 _MESSAGE = 2000
 #: Longest traceback of a row, in characters.
 LONGEST_TRACEBACK = 20_000

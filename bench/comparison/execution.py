@@ -186,7 +186,7 @@ def _computed(cells: Sequence[Cell], waiting: deque[int], execution: Execution) 
             worker.kill()
 
 
-# How often time limits are looked at.
+# How often time limits are looked at. By hand: small beside the seconds of a limit, and no load for a core.
 _TICK_S = 0.5
 
 # Processes that wait for a cell. They are kept from call to call, because the jobs of a sweep are calls of their own.

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 _MARK = b"\x00placement\x00"
+# Bytes of a frame's length in front of it: 64 bits.
 _LENGTH = 8
-# How often the time left is looked at.
+# How often the time left is looked at, and how much is read at once. By hand: small beside the seconds of a limit, and
+# large beside most answers.
 _TICK_S = 0.5
 _CHUNK = 1 << 20
 

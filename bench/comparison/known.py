@@ -28,6 +28,7 @@ Kind = Literal["workload", "solver", "objective"]
 _WORKLOAD_MODULES = ("twin.builders", "twin.lengths", "twin.arrivals")
 # What `python -m bench.plan` writes beside its placement.
 _PLANNED = "bench.planning.adapters.planned"
+# Characters of a name that a message repeats, and that a name may have. By hand.
 _SHOWN = 80
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 #: Libraries that placements, scores and times rest on.
 LIBRARIES = ("numba", "numpy", "ortools", "scikit-learn", "scipy")
 
+# By hand: interpreted and compiled half of a pass take about as long, some 15 ms together, so that five of them cost nothing
+# beside a run and one of them is undisturbed.
 _PASSES = 5
 _STEPS = 40_000
 _VALUES = 60_000

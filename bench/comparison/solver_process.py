@@ -28,10 +28,13 @@ from bench.shared.processes import close_all_but, die_with_parent, end_below, en
 from solvers.base import Problem, Solution, Solver, Tags, checked
 from twin import GpuPlan, Placement, score_placement
 
-# An answer beyond what a placement of so many adapters and the details may take is not read.
+# An answer beyond what a placement of so many adapters and the details may take is not read. Bytes in all and
+# for each adapter, by hand.
 _LARGEST, _LARGEST_OF_ADAPTER = 64 << 20, 200
 # How far the solver's own clock may be behind this side's: what packing and reading an answer takes on a busy machine.
+# By hand: a quarter of a second and a tenth of the time, below which a figure of time says nothing anyway.
 _SLACK_S, _SLACK = 0.25, 0.1
+# How long a process that has answered may take to end by itself. By hand: it has nothing left to do.
 _EXIT_S = 5.0
 
 

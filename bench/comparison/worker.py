@@ -20,7 +20,7 @@ from bench.comparison.cell import Cell
 from bench.comparison.rows import Row
 from bench.shared.processes import adopt_orphans, end_below, ending, watch_owner
 
-# Importing the solvers' libraries on a busy machine.
+# Importing the solvers' libraries on a busy machine; by hand, far more than it takes on a quiet one.
 _START_S = 120.0
 
 

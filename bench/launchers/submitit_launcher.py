@@ -21,10 +21,10 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from bench.launchers.job import JobLauncher, execute_job, here, plain
 from twin.errors import UserError
 
-# Results are files, which is cheap to look for; squeue is a request to a controller that others use as well.
+# Results are files, which is cheap to look for; squeue is a request to a controller that others use as well. How often: by hand.
 _LOOK_S = 1.0
 _ASK_S = 10.0
-# A result can be late on a disk of the network.
+# A result can be late on a disk of the network. How long is waited: by hand.
 _LATE_S = 15.0
 
 

@@ -27,9 +27,9 @@ Floats = NDArray[np.float64]
 
 #: Pause between two polls of the published runs.
 POLL_S = 2.0
-#: `VLLM_V1_OUTPUT_PROC_CHUNK_SIZE`: outputs of more requests than this are handed over in slices.
+#: `VLLM_V1_OUTPUT_PROC_CHUNK_SIZE`, by vLLM's default: outputs of more requests than this are handed over in slices.
 SLICE_REQUESTS = 128
-#: Interval of the samples that the model needs of a simulated run.
+#: Interval of the samples that the model needs of a simulated run. By hand: two for each poll.
 SAMPLE_EVERY_S = 1.0
 
 

@@ -22,10 +22,12 @@ from twin.numbers import whole
 from twin.profile import STEP_TERMS, KvCapacity
 
 #: A point's first seconds, in which its requests come together, and the length of the windows that the rest is cut into.
+#: By hand: a point of 15 s (`conf/campaign.yaml`) gives three windows and half of one.
 SKIPPED_S = 1.5
 WINDOW_S = 3.5
 #: Points that time one load each, by name, and at how many requests they are: too few to count steps of.
 HIT, MISS = "hit", "miss"
+# Steps of time in which a server is busy or idle. By hand: a few engine steps.
 _GRID_S = 0.05
 
 

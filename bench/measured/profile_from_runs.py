@@ -48,19 +48,20 @@ FLAGS = {
 VERSION = "0.8.5"
 MAX_NUM_SEQS = 2048
 
-# CUDA graphs are captured for up to this many tokens (vLLM's default), or for max_num_seqs where that is less.
+# CUDA graphs are captured for up to this many tokens, or for max_num_seqs where that is less, in steps of eight (both vLLM's).
 GRAPH_TOKENS = 512
 GRAPH_STEP = 8
 
 # Steps of the micro-benchmarks in the step table: tokens in the KV cache per running request, between their 4 prompt
-# tokens and their 100 to 400 output tokens.
+# tokens and their 100 to 400 output tokens. By hand, within these.
 MICRO_KV_PER_REQUEST = 60.0
 
 # Runs with fewer running requests tell the overhead of a request; those with fewer waiting, what the client adds.
+# By hand: few enough that a request does not wait for others.
 IDLE_RUNNING = 20
 SHORT_QUEUE = 1.0
 
-# First guess of the step model, near what the published twin says of an idle and of a full server.
+# First guess of the step model, in ms and by hand, near what the published twin says of an idle and of a full server.
 FIRST_GUESS = {"constant": 12.0, "adapters": 0.27, "tokens": 0.03, "max_loras": 0.03, "tokens_x_max_loras": 1e-4}
 
 

@@ -34,6 +34,7 @@ METRIC_OF_COLUMN = {
 }
 #: Flags and sizes of the server: a column of the scrape, or an option of the command.
 FLAGS = ("max_loras", "max_lora_rank", "kv_cache_tokens", "n_adapters")
+# By hand: far above any server, so that a column taken for another is refused.
 _MOST = {"max_loras": 10**5, "max_lora_rank": 2**16, "kv_cache_tokens": 10**10, "n_adapters": MOST_ADAPTERS}
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from bench.measured.tables import check_columns, read_frame
+from bench.vllm.flags import VLLM_LORA_RANKS
 from twin import Lengths, UserError, Workload, simulate_requests
 from twin.numbers import LONGEST_S, MOST_ADAPTERS, number, whole
 
@@ -38,8 +39,6 @@ SERVING_FAMILIES = ("dt", "ml")
 DEFAULT_PROMPT_TOKENS = 222.7
 DEFAULT_OUTPUT_TOKENS = 198.0
 
-# Ranks of adapters that vLLM has kernels for (`--max-lora-rank`).
-_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _COUNTS = ("max_loras", "n_adapters", "max_lora_rank", "total_time_s")
 _FIGURES = (
     "mean_input_len", "mean_output_len", "total_throughput", "output_throughput", "mean_itl_ms", "mean_ttft_ms",
@@ -123,9 +122,9 @@ def _check_adapters(row: Any, where: str) -> None:  # noqa: ANN401  # a row of a
             f"{where}: adapter_rates={row.adapter_rates} and rate_counts={row.rate_counts} must give each of the "
             f"{count} adapters a rate, 0 or more"
         )
-    if not set(ranks) <= set(_RANKS) or max(ranks) > row.max_lora_rank:
+    if not set(ranks) <= set(VLLM_LORA_RANKS) or max(ranks) > row.max_lora_rank:
         raise UserError(
-            f"{where}: adapter_ranks={row.adapter_ranks} must be ranks that vLLM knows ({', '.join(map(str, _RANKS))}), at most "
+            f"{where}: adapter_ranks={row.adapter_ranks} must be ranks that vLLM knows ({', '.join(map(str, VLLM_LORA_RANKS))}), at most "
             f"max_lora_rank={row.max_lora_rank:g}"
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -54,6 +54,32 @@ def read_frame(path: Path, what: str, *, key: str = "") -> pd.DataFrame:
         raise UserError(f"{where}: not a table ({_first_line(error)}); it must be {what}") from None
     if len(set(table.columns)) < len(table.columns):
         raise UserError(f"{where}: a column is there twice")
+    return table
+
+
+def read_written(path: Path, command: str, columns: Collection[str], *, key: str) -> pd.DataFrame:
+    """A table that a command of this project wrote, which is known by its columns.
+
+    Parameters
+    ----------
+    path : Path
+        As `read_frame` has it.
+    command : str
+        Its name behind `bench.`.
+    columns : collection of str
+        Those that must be there.
+    key : str
+        The option that names the file.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, or holds something else.
+    """
+    table = read_frame(path, f"what `python -m bench.{command}` wrote", key=key)
+    missing = set(columns) - set(table.columns)
+    if missing:
+        raise UserError(f"{key}={path}: not written by `python -m bench.{command}`; it lacks {sorted(missing)}")
     return table
 
 

@@ -15,7 +15,7 @@ from twin.arrivals import Arrivals, PoissonArrivals
 
 _log = logging.getLogger(__name__)
 
-# Lengths of an adapter with a mean of its own lie within this factor of it, if they do not by the workload's lengths.
+# Lengths of an adapter with a mean of its own lie within this factor of it, if they do not by the workload's lengths. By hand.
 _LENGTH_RANGE = 4.0
 
 

@@ -64,7 +64,7 @@ KNOWN = (
 )
 #: Labels that name an adapter in the result of a query, which may have no name of a metric.
 LABELS = ("target_model_name", "model", "lora_name", "adapter", "adapter_name", "requested_model", "model_name")
-# No adapter of one router has more requests per second; whole numbers from here on are totals.
+# No adapter of one router has more requests per second; whole numbers from here on are totals. Both by hand.
 _MOST_PER_S, _WHOLE_FROM = 1000.0, 100.0
 # Two ways to tell an interval may differ by so much.
 _SAME_INTERVAL = 0.1

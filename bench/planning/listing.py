@@ -30,6 +30,7 @@ COLUMNS = {
 REQUIRED = ("name", "rank")
 #: Adapters of one plan, and requests per second of one of them: ten times what anybody serves.
 MOST_LISTED, MOST_PER_S = 200_000, 1e5
+# Of a name or a path, in characters; by hand.
 _LONGEST_WORD = 500
 _OTHER_SEPARATORS = ";\t|"
 

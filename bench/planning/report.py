@@ -22,7 +22,7 @@ from bench.planning.vllm_commands import Serving, arguments, command_line, scrip
 from bench.shared.files import written
 
 FORMAT = 1
-#: A command longer than this is cut on the terminal; the files have all of it.
+#: A command longer than this is cut on the terminal; the files have all of it. By hand, as are the two below.
 _MOST_CHARACTERS = 600
 #: More GPUs than these are left to the files.
 _MOST_GPUS = 16

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FEASIBLE, STARVED, BOUND = "#2a9d8f", "#d1495b", INK
 STARVES, DOES_NOT_START = "//", "xx"
 
-# Bars of a few GPUs look the same as those of many.
+# Limits of what can be read on one page, all chosen by eye. Bars of a few GPUs look the same as those of many.
 FEWEST_GPUS_ACROSS = 6
 # Above so many adapters in one placement each rank of a GPU is drawn as one block.
 MOST_ADAPTERS_DRAWN = 3000

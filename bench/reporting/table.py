@@ -15,9 +15,9 @@ from bench.statistics.bootstrap import Estimate
 from bench.statistics.instances import by_instance, cases, fewest_gpus, instance, mean_ranks, ranked, standing_bound
 from bench.statistics.summary import Statistics, by_objective, statistics_of
 
-# Beyond so many candidates a sweep prints its summary only; the rows are in the file.
+# Beyond so many candidates a sweep prints its summary only; the rows are in the file. By hand: one screen.
 MOST_ROWS_PRINTED = 60
-# Beyond so many winners the verdict counts them.
+# Beyond so many winners the verdict counts them: a sentence, by hand.
 MOST_NAMED = 4
 
 

@@ -12,6 +12,7 @@ _PACKAGES = ("twin", "bench")
 
 
 # A command that is refused says its one line alone; one that runs for longer shows its notes meanwhile.
+# Chosen by hand.
 _WAIT_S = 3.0
 
 

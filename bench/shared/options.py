@@ -40,7 +40,8 @@ class Span:
 
 
 #: What the numbers of the commands may be, by the name of the option: it means the same in all of them. The ends are far from
-#: what anybody wants; commands that need more than that check it themselves. 0 is left to them too.
+#: what anybody wants; commands that need more than that check it themselves. 0 is left to them too. All
+#: chosen by hand.
 SPANS: dict[str, Span] = {
     "seed": Span(0, LARGEST_SEED, counts=True),
     "row_seed": Span(0, LARGEST_SEED, counts=True),

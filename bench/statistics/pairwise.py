@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bench.statistics.bootstrap import Estimate, geometric
 from bench.statistics.paired import Paired
 
-#: Level of the tests, over all pairs together.
+#: Level of the tests, over all pairs together: the customary one.
 SIGNIFICANCE = 0.05
 
 #: Up to so many instances that differ, all 2^n signs are tried, which takes 30 ms for 12 and doubles with each more; a normal

@@ -15,10 +15,10 @@ from bench.statistics.paired import Measure, Paired, measure_of, paired
 from bench.statistics.pairwise import Pair, pairs
 from bench.statistics.profiles import PerformanceProfile, performance_profile
 
-#: Bootstrap samples, and their seed.
+#: Bootstrap samples, and their seed. By hand: 50 of 2000 lie beyond each end of a 95 % interval.
 SAMPLES, SEED = 2000, 0
 
-#: Shift of the geometric mean of times, in seconds, so that milliseconds more or less do not decide.
+#: Shift of the geometric mean of times, in seconds, so that milliseconds more or less do not decide; by hand.
 TIME_SHIFT_S = 1.0
 
 

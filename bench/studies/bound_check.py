@@ -20,7 +20,7 @@ from solvers.objectives.min_gpus import MinGpus
 from solvers.oracles.twin import TwinOracle
 from twin import Placement, load_profile
 
-#: Rounding of prices that are sums of hundreds.
+#: Rounding of prices that are sums of hundreds; by hand, far above it and below any price.
 ROUNDING = 1e-6
 
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-#: The curves go on up to this many times Max_pack.
+#: The curves go on up to this many times Max_pack, by eye: past their bend.
 BEYOND = 1.6
 
-#: Points of a curve.
+#: Points of a curve, by eye.
 POINTS = 36
 
 

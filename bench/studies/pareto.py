@@ -11,10 +11,10 @@ from bench.comparison.execution import Execution, run_cells
 from bench.comparison.rows import Row
 from twin import UserError
 
-#: Fleets that are tried unless they are given.
+#: Fleets that are tried unless they are given. By hand: each costs every solver's time limit.
 MOST_FLEETS = 8
 
-#: The largest of them, in multiples of the smallest feasible one.
+#: The largest of them, in multiples of the smallest feasible one; by hand.
 LARGEST = 3.0
 
 

@@ -14,9 +14,14 @@ from bench.suites.instance import Instance
 
 PROFILES = {"llama": "llama-3.1-8b", "qwen": "qwen-2.5-7b"}
 
+# What follows was chosen by hand where no source is named, so that there is something of every kind and size (docs/suite.md). The
+# numbers stay as they are: with another the same name would be another instance.
+
 #: Tokens per second that one GPU serves at chat lengths with few adapters (`python -m bench.max_pack`): only to give
 #: instances a size, in GPUs, before anybody has solved them.
 NOMINAL_TOKENS_PER_S = 10_000.0
+#: Prompt and output tokens of a chat request together: 222.8 and 197, as in `LENGTHS`.
+CHAT_TOKENS = 420.0
 #: No adapter has more than this share of a nominal GPU, so that every instance has a feasible placement.
 LARGEST_ADAPTER = 0.6
 #: Up to so many adapters popularity is flatter: otherwise one of them has nearly all of the load, and one GPU is enough.
@@ -55,6 +60,7 @@ LENGTHS: dict[str, dict[str, Any]] = {
     "long-output": _lengths(_tokens(150.0, 1.0, 4, 1024), _tokens(600.0, 0.8, 16, 2048), 3072, 0.0),
 }
 
+#: "unpredictable" is that of arXiv 2602.24044, as in `conf/workload/arrivals/unpredictable.yaml`.
 ARRIVALS: dict[str, dict[str, Any]] = {
     "poisson": {"process": "poisson"},
     "bursts-2": {"process": "gamma", "cv": 2.0},
@@ -128,7 +134,7 @@ def _training() -> Iterator[Instance]:
             # Loads of more than 20 nominal GPUs, or of little more than one, are drawn again.
             while True:
                 rates = sorted({draws.pick(TRAINING_RATES) for _ in range(3)}, reverse=True)
-                load = n_adapters * float(np.mean(rates)) * 420.0 / NOMINAL_TOKENS_PER_S
+                load = n_adapters * float(np.mean(rates)) * CHAT_TOKENS / NOMINAL_TOKENS_PER_S
                 if len(rates) == 3 and 1.2 <= load <= 20:
                     break
             ranks = draws.pick(
@@ -229,9 +235,9 @@ def _groups(draws: _Draws, n_types: int, n_adapters: int, load: float, number: i
         ranks = ranks[::-1]
     elif trend == "rate-and-rank-apart":
         ranks = [draws.pick((8, 16, 32)) for _ in range(n_types)]
-    per_s = load * NOMINAL_TOKENS_PER_S / 420.0
+    per_s = load * NOMINAL_TOKENS_PER_S / CHAT_TOKENS
     scale = per_s / float(np.array(rates) @ counts)
-    scale = min(scale, LARGEST_ADAPTER * NOMINAL_TOKENS_PER_S / 420.0 / max(rates))
+    scale = min(scale, LARGEST_ADAPTER * NOMINAL_TOKENS_PER_S / CHAT_TOKENS / max(rates))
     groups = [
         {"count": int(count), "rank": int(rank), "rate": float(f"{rate * scale:.3g}")}
         for count, rank, rate in zip(counts, ranks, rates, strict=True)

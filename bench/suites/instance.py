@@ -19,7 +19,7 @@ from twin.numbers import seed_number
 #: Of the files; a change that older files do not satisfy raises it.
 SCHEMA_VERSION = 1
 
-# An instance with a group for each of a thousand adapters has less.
+# An instance with a group for each of a thousand adapters has less; by hand.
 _MOST_CHARACTERS = 1_000_000
 _DEEPEST = 20
 

@@ -16,12 +16,13 @@ from twin import Workload, load_profile
 #: In the tier whatever their features: the paper's scenarios as `conf/workload` has them.
 ALWAYS = ("paper_1gpu", "paper_4gpus")
 
-#: How many of each class. Small ones can be proven, heavy ones take most of the time.
+#: How many of each class, by hand. Small ones can be proven, heavy ones take most of the time.
 QUOTAS = {"small": 14, "medium": 14, "large": 10, "heavy": 2}
 
-#: Most adapters of a small and of a medium instance; nominal GPUs above which an instance is heavy.
+#: Most adapters of a small and of a medium instance; nominal GPUs above which an instance is heavy. By hand.
 SMALL, MEDIUM, HEAVY = 64, 400, 15.0
 
+# How bursty arrivals are, in steps: features are compared with each other in such units.
 _BURSTS = {"poisson": 0.0, "gamma": 1.0, "unpredictable": 2.0}
 
 

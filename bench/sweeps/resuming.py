@@ -26,9 +26,9 @@ from bench.reporting.publish import check_targets
 from bench.shared.terminal import plain
 from twin.errors import UserError
 
-# Longer lists of missing jobs are cut.
+# Longer lists of missing jobs are cut. By hand: a few lines of a terminal.
 _MOST_LISTED = 40
-# How often a long search for rows says how far it is.
+# How often a long search for rows says how far it is; by hand.
 _TELL_S = 5.0
 
 SWEEPER = f"{NAMESPACE}.ResumingSweeper"

@@ -32,6 +32,7 @@ from twin.profile_files import parse_profile
 
 #: Where the configuration stands in the metadata of a file.
 METADATA_KEY = b"lora_placement_bench.dataset"
+#: Raised when older files no longer say the same.
 FORMAT = 2
 DESIGNED, BOUNDARY = "designed", "boundary"
 

@@ -22,17 +22,20 @@ from numpy.typing import NDArray
 
 from bench.vllm.failures import Kind, ServerError
 
-#: Beyond this 99th percentile of its own delays, in ms, or above this share of a core, the client was the limit.
+#: Beyond this 99th percentile of its own delays, in ms, or above this share of a core, the client was the limit. By hand: a few
+#: engine steps, and a core that has next to no time left.
 CLIENT_LAG_MS = 50.0
 CLIENT_BUSY_SHARE = 0.9
-#: No token for so long while requests are open: the server hangs.
+#: No token for so long while requests are open: the server hangs. By hand: far longer than any step.
 STALL_S = 180.0
+# Pause of the loop that measures the client's own delays. By hand: well below `CLIENT_LAG_MS`.
 _TICK_S = 0.01
 _TOKENS = b'"token_ids":['
 _NO_TOKENS = b'"token_ids":null'
 _CHOICE = b'"choices":[{'
 _DONE = b"data: [DONE]"
-# Ids below are special tokens in most vocabularies.
+# Ids below are special tokens in most vocabularies. Prompts are cut from a pool of tokens that are drawn once, by hand longer
+# than any prompt.
 _FIRST_TOKEN = 16
 _POOL = 65536
 

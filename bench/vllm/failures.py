@@ -113,7 +113,7 @@ _RULES = (
 _PREFIX = re.compile(r"^(\(\w+[^)]*\)\s*)?((INFO|WARNING|ERROR|DEBUG|CRITICAL) [\d-]+ [\d:]+ \[[^\]]+\]\s*)?")
 _TELLING = re.compile(r"(Error|Exception|error|killed|Killed|signal|fatal|abort)")
 _CAUSE = re.compile(r"^[\w.]*(Error|Exception): .+")
-#: How many of the log's last lines a message holds.
+#: How many of the log's last lines a message holds; by hand.
 LAST_LINES = 3
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import aiohttp
 
+from bench.shared.processes import PR_SET_PDEATHSIG
 from bench.vllm.backends import Cores, EngineConfig, find_python
 from bench.vllm.failures import Kind, ServerError, explain_log
 from bench.vllm.flags import ServerFlags
@@ -24,14 +25,15 @@ from bench.vllm.flags import ServerFlags
 #: Name of the base model in requests.
 BASE_MODEL = "base"
 
-#: How long a server may take to end by itself before it is killed, in seconds.
+#: How long a server may take to end by itself before it is killed, in seconds. By hand.
 STOP_S = 20.0
 
 # vLLM closes an idle connection after 5 s by default; a pool that reuses it at that moment loses a request.
+# An hour is longer than any window that is measured.
 _KEEP_ALIVE_S = 3600
+# How often a starting server is asked whether it is ready; by hand, it takes many seconds.
 _POLL_S = 0.25
 _KV_SIZE = re.compile(r"KV cache size: ([\d,]+) tokens")
-_PR_SET_PDEATHSIG = 1
 
 
 def adapter_name(number: int) -> str:
@@ -173,7 +175,7 @@ def _child_setup(cores: Sequence[int]) -> None:
     if cores:
         os.sched_setaffinity(0, cores)
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def free_port(host: str, port: int) -> int:

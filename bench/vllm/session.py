@@ -24,12 +24,13 @@ from bench.vllm.models import model_shape, write_model
 from bench.vllm.server import Server, adapter_name, running_server
 from twin import Requests
 
-#: Requests that a new server answers before it is measured: its first steps allocate and compile.
+#: Requests that a new server answers before it is measured: its first steps allocate and compile. How many, and for
+#: how long at most: by hand.
 WARM_UP_CALLS = 24
 WARM_UP_S = 60.0
-#: They arrive over so many seconds.
+#: They arrive over so many seconds, by hand.
 WARM_UP_SPREAD_S = 2.0
-#: How long a server may take to drop the requests of a finished window, and how often it is asked.
+#: How long a server may take to drop the requests of a finished window, and how often it is asked. By hand.
 SETTLE_S, SETTLE_POLL_S = 60.0, 0.5
 
 

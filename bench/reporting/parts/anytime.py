@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from bench.reporting.content import Palette
 
-# Where the curves begin on a logarithmic axis, in seconds.
+# Where the curves begin on a logarithmic axis, in seconds. By hand.
 _START_S = 1e-3
 
 

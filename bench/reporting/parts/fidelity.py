@@ -7,12 +7,14 @@ from pathlib import Path
 import pandas as pd
 
 from bench.measured.published import PROFILE_OF_MODEL
+from bench.measured.tables import read_written
 from bench.reporting.content import Code, Column, Entry, Part, Table, number, words
 from bench.reporting.study import Study
 from twin import ServingProfile, UserError, load_profile
 
 #: What `python -m bench.fidelity` wrote for the shipped profiles; there in a checkout of the repository.
 SUMMARY = Path(__file__).resolve().parents[3] / "results" / "fidelity" / "summary.csv"
+_NEEDED = ("model", "runs of", "runs", "throughput_smape", "itl_smape", "ttft_smape")
 
 
 def fidelity(study: Study, summary: Path | None) -> Part:
@@ -32,7 +34,7 @@ def fidelity(study: Study, summary: Path | None) -> Part:
     names = list(dict.fromkeys(row.profile for row in study.rows))
     profiles = {name: _loaded(name) for name in names}
     blocks: list[Table | Code] = [_fit(profiles)]
-    errors = _read(summary) if summary is not None else None
+    errors = read_written(summary, "fidelity", _NEEDED, key="fidelity") if summary is not None else None
     chosen = _of_profiles(errors, names) if errors is not None else pd.DataFrame()
     if len(chosen):
         blocks.append(_errors(chosen))
@@ -79,17 +81,6 @@ def _fit(profiles: dict[str, ServingProfile | None]) -> Table:
             )
         )
     return Table("profiles", "Serving profiles in use", columns, tuple(lines))
-
-
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"fidelity={path}: not a readable CSV ({str(error).splitlines()[0]})") from None
-    missing = {"model", "runs of", "runs", "throughput_smape", "itl_smape", "ttft_smape"} - set(table.columns)
-    if missing:
-        raise UserError(f"fidelity={path}: not a summary of `python -m bench.fidelity`; it lacks {sorted(missing)}")
-    return table
 
 
 def _of_profiles(errors: pd.DataFrame, names: list[str]) -> pd.DataFrame:

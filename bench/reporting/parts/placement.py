@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bench.comparison.rows import Row
 
-# In pixels: the page scrolls a wide fleet sideways rather than shrinking it, so that it can be read on a phone.
+# In pixels, all of them by eye: the page scrolls a wide fleet sideways rather than shrinking it, so that it can be read on a phone.
 _LEFT, _TOP, _HEIGHT = 76, 10, 160
 # A step from one bar to the next, between these; so many pixels are shared out where there are few GPUs.
 _NARROWEST, _WIDEST, _ROOM = 36, 68, 620

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
     from bench.reporting.content import Palette
 
+# Height of a solver's row in inches, by eye: a line of text and a little.
 _ROW_IN = 0.19
-# Where some gaps are very large, the axis is linear up to here and logarithmic beyond.
+# Where some gaps are very large, the axis is linear up to here and logarithmic beyond; chosen by eye.
 _LINEAR_GAP_PCT = 50.0
 
 
@@ -53,7 +55,17 @@ def charts(study: Study) -> list[Chart]:
 def _charts(study: Study, statistics: Statistics, suffix: str, title: str) -> list[Chart]:
     legend = tuple(study.series[solver] for solver in statistics.paired.solvers)
     label = statistics.measure.label
-    rows = 0.75 + _ROW_IN * len(legend)
+
+    def spread(name: str, heading: str, middle: str, paint: Callable[..., None]) -> Chart:
+        return Chart(
+            f"{name}{suffix}",
+            f"{heading}{title}",
+            f"{middle} and 95 % interval for each solver where it is feasible, with a dot for each instance; "
+            + _best_in_words(statistics, name),
+            partial(paint, statistics, study.series),
+            size_in=(4.6, 0.75 + _ROW_IN * len(legend)),
+        )
+
     charts = [
         Chart(
             f"performance-profile{suffix}",
@@ -62,26 +74,10 @@ def _charts(study: Study, statistics: Statistics, suffix: str, title: str) -> li
             partial(_paint_profile, statistics, study.series),
             legend=legend,
         ),
-        Chart(
-            f"ratio{suffix}",
-            f"{label} over the best known{title}",
-            "Geometric mean and 95 % interval for each solver where it is feasible, with a dot for each instance; "
-            + _best_in_words(statistics, "ratio"),
-            partial(_paint_ratio, statistics, study.series),
-            size_in=(4.6, rows),
-        ),
+        spread("ratio", f"{label} over the best known", "Geometric mean", _paint_ratio),
     ]
     if any(case.lower_bound for case in statistics.cases):
-        charts.append(
-            Chart(
-                f"gap{suffix}",
-                f"Gap to the lower bound{title}",
-                "Mean gap in percent and 95 % interval for each solver where it is feasible, with a dot for each instance; "
-                + _best_in_words(statistics, "gap"),
-                partial(_paint_gap, statistics, study.series),
-                size_in=(4.6, rows),
-            )
-        )
+        charts.append(spread("gap", "Gap to the lower bound", "Mean gap in percent", _paint_gap))
     charts.append(
         Chart(
             f"quality-time{suffix}",

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench.measured.tables import read_written
 from bench.reporting.content import Code, Column, Entry, Part, Table, number, words
 from bench.studies.rank_changes import SolverStability, rank_changes
-from twin import UserError
 
 
 def stability(scores: Path | None) -> Part | None:
@@ -22,13 +22,8 @@ def stability(scores: Path | None) -> Part | None:
     """
     if scores is None:
         return None
-    try:
-        table = pd.read_parquet(scores)
-    except (OSError, ValueError) as error:
-        raise UserError(f"robustness={scores}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
-    missing = {"instance", "objective", "solver", "sample", "feasible", "cost"} - set(table.columns)
-    if missing:
-        raise UserError(f"robustness={scores}: not written by `python -m bench.robustness`; it lacks {sorted(missing)}")
+    needed = ("instance", "objective", "solver", "sample", "feasible", "cost")
+    table = read_written(scores, "robustness", needed, key="robustness")
     lines: list[str] = []
     blocks: list[Table | Code] = []
     objectives = list(table.groupby("objective", sort=False))

@@ -303,7 +303,7 @@ def test_the_command_writes_the_page_and_the_files_for_a_paper(
         (["."], "rows=.: holds no rows"),
         (["rows.parquet", "out=page.pdf"], "out=page.pdf must be the name of a .html file"),
         (["rows.parquet", "samples=0"], "samples=0 must be 1 or more"),
-        (["rows.parquet", "fidelity=rows.parquet"], "fidelity=rows.parquet: not a readable CSV"),
+        (["rows.parquet", "fidelity=rows.parquet"], "not written by `python -m bench.fidelity`"),
         (["rows.parquet", "robustness=rows.parquet"], "not written by `python -m bench.robustness`"),
     ],
 )
