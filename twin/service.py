@@ -130,7 +130,8 @@ class ServiceLevel:
         allowed_s = np.full(judged.stop - judged.start, np.inf)
         if self.e2el_ms is not None:
             allowed_s[:] = self.e2el_ms / 1000
-        if self.ttft_ms is not None:
+        # A request with its first token in time has yet to end in time, where only that is asked.
+        if self.ttft_ms is not None and (self.tpot_ms is not None or self.e2el_ms is None):
             later = 0 if self.tpot_ms is None else (requests.output_tokens[judged] - 1) * self.tpot_ms
             allowed_s = np.minimum(allowed_s, (self.ttft_ms + later) / 1000)
         return float(max(duration_s, np.max(requests.arrival_s[judged] + allowed_s)))

@@ -106,6 +106,25 @@ def test_the_verdict_is_that_of_every_request_looked_at_by_itself(
     assert told.met.tolist() == met.tolist()
 
 
+@pytest.mark.parametrize(
+    ("limits", "allowed_s"),
+    [
+        ({"ttft_ms": 400.0}, 0.4),
+        ({"e2el_ms": 3000.0}, 3.0),
+        ({"ttft_ms": 400.0, "e2el_ms": 3000.0}, 3.0),  # in time for the first token, it has all of the three seconds
+        ({"ttft_ms": 400.0, "tpot_ms": 40.0}, 0.4 + 15 * 0.04),
+        ({"ttft_ms": 400.0, "tpot_ms": 40.0, "e2el_ms": 3000.0}, 1.0),
+        ({"ttft_ms": 400.0, "tpot_ms": 300.0, "e2el_ms": 3000.0}, 3.0),
+    ],
+)
+def test_a_request_is_awaited_until_it_has_met_or_missed_every_limit(
+    limits: dict[str, float], allowed_s: float
+) -> None:
+    """Sixteen tokens asked for at 0.25 s, in a window that ends sooner than that."""
+    level = replace(ServiceLevel("hand"), **limits)  # type: ignore[arg-type]  # limits alone
+    assert level.horizon_s(make_requests((0.25, 0, 8, 16)), 0.3) == pytest.approx(0.25 + allowed_s)
+
+
 @given(server=servers(), level=levels, factor=st.sampled_from([1.0, 1.5, 10.0]), window_s=st.sampled_from([0.5, 2.0]))
 def test_looser_limits_never_lose_feasibility(
     server: Server, level: ServiceLevel, factor: float, window_s: float
