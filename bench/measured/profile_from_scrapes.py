@@ -64,6 +64,12 @@ def read_scrape(path: str, options: dict[str, int | None]) -> Scrape:
         raise UserError(f"{path}: column time_s must hold at least two times and ascend")
     _check_samples(table, path)
     values = {flag: _flag(table, flag, options[flag], path) for flag in FLAGS}
+    adapters = _running_adapters(table, path) if "adapters" in table else None
+    if adapters is not None and (adapters > values["n_adapters"]).any():
+        raise UserError(
+            f"{path}: column adapters has {np.nanmax(adapters):g} that run at once; n_adapters={values['n_adapters']} must be as many "
+            "or more"
+        )
     return Scrape(
         time_s=time_s,
         running=table.running.to_numpy(dtype=float),
@@ -71,7 +77,7 @@ def read_scrape(path: str, options: dict[str, int | None]) -> Scrape:
         prompt_tokens=table.prompt_tokens.to_numpy(dtype=float),
         generation_tokens=table.generation_tokens.to_numpy(dtype=float),
         kv_usage=table.kv_usage.to_numpy(dtype=float),
-        adapters=_running_adapters(table, path) if "adapters" in table else None,
+        adapters=adapters,
         max_loras=values["max_loras"],
         max_lora_rank=values["max_lora_rank"],
         kv_cache_tokens=values["kv_cache_tokens"],

@@ -106,7 +106,9 @@ def check_columns(
         Naming the column, the row (as a text editor counts lines) and the value.
     """
     for column in columns:
-        numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=float)
+        # Dates would count as nanoseconds.
+        given = table[column] if table[column].dtype.kind not in "mM" else table[column].astype(str)
+        numbers = pd.to_numeric(given, errors="coerce").to_numpy(dtype=float)
         missing = table[column].isna().to_numpy()
         wrong = (~missing & ~((numbers >= least) & (numbers < math.inf))) | (missing & (not empty))
         if wrong.any():

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -130,3 +131,17 @@ def test_a_campaign_that_is_none_is_refused(tmp_path: Path, content: str) -> Non
         profile_from_campaign(str(tmp_path), None, Console())
     assert str(tmp_path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_no_more_adapters_run_than_there_are(tmp_path: Path) -> None:
+    rows = [f"{row},{number}" for row, number in zip(ROWS, ("", 11, 5), strict=True)]
+    with pytest.raises(UserError, match="column adapters has 11 that run at once; n_adapters=10 must be as many"):
+        read_scrape(scrape(tmp_path, rows, f"{HEADER},adapters"), FLAGS)
+
+
+def test_dates_are_no_seconds(tmp_path: Path) -> None:
+    table = pd.read_csv(scrape(tmp_path, ROWS))
+    table["time_s"] = pd.to_datetime(table["time_s"], unit="s")
+    table.to_parquet(tmp_path / "scrape.parquet")
+    with pytest.raises(UserError, match=r"row 2, column time_s: .*1970.* must be a number"):
+        read_scrape(str(tmp_path / "scrape.parquet"), FLAGS)
