@@ -79,6 +79,11 @@ SPANS: dict[str, Span] = {
     "guide": Span(1, 10**9, counts=True, unit="contents"),
     "micro_weight": Span(0, 1e6),
     "depth": Span(1, 100, counts=True),
+    "points": Span(0, 10_000_000, counts=True, unit="contents"),
+    "piece": Span(0, 1_000_000, counts=True, unit="contents"),
+    "job": Span(0, 100_000, counts=True),
+    "jobs": Span(0, 100_000, counts=True),
+    "placements": Span(0, 100_000, counts=True),
 }
 
 

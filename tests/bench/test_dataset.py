@@ -194,3 +194,13 @@ def test_a_file_that_is_no_sample_is_told(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), path)
     with pytest.raises(UserError, match="not a Parquet file of"):
         read_dataset(path)
+
+
+@pytest.mark.parametrize("option", ["points", "piece", "jobs"])
+def test_a_sample_that_would_never_end_is_refused(
+    option: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["profile=llama-3.1-8b", f"out={tmp_path / 'o.parquet'}", f"{option}=99999999999999999999"])
+    assert f"error: {option}=99999999999999999999 must be a whole number" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
