@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
 from bench.comparison.cell import Cell
-from bench.comparison.differences import Difference, figure_differences, markdown, time_differences
+from bench.comparison.differences import (
+    CUT_SHORT,
+    Difference,
+    either_cut_short,
+    faster,
+    figure_differences,
+    markdown,
+    missing_figures,
+    time_differences,
+    verdict,
+)
 from bench.comparison.execution import Execution, run_cells
 from bench.comparison.machine import processor
 from bench.comparison.rows import Row, read_rows, write_rows
@@ -37,7 +47,7 @@ class RegressConfig:
     reference : str
         Rows to compare with.
     check : list of str
-        What is compared: figures (exactly), time (with a margin).
+        What is compared: figures (exactly, unless time has cut the solver short), time (with a margin).
     time : str
         When times are compared: auto (the reference is of a processor of the same model) or always.
     time_margin : float
@@ -86,12 +96,13 @@ def main(config: RegressConfig) -> None:
         for before, now in zip(reference, rows, strict=True)
         for difference in _compared(before, now, config, judged)
     ]
-    notes = [f"reference {config.reference}", *note]
-    _tell(found, len(rows), notes)
+    notes = [f"reference {config.reference}", *note, *_left_out(reference, config)]
+    cut_short = sum(either_cut_short(before, now) for before, now in zip(reference, rows, strict=True))
+    _tell(found, len(rows), notes, cut_short)
     if config.out:
         write_rows(rows, Path(config.out))
     if config.summary:
-        _append(Path(config.summary), markdown(found, len(rows), notes))
+        _append(Path(config.summary), markdown(found, len(rows), notes, cut_short=cut_short))
     if config.update:
         _update(found, rows, config)
     elif any(difference.fails for difference in found):
@@ -159,39 +170,37 @@ def _timed_again(
         if not doubtful:
             break
         for index, row in zip(doubtful, run_cells([cells[i] for i in doubtful], execution), strict=True):
-            best[index] = _faster(best[index], row)
+            best[index] = faster(best[index], row)
     return best
 
 
-def _faster(first: Row, second: Row) -> Row:
-    """The first row with each time as the run has it that was faster by its own calibration."""
-    if first.failed or second.failed or not first.calibration_s or not second.calibration_s:
-        return first
-    scale = first.calibration_s / second.calibration_s
-
-    def least(value_of: Callable[[Row], float | None]) -> float | None:
-        one, other = value_of(first), value_of(second)
-        return one if one is None or other is None else min(one, other * scale)
-
-    return replace(
-        first, solve_time_s=least(lambda row: row.solve_time_s), score_time_s=least(lambda row: row.score_time_s)
-    )
+def _left_out(reference: Sequence[Row], config: RegressConfig) -> list[str]:
+    """What cannot be compared because the release that wrote the reference did not have it."""
+    names = dict.fromkeys(name for row in reference for name in missing_figures(row))
+    if not names or "figures" not in config.check:
+        return []
+    return [f"not compared, the reference being older than these figures: {', '.join(names)}"]
 
 
-def _tell(found: Sequence[Difference], candidates: int, notes: Sequence[str]) -> None:
+def _tell(found: Sequence[Difference], candidates: int, notes: Sequence[str], cut_short: int) -> None:
     terminal = console()
-    if found:
-        table = Table("", "solver", "workload", "seed", "figure", "reference", "now", header_style="bold")
-        for d in found:
-            style = "red" if d.fails else "green"
-            table.add_row(Text(d.verdict, style=style), d.solver, d.workload, str(d.seed), d.figure, d.before, d.now)
-        terminal.print(table)
-    failing = sum(difference.fails for difference in found)
+    if plain := [difference for difference in found if not difference.cut_short]:
+        terminal.print(_table(plain))
+    if timed := [difference for difference in found if difference.cut_short]:
+        terminal.print(f"{CUT_SHORT}: what these find depends on the machine", style="bold")
+        terminal.print(_table(timed))
     for note in notes:
         terminal.print(note, style="dim", soft_wrap=True)
-    terminal.print(
-        f"{candidates} candidates: {failing} regressions" if failing else f"{candidates} candidates: no regression"
-    )
+    counted = f"; {cut_short} of them {CUT_SHORT}" if cut_short else ""
+    terminal.print(f"{candidates} candidates: {verdict(sum(difference.fails for difference in found))}{counted}")
+
+
+def _table(differences: Sequence[Difference]) -> Table:
+    table = Table("", "solver", "workload", "seed", "figure", "reference", "now", header_style="bold")
+    for d in differences:
+        style = "red" if d.fails else "yellow" if d.cut_short else "green"
+        table.add_row(Text(d.verdict, style=style), d.solver, d.workload, str(d.seed), d.figure, d.before, d.now)
+    return table
 
 
 def _append(path: Path, text: str) -> None:

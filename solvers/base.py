@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 
+from solvers.cut_short import times_cut_short
 from twin.errors import UserError
 from twin.placement import Placement
 from twin.service import PUBLISHED, ServiceLevel
@@ -26,6 +27,10 @@ Status = Literal["optimal", "feasible", "unchecked", "infeasible", "time_limit"]
 PLACED: tuple[Status, ...] = ("optimal", "feasible", "unchecked")
 #: Statuses by which a solver vouches for its placement.
 VOUCHED: tuple[Status, ...] = ("optimal", "feasible")
+
+#: True in the `details` of a solution where time has cut a search short, so that what was found depends on the machine. Set
+#: for solvers that keep time by `solvers.limits.Deadline`; others may set it themselves.
+TIME_BOUND = "time_bound"
 
 #: Longest message of a solution, in characters, and longest `details`, in characters of JSON.
 LONGEST_MESSAGE, LONGEST_DETAILS = 10_000, 4_000_000
@@ -115,7 +120,7 @@ class Solution:
     message : str
         One line for people.
     details : dict
-        Anything else, JSON-serialisable.
+        Anything else, JSON-serialisable. `TIME_BOUND` in it says that time has cut a search short.
     """
 
     status: Status
@@ -176,10 +181,14 @@ class Solver(ABC):
         self.check_problem(problem)
         if self.tags.replays_requests:
             _ = problem.workload.requests  # sampling is the harness's work, not the solver's
+        before = times_cut_short()
         start = time.perf_counter()
         solution = self.solve(problem)
         elapsed_s = time.perf_counter() - start
-        return replace(checked(solution, problem, self.name, self.tags), solve_time_s=elapsed_s)
+        solution = replace(checked(solution, problem, self.name, self.tags), solve_time_s=elapsed_s)
+        if times_cut_short() > before:
+            return replace(solution, details={**solution.details, TIME_BOUND: True})
+        return solution
 
 
 def checked(solution: object, problem: Problem, name: str, tags: Tags) -> Solution:

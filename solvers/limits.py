@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from solvers.base import Problem
+from solvers.cut_short import note_cut_short
 
 
 class OutOfTimeError(Exception):
@@ -18,7 +19,7 @@ class NoPlacementError(Exception):
 
 @dataclass(frozen=True)
 class Deadline:
-    """When a solver must stop.
+    """When a solver must stop. Whoever finds it passed is cut short, and so noted (`solvers.cut_short`).
 
     Attributes
     ----------
@@ -39,11 +40,26 @@ class Deadline:
     @property
     def left_s(self) -> float:
         """Seconds left, 0 when passed."""
-        return max(0.0, self.end_s - time.perf_counter())
+        left_s = self.end_s - time.perf_counter()
+        if left_s <= 0:
+            note_cut_short()
+        return max(0.0, left_s)
+
+    def leaves(self, share: float) -> bool:
+        """Whether so much is left of the seconds that there were at first.
+
+        Parameters
+        ----------
+        share : float
+        """
+        enough = self.end_s - time.perf_counter() >= share * self.total_s
+        if not enough:
+            note_cut_short()
+        return enough
 
     def check(self) -> None:
         """Raise `OutOfTimeError` when passed."""
-        if time.perf_counter() >= self.end_s:
+        if not self.left_s:
             raise OutOfTimeError
 
 

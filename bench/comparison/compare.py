@@ -17,7 +17,7 @@ from bench.comparison.asked import Asked, AskedHere, SolverFailed, failure_of
 from bench.comparison.cell import Cell
 from bench.comparison.common import Comparison
 from bench.comparison.rows import ERROR, PERCENTILES, Row
-from solvers.base import Solution, Solver
+from solvers.base import TIME_BOUND, Solution, Solver
 from solvers.fleet import fewest_gpus
 from twin import PUBLISHED, Score, load_profile
 
@@ -40,6 +40,10 @@ class _Attempt:
     @property
     def feasible(self) -> bool:
         return self.score is not None and self.score.feasible
+
+    @property
+    def time_bound(self) -> bool:
+        return bool(self.solution.details.get(TIME_BOUND)) or self.solution.status == "time_limit"
 
 
 def compare(comparison: Comparison, solvers: Mapping[str, Callable[[], Solver]]) -> Iterator[Row]:
@@ -127,9 +131,10 @@ def _candidate(comparison: Comparison, asked: Asked, row: Row, on_attempt: Calla
             on_attempt()
             attempts.append(_attempt(comparison, asked, gpus))
         solve_time_s = min(outcome.solution.solve_time_s for outcome in attempts)
+        solution = replace(attempts[0].solution, solve_time_s=solve_time_s)
         return replace(
             attempts[0],
-            solution=replace(attempts[0].solution, solve_time_s=solve_time_s),
+            solution=_time_bound(solution) if any(outcome.time_bound for outcome in attempts) else solution,
             score_time_s=min(outcome.score_time_s for outcome in attempts),
         )
 
@@ -150,6 +155,8 @@ def _candidate(comparison: Comparison, asked: Asked, row: Row, on_attempt: Calla
         return comparison.score(outcome.solution.placement, planned=True).feasible
 
     gpus, best = fewest_gpus(remembered, serves, most)
+    if any(outcome.time_bound for outcome in attempts):
+        best = replace(best, solution=_time_bound(best.solution))
     row = _filled(replace(row, gpu_limit=gpus, fleet_searched=True), comparison, best)
     # The answer to "how few GPUs" took the whole search.
     return replace(
@@ -158,6 +165,10 @@ def _candidate(comparison: Comparison, asked: Asked, row: Row, on_attempt: Calla
         score_time_s=sum(outcome.score_time_s for outcome in attempts),
         oracle_calls=sum(outcome.solution.oracle_calls for outcome in attempts),
     )
+
+
+def _time_bound(solution: Solution) -> Solution:
+    return replace(solution, details={**solution.details, TIME_BOUND: True})
 
 
 def _attempt(comparison: Comparison, asked: Asked, gpus: int | None) -> _Attempt:

@@ -16,6 +16,8 @@ from ortools.linear_solver import pywraplp
 from ortools.sat.python import cp_model
 from scipy.optimize import linprog
 
+from solvers.cut_short import note_cut_short
+
 #: Prices are whole multiples of this fraction, so that bounds computed from them are exact; sums of millions of them
 #: fit into 64 bits, and rounding loses less than a thousandth of a GPU with a thousand types.
 PRICE_SCALE = 10**6
@@ -102,9 +104,21 @@ def whole_cover(patterns: list[Counts], demand: Counts, time_limit_s: float, wor
     return [solver.value(use) for use in uses]
 
 
+class _TimedSolver(cp_model.CpSolver):
+    """Says when its time limit has ended the search."""
+
+    def solve(
+        self, model: cp_model.CpModel, solution_callback: cp_model.CpSolverSolutionCallback | None = None
+    ) -> cp_model.CpSolverStatus:
+        status = super().solve(model, solution_callback)
+        if status in (cp_model.FEASIBLE, cp_model.UNKNOWN):
+            note_cut_short()
+        return status
+
+
 def cp_solver(time_limit_s: float, workers: int) -> cp_model.CpSolver:
     """A CP-SAT solver with this project's settings."""
-    solver = cp_model.CpSolver()
+    solver = _TimedSolver()
     solver.parameters.max_time_in_seconds = max(0.01, time_limit_s)
     solver.parameters.num_workers = workers
     # The interleaved search gives the same answer whatever the machine's timing.

@@ -305,7 +305,7 @@ class _OneByOne:
         refused = 0
         for gpu in chosen.tolist():
             # Sampling must leave the time to check all.
-            if self.deadline.left_s < LEFT_TO_CHECK * self.deadline.total_s:
+            if not self.deadline.leaves(LEFT_TO_CHECK):
                 return None
             refused += self.oracle.find_max_loras(groups[gpu], int(filling.slots[gpu])) is None
             if refused > (1 - ACCEPTED_SHARE) * len(chosen):
