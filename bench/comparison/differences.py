@@ -154,8 +154,9 @@ def is_cut_short(row: Row) -> bool:
     if row.status in ("time_limit", TIMEOUT) or json.loads(row.details).get(TIME_BOUND) is True:
         return True
     # The time of a searched fleet is that of many calls.
-    single = row.solve_time_s is not None and row.time_limit_s is not None and not row.fleet_searched
-    return single and row.solve_time_s >= NEAR_LIMIT * row.time_limit_s
+    if row.solve_time_s is None or row.time_limit_s is None or row.fleet_searched:
+        return False
+    return row.solve_time_s >= NEAR_LIMIT * row.time_limit_s
 
 
 def either_cut_short(before: Row, now: Row) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
 from bench.comparison.cell import Cell
 from bench.comparison.execution import Execution, run_cells, stop_workers
@@ -35,6 +38,7 @@ WORKLOAD = {
     "seed": 0,
     "name": "three",
 }
+HEAVY = {**WORKLOAD, "groups": [{"count": 3, "rank": 8, "rate": 40.0}]}
 
 
 @pytest.fixture
@@ -102,8 +106,6 @@ def test_a_solver_that_is_gone_does_not(solver: Path, capsys: pytest.CaptureFixt
 
 
 def test_times_of_another_processor_are_not_judged(solver: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from dataclasses import replace
-
     path = Path("reference.parquet")
     write_rows([replace(row, processor="another one") for row in read_rows(path)], path)
     edit(solver, "        adapters =", "        time.sleep(0.4)\n        adapters =")
@@ -132,6 +134,77 @@ def test_an_update_shows_what_changes_before_it_writes(
     assert gate("update=true", "yes=true") == 0
     assert [row.gpus for row in read_rows(Path("reference.parquet"))] == [3, 3]
     assert gate() == 0
+
+
+#: A busy machine: the answer is what was found until then, and that is less.
+OUT_OF_TIME = """
+        from solvers.limits import Deadline
+
+        assert not Deadline.after(0.0).left_s
+        adapters ="""
+THREE_GPUS = "Placement(tuple(GpuPlan((adapter,), 1) for adapter in adapters))"
+
+
+def test_a_solver_that_time_has_cut_short_is_told_apart(solver: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    solver.write_text(SOLVER.replace(ONE_GPU, THREE_GPUS).replace("        adapters =", OUT_OF_TIME.lstrip("\n"), 1))
+    stop_workers()
+    # In a hurry on purpose: the time that it took is no part of this.
+    relaxed = [replace(row, solve_time_s=1.0) for row in read_rows(Path("reference.parquet"))]
+    write_rows(relaxed, Path("reference.parquet"))
+    assert gate("check=[figures]", "summary=summary.md") == 0
+    assert "2 candidates: no regression; 2 of them cut short by time" in capsys.readouterr().out
+    lines = Path("summary.md").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "## Placement benchmark: no regression"
+    told = lines[lines.index("### 2 of them cut short by time") :]
+    assert "| ⏱️ worse | `gated` | three | 1 | GPUs | 1 | 3 |" in told
+
+
+def test_a_solver_that_time_has_cut_short_must_not_vouch_for_what_fails(
+    solver: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vouched = SOLVER.replace('"unchecked"', '"feasible"')
+    solver.write_text(vouched.replace("        adapters =", OUT_OF_TIME.lstrip("\n"), 1))
+    stop_workers()
+    cells = [
+        replace(Cell.from_json(row.cell, trust=["gated.Gated"]), workload=HEAVY)
+        for row in read_rows(Path("reference.parquet"))
+    ]
+    rows = run_cells(cells, Execution(show=False))
+    assert [(row.feasible, json.loads(row.details)["time_bound"]) for row in rows] == [(False, True)] * 2
+    # As if there had been a placement that serves.
+    write_rows([replace(row, feasible=True) for row in rows], Path("reference.parquet"))
+    assert gate("check=[figures]") == 1
+    assert "2 candidates: 2 regressions; 2 of them cut short by time" in capsys.readouterr().out
+
+
+def test_figures_that_an_older_reference_lacks_are_left_out_and_named(
+    solver: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = parquet.read_table("reference.parquet")
+    lacking = [name for name in table.column_names if "goodput" in name or name.startswith("tpot_")]
+    parquet.write_table(table.drop_columns([*lacking, "service", "failing_adapters"]), "reference.parquet")
+    assert gate("check=[figures]") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "not compared, the reference being older than these figures: adapters that fail, goodput" in printed
+    assert "TPOT p95 ms" in printed
+    edit(solver, ONE_GPU, THREE_GPUS)
+    assert gate("check=[figures]") == 1
+
+
+def test_where_times_do_not_count_nothing_is_repeated(solver: Path) -> None:
+    path = Path("reference.parquet")
+    cells = [replace(Cell.from_json(row.cell, trust=["gated.Gated"]), repeats=3) for row in read_rows(path)]
+    write_rows(run_cells(cells, Execution(show=False)), path)
+    counting = SOLVER.replace("        adapters =", '        open("calls", "a").write("x")\n        adapters =', 1)
+    solver.write_text(counting)
+    stop_workers()
+    assert gate("check=[figures]") == 0
+    once = Path("calls").read_text(encoding="utf-8")
+    Path("calls").unlink()
+    assert gate("check=[figures]", "out=now.parquet") == 0
+    thrice = Path("calls").read_text(encoding="utf-8")
+    assert len(thrice) - len(once) == 2 * len(cells)
+    assert [Cell.from_json(row.cell, trust=["gated.Gated"]).repeats for row in read_rows(Path("now.parquet"))] == [3, 3]
 
 
 @pytest.mark.parametrize(
