@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from bench.comparison.cell import Cell
-from bench.comparison.differences import FIGURES, figure_differences, time_differences
+from bench.comparison.differences import FIGURES, faster, figure_differences, time_differences
 from bench.comparison.execution import Execution
 from bench.comparison.machine import processor
 from bench.comparison.rows import Row
-from bench.regress import RegressConfig, _faster, _judges_time, _timed_again
+from bench.regress import RegressConfig, _judges_time, _timed_again
 
 ROW = Row(
     workload="w", seed=3, solver="s", objective="min_gpus", profile="p", status="feasible", feasible=True, gpus=4,
@@ -103,24 +103,24 @@ def test_a_time_where_there_was_none_is_endlessly_slower() -> None:
 def test_the_faster_time_is_that_by_its_own_calibration() -> None:
     """The second run had a machine half as fast, so that its 0.3 s are 0.15 of the first's, and its 0.9 s are 0.45."""
     second = replace(ROW, solve_time_s=0.3, score_time_s=0.9, calibration_s=0.02)
-    best = _faster(ROW, second)
+    best = faster(ROW, second)
     assert (best.solve_time_s, best.score_time_s) == pytest.approx((0.15, 0.4))
     assert best.calibration_s == 0.01
     # The other way round: in the second's terms 0.2 s of the first are 0.4.
-    other = _faster(second, ROW)
+    other = faster(second, ROW)
     assert (other.solve_time_s, other.score_time_s) == pytest.approx((0.3, 0.8))
 
 
 @pytest.mark.parametrize("change", [{"status": "crash"}, {"calibration_s": None}])
-def test_a_run_that_failed_or_was_not_calibrated_is_not_faster(change: dict[str, Any]) -> None:
+def test_a_run_that_failed_or_was_not_calibrated_is_notfaster(change: dict[str, Any]) -> None:
     second = replace(ROW, solve_time_s=0.001, **change)
-    assert _faster(ROW, second) == ROW
-    assert _faster(second, ROW) == second
+    assert faster(ROW, second) == ROW
+    assert faster(second, ROW) == second
 
 
 def test_a_time_that_one_run_lacks_is_the_first_s() -> None:
-    assert _faster(ROW, replace(ROW, solve_time_s=None)).solve_time_s == 0.2
-    assert _faster(replace(ROW, solve_time_s=None), ROW).solve_time_s is None
+    assert faster(ROW, replace(ROW, solve_time_s=None)).solve_time_s == 0.2
+    assert faster(replace(ROW, solve_time_s=None), ROW).solve_time_s is None
 
 
 def test_only_what_seems_slower_is_timed_again_and_until_it_does_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,12 +118,14 @@ def test_times_are_compared_by_the_calibration_loop(
 
 @pytest.mark.parametrize("column", PERCENTILES)
 def test_every_percentile_is_compared(column: str) -> None:
-    (found,) = figure_differences(ROW, replace(ROW, **{column: 100.0 * (1 + 1e-8)}))
+    change: dict[str, Any] = {column: 100.0 * (1 + 1e-8)}
+    (found,) = figure_differences(ROW, replace(ROW, **change))
     assert found.fails
 
 
 def test_rows_of_an_earlier_release_are_compared_by_what_they_have() -> None:
-    old = replace(ROW, goodput=None, failed_gpus=None, **dict.fromkeys(PERCENTILES))
+    lacking: dict[str, Any] = dict.fromkeys(("goodput", "failed_gpus", *PERCENTILES))
+    old = replace(ROW, **lacking)
     assert figure_differences(old, ROW) == []
     assert missing_figures(old)[:2] == ["failed GPUs", "goodput"]
     assert len(missing_figures(old)) == 2 + len(PERCENTILES)
