@@ -19,6 +19,8 @@ from bench.comparison.differences import (
 )
 from bench.comparison.rows import PERCENTILES, Row
 
+PERCENTILES_MS: dict[str, Any] = dict.fromkeys(PERCENTILES, 100.0)
+
 ROW = Row(
     workload="w",
     seed=3,
@@ -40,7 +42,7 @@ ROW = Row(
     goodput=0.99,
     worst_gpu_goodput=0.98,
     worst_adapter_goodput=0.96,
-    **dict.fromkeys(PERCENTILES, 100.0),
+    **PERCENTILES_MS,
     placement='[{"max_loras": 1, "adapters": [0]}, {"max_loras": 2, "adapters": [1]}]',
     time_limit_s=60.0,
     solve_time_s=0.2,
