@@ -100,7 +100,8 @@ _RELATIVE = 1e-9
 #: A solver that says nothing of time is taken to be cut short from this share of its limit on. By hand: most stop a little early.
 NEAR_LIMIT = 0.9
 #: No machine is so busy: a candidate that ended by itself before, and now is cut short after so many times its time by the
-#: calibration loop, has become slower. By hand: twice what unchanged solvers took with seven processes on each core.
+#: calibration loop, has become slower. By hand: unchanged solvers were seen to take up to 2.4 times as long by it on cores
+#: that seven processes shared.
 UNEXPLAINED = 10.0
 
 #: In the report: whether time has cut the candidate short.
