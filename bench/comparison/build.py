@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from bench.comparison.cell import Cell
 from bench.shared.mistakes import explain_instantiation
 from solvers.base import Solver
 from twin import ServiceLevel, ServingProfile, UserError, Workload
+from twin.numbers import shown
 
 # The workload of the last cell: the next one is often of the same, and its requests need not be drawn again.
 _last_workload: list[tuple[str, Workload]] = []
@@ -33,9 +35,13 @@ def service_of(cell: Cell) -> ServiceLevel:
     UserError
         For what is none.
     """
+    for name, value in cell.service.items():
+        odd = isinstance(value, bool) or (isinstance(value, float) and math.isnan(value))
+        if odd or isinstance(value, str) != (name == "name"):
+            raise UserError(f"service.{name}={shown(value)} must be {'text' if name == 'name' else 'a number'}")
     try:
         return ServiceLevel(**cell.service)
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         raise UserError(f"service: {error}") from None
 
 

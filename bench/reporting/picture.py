@@ -26,6 +26,8 @@ FEWEST_GPUS_ACROSS = 6
 MOST_ADAPTERS_DRAWN = 3000
 # Above so many GPUs the labels below the bars would run into each other.
 MOST_GPUS_LABELLED = 24
+# Bars of more GPUs are narrower than a pixel, and take minutes.
+MOST_GPUS_DRAWN = 2000
 # Of more different placements than this the best are drawn, and one that starves.
 MOST_PLACEMENTS_DRAWN = 6
 # Above so many workloads there is no panel for each.
@@ -86,13 +88,14 @@ def _one_workload(figure: Figure, rows: Sequence[Row], first: Sequence[Row]) -> 
     if not drawn:
         panel = right.subplots()
         panel.set_axis_off()
-        panel.text(0.5, 0.5, "no placement", ha="center", va="center", color=PALE, fontsize=12)
+        panel.text(0.5, 0.5, "no placement to draw", ha="center", va="center", color=PALE, fontsize=12)
         return
     _placements(right, drawn)
 
 
 def _worth_drawing(placed: Sequence[Row]) -> Sequence[Row]:
     """All in the order given, if they are few; else the best different ones, and the best that starves at the end."""
+    placed = [row for row in placed if (row.gpus or 0) <= MOST_GPUS_DRAWN]
     if len(placed) <= MOST_PLACEMENTS_DRAWN:
         return placed
     different: dict[str | None, Row] = {}

@@ -1,6 +1,7 @@
 """A row says from what it can be made again, also when classes have moved since."""
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from hydra.utils import get_object
 
+from bench.comparison.build import service_of
 from bench.comparison.cell import MOVED, Cell
 from solvers.registry import list_solvers
+from twin.errors import UserError
 
 RESULTS = Path(__file__).parents[3] / "results"
 ROWS = ("reference/rows.parquet", "reference/ci.parquet", "predictors/placements/rows.parquet")
@@ -88,3 +91,13 @@ def test_options_that_a_row_gives_go_first() -> None:
 def test_what_was_written_is_read_back() -> None:
     known = Cell.from_json(cell(overrides=["workload.seed=1"]))
     assert Cell.from_json(known.to_json()) == known
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"name": 5}, {"share": True}, {"share": "0.9"}, {"least_judged": math.nan}, {"tail_s": 10**400}, {"ttft_ms": [1]}, {"x": 1}],
+    ids=str,
+)  # fmt: skip
+def test_a_service_level_of_a_file_is_numbers_and_a_name_or_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="service"):
+        service_of(Cell(solver="a", solver_options={}, workload={}, service=values))

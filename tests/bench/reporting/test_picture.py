@@ -12,6 +12,7 @@ from bench.comparison.compare import Comparison, compare
 from bench.comparison.rows import Row
 from bench.reporting.picture import (
     FEASIBLE,
+    MOST_GPUS_DRAWN,
     MOST_PLACEMENTS_DRAWN,
     MOST_WORKLOADS_DRAWN,
     STARVED,
@@ -67,6 +68,13 @@ def test_of_many_placements_the_best_and_one_that_starves_are_drawn(rows: list[R
     assert [row.solver for row in drawn] == ["a7", "a6", "a5", "a4", "a3", "crowded"]
     assert len(drawn) == MOST_PLACEMENTS_DRAWN
     assert _worth_drawing(good[:3]) == good[:3]
+
+
+def test_a_placement_of_very_many_gpus_does_not_take_the_picture_from_the_others(rows: list[Row]) -> None:
+    alone, crowded = (next(row for row in rows if row.solver == name) for name in ("alone", "crowded"))
+    vast = replace(crowded, gpus=MOST_GPUS_DRAWN + 1)
+    assert _worth_drawing([vast, alone]) == [alone]
+    assert _worth_drawing([vast, alone, *[replace(crowded, placement=str(i)) for i in range(9)]])[0] is alone
 
 
 def test_nothing_placed_is_still_a_picture(rows: list[Row], tmp_path: Path) -> None:
