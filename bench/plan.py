@@ -9,9 +9,8 @@ import difflib
 import logging
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,31 +18,36 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import MISSING
-from rich.console import Console
 from rich.text import Text
 
-from bench.comparison.compare import Comparison, compare
+from bench.comparison.cells import cells_of
+from bench.comparison.compare import Comparison
+from bench.comparison.config import BenchConfig, ServiceConfig
+from bench.comparison.execution import execution_of, run_cells
 from bench.comparison.reserve import check_reserve
-from bench.comparison.rows import ERROR, Row
+from bench.comparison.rows import Row
+from bench.comparison.run import check_options
 from bench.planning.adapters import Adapter, Traffic, workload_of
-from bench.planning.answer import answer
+from bench.planning.answer import Answer, answer
 from bench.planning.counters import Measured, read_counters
 from bench.planning.kubernetes import Cluster
 from bench.planning.limits import hot_adapter, nothing_starts
 from bench.planning.listing import changed, check_ranks, read_adapters
+from bench.planning.published import published_cell, published_need
 from bench.planning.report import command_lines, failure_lines, plan_report, write_plan
 from bench.planning.vllm_arguments import check_arguments
 from bench.planning.vllm_commands import Serving
 from bench.shared.command import command
+from bench.shared.files import check_folder
 from bench.shared.mistakes import explain_instantiation
 from bench.shared.plugins import register_solvers
 from bench.shared.terminal import at_work, console, plain
-from solvers.base import Solver
+from bench.suites.run import CONTRADICTION
 from twin import ServingProfile, UserError, load_profile
 
 _log = logging.getLogger(__name__)
 
-#: Exit code when no placement is feasible; 2 is a user's mistake.
+#: Exit code when no placement is feasible; 2 is a user's mistake, 3 a refuted bound.
 INFEASIBLE_EXIT = 1
 
 
@@ -77,6 +81,8 @@ class PlanConfig:
     counters_interval_s: float | None = None
     counters_metric: str | None = None
     counters_label: str | None = None
+    service: ServiceConfig = field(default_factory=ServiceConfig)
+    published: bool = True
     profile: str = "llama-3.1-8b"
     gpus: int | None = None
     reserve: float = 0.0
@@ -102,7 +108,7 @@ class PlanConfig:
 @command("plan", PlanConfig)
 def _run(config: PlanConfig) -> None:
     """Find a placement, print it and write the files that serve it."""
-    terminal = console(stderr=True)
+    folder = check_folder("out", config.out or HydraConfig.get().runtime.output_dir)
     profile = load_profile(config.profile)
     serving = Serving(
         profile.model if config.model is None else config.model, profile, config.adapter_path, config.port, config.gpus_per_host,
@@ -113,7 +119,26 @@ def _run(config: PlanConfig) -> None:
     contradictions = [*check_arguments(config.vllm_args), *_other_model(config.model, profile)]
     adapters, notes = adapters_of(config)
     check_ranks(adapters, profile, Path(config.adapters), config.what_if.rank)
-    notes = [*contradictions, *notes]
+    heading = [*_heading(config, adapters, profile), *contradictions, *notes]
+    found = _found(config, adapters, profile)
+    names = write_plan(
+        found, serving, cluster, _asked(config, profile, found), workload_options(adapters, config), folder
+    )
+    out = console()
+    out.print(plan_report(found, serving, heading))
+    for line in ("", "commands", *command_lines(found, serving)):
+        out.print(Text(line), soft_wrap=True)
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    out.print(f"\nwritten to {shown}: {', '.join(path.name for path in names)}", soft_wrap=True)
+    for line in found.contradictions:
+        sys.stderr.write(f"CONTRADICTION: {plain(line)}\n")
+    if found.contradictions:
+        raise SystemExit(CONTRADICTION)
+
+
+def _found(config: PlanConfig, adapters: Sequence[Adapter], profile: ServingProfile) -> Answer:
+    """The answer; where there is none the command ends here and says why."""
+    service = config.service.level()
     traffic = Traffic.of(
         profile,
         lengths=_made(config.lengths, "lengths"),
@@ -121,28 +146,37 @@ def _run(config: PlanConfig) -> None:
         duration_s=config.duration_s,
         seed=config.seed,
     )
-    comparison = Comparison(
-        workload=workload_of(adapters, traffic, profile, factor=1 + config.reserve, name=Path(config.adapters).name),
-        profile=profile,
-        objective=_made(config.objective, "objective"),
-        gpus=config.gpus,
-        time_limit_s=config.time_limit_s,
-        seed=config.seed,
-        threads=config.threads,
+    workload = workload_of(adapters, traffic, profile)
+    objective = _made(config.objective, "objective")
+    # What is wrong with the options is said before anything runs.
+    Comparison(
+        workload, profile, objective, config.gpus, config.time_limit_s, config.seed, config.threads, service=service
     )
     if (reason := nothing_starts(adapters, profile)) is not None:
         _fail([f"infeasible: {reason}"])
-    rows = candidates(comparison, config.solver, terminal)
-    with at_work(terminal, "head-room of each GPU"):
-        found = answer(rows, adapters, traffic, profile, reserve=config.reserve, threads=config.threads)
+    rows, published = candidates(
+        config, adapters, published=config.published and service.judges_requests and objective.minimise_gpus
+    )
+    need = published_need(published, workload, profile, service, threads=config.threads) if published else None
+    with at_work(console(stderr=True), "head-room of each GPU"):
+        found = answer(
+            rows, adapters, traffic, profile, service=service, reserve=config.reserve, threads=config.threads
+        )
     if found is None:
-        names = [adapter.name for adapter in adapters]
-        _fail(failure_lines(rows, names, config.gpus, config.reserve, hot_adapter(adapters, traffic, profile)))
-    asked = {
+        hot = hot_adapter(adapters, traffic, profile, service)
+        lines = failure_lines(rows, [adapter.name for adapter in adapters], config.gpus, config.reserve, hot, service)
+        _fail([*lines, *([need.in_words()] if need else [])])
+    return replace(found, published=need)
+
+
+def _asked(config: PlanConfig, profile: ServingProfile, found: Answer) -> dict[str, Any]:
+    """What the answer is to, for the files."""
+    return {
         "adapters": config.adapters,
         "profile": config.profile,
         "engine": f"{profile.engine} {profile.engine_version}",
-        "objective": comparison.objective.name,
+        "objective": found.row.objective,
+        "service": asdict(found.service),
         "gpus": config.gpus,
         "reserve": config.reserve,
         "overrides": list(HydraConfig.get().overrides.task),
@@ -150,22 +184,13 @@ def _run(config: PlanConfig) -> None:
         "duration_s": config.duration_s,
         "version": found.row.version,
     }
-    folder = Path(config.out or HydraConfig.get().runtime.output_dir)
-    paths = write_plan(found, serving, cluster, asked, _workload(config, comparison.workload.name, adapters), folder)
-    out = console()
-    heading = _heading(config, adapters, profile, comparison.objective.name)
-    out.print(plan_report(found, serving, [*heading, *notes]))
-    for line in ("", "commands", *command_lines(found, serving)):
-        out.print(Text(line), soft_wrap=True)
-    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    out.print(f"\nwritten to {shown}: {', '.join(path.name for path in paths)}", soft_wrap=True)
 
 
-def _workload(config: PlanConfig, name: str, adapters: Sequence[Adapter]) -> dict[str, Any]:
-    """What `workload=` makes the planned workload of again."""
+def workload_options(adapters: Sequence[Adapter], config: PlanConfig) -> dict[str, Any]:
+    """Builder and options of the workload, by which other processes and commands make it again."""
     return {
         "_target_": "bench.planning.adapters.planned",
-        "name": name,
+        "name": Path(config.adapters).name,
         "adapters": [asdict(adapter) for adapter in adapters],
         "duration_s": config.duration_s,
         "lengths": config.lengths,
@@ -180,13 +205,16 @@ def _fail(lines: Sequence[str]) -> NoReturn:
     raise SystemExit(INFEASIBLE_EXIT)
 
 
-def _heading(config: PlanConfig, adapters: Sequence[Adapter], profile: ServingProfile, objective: str) -> list[str]:
+def _heading(config: PlanConfig, adapters: Sequence[Adapter], profile: ServingProfile) -> list[str]:
     """What was asked, for the first lines of the answer."""
     total_rate = sum(adapter.rate for adapter in adapters)
     reserve = f", {config.reserve:.0%} in reserve" if config.reserve else ""
     return [
         f"{len(adapters)} adapter{'s' * (len(adapters) != 1)}, {total_rate:.4g} requests/s{reserve} ({config.adapters})",
-        f"profile {profile.name} · seed {config.seed} · objective {objective} · {config.duration_s:g} s simulated",
+        (
+            f"profile {profile.name} · seed {config.seed} · objective {_made(config.objective, 'objective').name} · "
+            f"service {config.service.level().name} · {config.duration_s:g} s simulated"
+        ),
     ]
 
 
@@ -255,29 +283,42 @@ def _check_counted(adapters: Sequence[Adapter], measured: Measured, path: str) -
         _log.info("%s: not counted, so without requests: %s", path, listed)
 
 
-def candidates(comparison: Comparison, solvers: dict[str, Any], terminal: Console) -> list[Row]:
-    """Each solver's placement, scored.
+def candidates(
+    config: PlanConfig, adapters: Sequence[Adapter], *, published: bool = False
+) -> tuple[list[Row], Row | None]:
+    """Each solver's placement, made in a process of its own and scored; and that of the published rule, if asked for.
 
     Raises
     ------
     UserError
         If there is no solver, or none could be run.
     """
-    if not solvers:
+    if not config.solver:
         raise UserError("solver: name at least one, for instance solver=exact")
-    makers: dict[str, Callable[[], Solver]] = {
-        name: partial(instantiate, options, _convert_="all") for name, options in solvers.items()
-    }
-    names, rows = list(makers), list[Row]()
-    with at_work(terminal) as show:
-        show(f"{names[0]}, up to {comparison.time_limit_s:g} s")
-        for row in compare(comparison, makers):
-            rows.append(row)
-            if len(rows) < len(names):
-                show(f"{names[len(rows)]}, up to {comparison.time_limit_s:g} s")
-    if all(row.status == ERROR for row in rows):
-        raise UserError(f"{rows[0].solver}: {rows[0].message}")
-    return rows
+    # Solvers know adapters by number; a name is a text that the cell would have to escape.
+    planned = [
+        replace(adapter, name=str(number), path="", rate=adapter.rate * (1 + config.reserve))
+        for number, adapter in enumerate(adapters)
+    ]
+    asked = BenchConfig(
+        workload={**workload_options(planned, config), "name": "adapters"},
+        solver=config.solver,
+        objective=config.objective,
+        service=config.service,
+        profile=config.profile,
+        seed=config.seed,
+        gpus=config.gpus,
+        time_limit_s=config.time_limit_s,
+        threads=config.threads,
+    )
+    cells = cells_of(asked, HydraConfig.get().overrides.task)
+    check_options(cells)
+    beside = [published_cell(cells[0])] if published else []
+    rows = run_cells([*cells, *beside], execution_of(asked))
+    found, more = rows[: len(cells)], rows[len(cells) :]
+    if all(row.failed for row in found):
+        raise UserError(f"{found[0].solver}: {found[0].message}")
+    return found, more[0] if more else None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

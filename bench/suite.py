@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.table import Table
 
 from bench.shared.command import command
+from bench.shared.files import check_folder
 from bench.shared.terminal import console, tracked
 from bench.suites.bounds import fingerprint, improved, read_results, violations
 from bench.suites.instance import Instance, check_instance
@@ -63,6 +64,8 @@ def main(config: SuiteConfig) -> None:
     folder = Path(config.folder) if config.folder else FOLDER
     if config.action not in ACTIONS:
         raise UserError(f"action={config.action}: must be one of {', '.join(ACTIONS)}")
+    if config.action not in ("list", "check"):
+        check_folder("folder", str(folder))
     if config.action == "generate":
         _generate(folder)
     elif config.action == "select":

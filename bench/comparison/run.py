@@ -15,7 +15,7 @@ from bench.comparison.cache import canonical
 from bench.comparison.cell import Cell, described
 from bench.comparison.cells import cells_of
 from bench.comparison.compare import Comparison, bare_row, candidate, compare, error_row
-from bench.comparison.known import is_shipped
+from bench.comparison.known import is_shipped, targets
 from bench.comparison.machine import calibration_s, processor, versions
 from bench.comparison.rows import Row
 from bench.comparison.solver_process import SolverProcess
@@ -48,7 +48,9 @@ def run(config: BenchConfig, overrides: Sequence[str] = ()) -> Iterator[Row]:
 
 
 def check_options(cells: Sequence[Cell]) -> None:
-    """Tell a mistake in the options of a shipped solver that the command line has changed, before anything is run.
+    """Tell a mistake in the options of a solver that the command line has changed, before anything is run.
+
+    Code of other packages is not run here: what is wrong with their solvers, the rows say.
 
     Raises
     ------
@@ -56,8 +58,11 @@ def check_options(cells: Sequence[Cell]) -> None:
     """
     for cell in cells:
         changed = any(override.lstrip("+~").startswith(f"solver.{cell.solver}.") for override in cell.overrides)
-        if changed and is_shipped(cell.solver_options, "solver"):
+        if changed and all(str(target).partition(".")[0] in _OURS for target in targets(cell.solver_options)):
             maker_of(cell.solver, cell.solver_options)
+
+
+_OURS = ("bench", "predictors", "solvers", "twin")
 
 
 def run_cell(cell: Cell) -> Row:

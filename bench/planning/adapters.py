@@ -87,7 +87,7 @@ class Traffic:
         return Traffic(given, arrivals or PoissonArrivals(), duration_s, seed)
 
 
-def workload_of(  # noqa: PLR0913  # a part of the adapters at another load; past 60 lines by its docstring
+def workload_of(  # noqa: PLR0913  # a part of the adapters at another load
     adapters: Sequence[Adapter],
     traffic: Traffic,
     profile: ServingProfile,
@@ -123,35 +123,45 @@ def workload_of(  # noqa: PLR0913  # a part of the adapters at another load; pas
     groups: dict[tuple[float | None, float | None], list[int]] = {}
     for place, adapter in enumerate(adapters):
         groups.setdefault((adapter.prompt_tokens, adapter.output_tokens), []).append(place)
-
-    def drawn(members: Sequence[int], lengths: Lengths) -> Workload:
-        chosen = np.array(members, dtype=np.int64)
-        return Workload(
-            ranks[chosen], rates[chosen], lengths, traffic.duration_s, traffic.seed, identities[chosen],
-            name=name, arrivals=traffic.arrivals,
-        )  # fmt: skip
-
     lengths_of = {
         own: _lengths_like(traffic.lengths, own, profile, adapters[members[0]].name) for own, members in groups.items()
     }
     if len(groups) <= 1:
-        return drawn(range(len(adapters)), next(iter(lengths_of.values()), traffic.lengths))
-    parts = {own: drawn(members, lengths_of[own]).requests for own, members in groups.items()}
+        lengths = next(iter(lengths_of.values()), traffic.lengths)
+        return Workload(
+            ranks, rates, lengths, traffic.duration_s, traffic.seed, identities, name=name, arrivals=traffic.arrivals
+        )
+    parts = [(np.array(members), lengths_of[own]) for own, members in groups.items()]
+    return _of_several_lengths(
+        Workload(
+            ranks,
+            rates,
+            traffic.lengths,
+            traffic.duration_s,
+            traffic.seed,
+            identities,
+            name=name,
+            arrivals=traffic.arrivals,
+        ),
+        parts,
+    )
+
+
+def _of_several_lengths(workload: Workload, parts: Sequence[tuple[np.ndarray, Lengths]]) -> Workload:
+    """The workload with lengths of their own for each part of its adapters, drawn and put together as a trace."""
+    rates = workload.rates.copy()
+    drawn = []
+    for members, lengths in parts:
+        part = replace(
+            workload, ranks=workload.ranks[members], rates=rates[members], lengths=lengths, ids=workload.ids[members]
+        )
+        drawn.append((part.requests, members))
     # Solvers count adapters of equal rank and rate as one type. Those of other lengths are another type, which a rate
     # that differs in the tenth digit says without a trace in any figure.
-    for number, members in enumerate(groups.values()):
+    for number, (members, _) in enumerate(parts):
         rates[members] *= 1 + number * 1e-10
-    return Workload(
-        ranks,
-        rates,
-        _mean_lengths([lengths_of[own] for own in groups], [rates[members].sum() for members in groups.values()]),
-        traffic.duration_s,
-        traffic.seed,
-        identities,
-        trace=_joined([(parts[own], np.array(members)) for own, members in groups.items()], identities),
-        name=name,
-        arrivals=traffic.arrivals,
-    )
+    mean = _mean_lengths([lengths for _, lengths in parts], [rates[members].sum() for members, _ in parts])
+    return replace(workload, rates=rates, lengths=mean, trace=_joined(drawn, workload.ids))
 
 
 def planned(  # noqa: PLR0913  # the options of one description, all by keyword

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.comparison.rows import Row
 from bench.planning.adapters import Adapter, Traffic, workload_of
-from bench.statistics.instances import standing_bound
+from bench.planning.bounds import contradictions, proven_bound
+from bench.shared.terminal import in_threads
 from bench.vllm.flags import ServerFlags
-from twin import GpuPlan, Placement, Score, ServingProfile, score_results, simulate_gpu
+from twin import (
+    INTERACTIVE,
+    PUBLISHED,
+    GpuPlan,
+    Placement,
+    Score,
+    ServiceLevel,
+    ServingProfile,
+    score_results,
+    simulate_gpu,
+)
 from twin.results import GpuResult
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from bench.planning.published import PublishedNeed
 
 #: Growth beyond this factor is not looked for: the lengths and the mix would be others by then.
 MOST_GROWTH = 8.0
@@ -42,10 +58,15 @@ class GpuAnswer:
     kv_usage : float
         Mean share of the KV cache in use while the GPU works.
     growth : float
-        By this factor could all rates on this GPU grow before it starves, 1 or more; `MOST_GROWTH` stands for
-        that and above.
+        By this factor could all rates on this GPU grow before it fails the service level, 1 or more; `MOST_GROWTH`
+        stands for that and above.
     starved_adapters : tuple of str
         Adapters that get less than 90 % of what they ask for, though the GPU as a whole does not starve.
+    failing_adapters : tuple of str
+        Adapters that the service level is not kept for; under the published rule, those that starve.
+    ttft_p95_ms : float, optional
+    goodput : float, optional
+        Share of the judged requests that keep the limits of the service level, or those of `interactive` where it has none.
     """
 
     gpu: int
@@ -64,6 +85,9 @@ class GpuAnswer:
     kv_usage: float
     growth: float
     starved_adapters: tuple[str, ...] = ()
+    failing_adapters: tuple[str, ...] = ()
+    ttft_p95_ms: float | None = None
+    goodput: float | None = None
 
     def flags(self, profile: ServingProfile) -> ServerFlags:
         """What its server is started with."""
@@ -77,7 +101,8 @@ class GpuAnswer:
             {key: value for key, value in asdict(adapter).items() if value not in (None, "")}
             for adapter in self.adapters
         ]
-        data["starved_adapters"] = list(self.starved_adapters)
+        for name in ("starved_adapters", "failing_adapters"):
+            data[name] = list(data[name])
         if self.shares is None:
             del data["shares"]
         return data
@@ -97,11 +122,15 @@ class Answer:
     rows : tuple of Row
         Of all candidates.
     lower_bound : int, optional
-        The largest that a solver proved.
+        The largest that a solver proved, for placements without replicas, and that no candidate refutes.
     bound_by : str
         Which solver did.
     reserve : float
         Share of the load that the placement can take on top of it; the bound is for both together.
+    service : ServiceLevel
+        What every GPU keeps.
+    published : PublishedNeed, optional
+        What the published rule alone would need.
     """
 
     gpus: tuple[GpuAnswer, ...]
@@ -111,6 +140,18 @@ class Answer:
     lower_bound: int | None
     bound_by: str
     reserve: float = 0.0
+    service: ServiceLevel = PUBLISHED
+    published: PublishedNeed | None = None
+
+    @property
+    def contradictions(self) -> list[str]:
+        """A line for each bound that a candidate refutes."""
+        return contradictions(self.rows)
+
+    @property
+    def proved(self) -> bool:
+        """Whether no placement without replicas is on fewer GPUs, by a bound that no candidate refutes."""
+        return self.lower_bound == len(self.gpus)
 
 
 def feasible_rows(rows: Sequence[Row]) -> list[Row]:
@@ -118,17 +159,13 @@ def feasible_rows(rows: Sequence[Row]) -> list[Row]:
     return sorted((row for row in rows if row.feasible and row.placement is not None), key=lambda row: row.rank_key)
 
 
-def proven_bound(rows: Sequence[Row]) -> tuple[int | None, str]:
-    """The largest lower bound among the candidates that none of them refutes, and whose it is."""
-    return standing_bound(rows)
-
-
-def answer(  # noqa: PLR0913  # what was asked, and what was found; past 60 lines by its docstring
+def answer(  # noqa: PLR0913  # what was asked, and what was found
     rows: Sequence[Row],
     adapters: Sequence[Adapter],
     traffic: Traffic,
     profile: ServingProfile,
     *,
+    service: ServiceLevel = PUBLISHED,
     reserve: float = 0.0,
     threads: int = 2,
 ) -> Answer | None:
@@ -140,8 +177,9 @@ def answer(  # noqa: PLR0913  # what was asked, and what was found; past 60 line
         All candidates. They were scored at a higher load, if there is a reserve; the figures here are at that of `adapters`.
     adapters : sequence of Adapter
         Those that the placements count.
-    traffic : Traffic
-    profile : ServingProfile
+    traffic, profile : Traffic, ServingProfile
+    service : ServiceLevel
+        What every GPU must keep.
     reserve : float
     threads : int
         GPUs that are simulated at the same time.
@@ -156,61 +194,82 @@ def answer(  # noqa: PLR0913  # what was asked, and what was found; past 60 line
     UserError
         For a rank above all that vLLM knows.
     """
-    workload = workload_of(adapters, traffic, profile)
+    asked = _Asked(adapters, traffic, profile, service)
     for row in feasible_rows(rows):
         placement = Placement.from_json(row.placement or "[]")
-        intervals = placement.routing_intervals(workload.n_adapters)
-
-        def one(number: int) -> tuple[GpuAnswer, GpuResult]:
-            plan, mine = placement.gpus[number], [adapters[index] for index in placement.gpus[number].adapters]  # noqa: B023  # run before the next candidate
-
-            def simulate(factor: float) -> GpuResult:
-                part = workload_of(mine, traffic, profile, ids=plan.adapters, factor=factor)
-                return simulate_gpu(
-                    part,
-                    tuple(range(len(mine))),
-                    profile,
-                    plan.max_loras,
-                    intervals=intervals[number],  # noqa: B023
-                    max_cpu_loras=plan.max_cpu_loras,
-                )
-
-            result = simulate(1.0)
-            grown = 1.0 if result.starved else growth(lambda factor: simulate(factor).starved)
-            return _gpu_answer(number, plan, mine, profile, result, grown), result
-
-        with ThreadPoolExecutor(max_workers=threads) as pool:
-            found = list(pool.map(one, range(placement.n_gpus)))
+        numbered = list(enumerate(zip(placement.gpus, placement.routing_intervals(len(adapters)), strict=True)))
+        found = in_threads(lambda item: asked.answer(item[0], *item[1]), numbered, threads)
         score = score_results([result for _, result in found])
         # What takes a reserve takes the load itself, but for the chance of single requests near the window's end.
         if score.feasible:
             bound, by = proven_bound(rows)
-            return Answer(tuple(gpu for gpu, _ in found), score, row, tuple(rows), bound, by, reserve)
+            return Answer(tuple(gpu for gpu, _ in found), score, row, tuple(rows), bound, by, reserve, service)
     return None
 
 
-def growth(starves: Callable[[float], bool]) -> float:
+@dataclass(frozen=True)
+class _Asked:
+    """What the GPUs of a candidate are asked: whose requests, and what is to be kept."""
+
+    adapters: Sequence[Adapter]
+    traffic: Traffic
+    profile: ServingProfile
+    service: ServiceLevel
+
+    def answer(self, number: int, plan: GpuPlan, intervals: NDArray[np.float64] | None) -> tuple[GpuAnswer, GpuResult]:
+        """One GPU of a placement, counted from 0."""
+        result = self._simulated(plan, intervals, shown=INTERACTIVE)
+
+        def fails(factor: float) -> bool:
+            return self._simulated(plan, intervals, factor).fails
+
+        grown = 1.0 if result.fails else growth(fails)
+        mine = [self.adapters[index] for index in plan.adapters]
+        return _gpu_answer(number, plan, mine, self.profile, result, grown), result
+
+    def _simulated(
+        self,
+        plan: GpuPlan,
+        intervals: NDArray[np.float64] | None,
+        factor: float = 1.0,
+        shown: ServiceLevel | None = None,
+    ) -> GpuResult:
+        mine = [self.adapters[index] for index in plan.adapters]
+        part = workload_of(mine, self.traffic, self.profile, ids=plan.adapters, factor=factor)
+        return simulate_gpu(
+            part,
+            tuple(range(len(mine))),
+            self.profile,
+            plan.max_loras,
+            intervals=intervals,
+            max_cpu_loras=plan.max_cpu_loras,
+            service=self.service,
+            shown=shown,
+        )
+
+
+def growth(fails: Callable[[float], bool]) -> float:
     """By how much a load could grow, found by doubling the step and halving the interval.
 
     Parameters
     ----------
-    starves : callable
-        Whether the GPU starves at a factor of its load; it does not at 1.
+    fails : callable
+        Whether the GPU fails its service level at a factor of its load; it does not at 1.
 
     Returns
     -------
     float
-        A factor at which it does not starve, within 2 % of one at which it does; `MOST_GROWTH` if it does not up to there.
+        A factor at which it does not fail, within 2 % of one at which it does; `MOST_GROWTH` if it does not up to there.
     """
     low, step = 1.0, _GROWTH_STEP
-    while not starves(min(low + step, MOST_GROWTH)):
+    while not fails(min(low + step, MOST_GROWTH)):
         low, step = min(low + step, MOST_GROWTH), 2 * step
         if low == MOST_GROWTH:
             return low
     high = min(low + step, MOST_GROWTH)
     while high - low > _GROWTH_STEP:
         middle = (low + high) / 2
-        low, high = (low, middle) if starves(middle) else (middle, high)
+        low, high = (low, middle) if fails(middle) else (middle, high)
     return low
 
 
@@ -241,6 +300,9 @@ def _gpu_answer(  # noqa: PLR0913  # one GPU from all sides
         kv_usage=result.mean_kv_tokens / result.kv_capacity_tokens if result.kv_capacity_tokens else 0.0,
         growth=grown,
         starved_adapters=tuple(mine[index].name for index in result.starved_adapters),
+        failing_adapters=tuple(mine[index].name for index in result.failing_adapters),
+        ttft_p95_ms=_finite(result.ttft.p95_ms),
+        goodput=None if result.judgement is None else result.judgement.goodput,
     )
 
 

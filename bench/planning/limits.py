@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 
 from bench.planning.adapters import Adapter, Traffic, workload_of
-from twin import ServingProfile, simulate_gpu
+from twin import PUBLISHED, GpuResult, ServiceLevel, ServingProfile, simulate_gpu
+
+# An adapter that asks for more GPUs than these alone is none that replicas are a hint for.
+_MOST_REPLICAS = 1000
 
 
 def nothing_starts(adapters: Sequence[Adapter], profile: ServingProfile) -> str | None:
@@ -29,7 +32,9 @@ def nothing_starts(adapters: Sequence[Adapter], profile: ServingProfile) -> str 
     return None
 
 
-def hot_adapter(adapters: Sequence[Adapter], traffic: Traffic, profile: ServingProfile) -> str | None:
+def hot_adapter(
+    adapters: Sequence[Adapter], traffic: Traffic, profile: ServingProfile, service: ServiceLevel = PUBLISHED
+) -> str | None:
     """A hint where the adapter with the most tokens asks for more than one GPU gives.
 
     Returns
@@ -46,12 +51,22 @@ def hot_adapter(adapters: Sequence[Adapter], traffic: Traffic, profile: ServingP
     hot = max(adapters, key=tokens)
     if not hot.rate:
         return None
-    alone = simulate_gpu(workload_of([hot], traffic, profile), (0,), profile, 1)
-    if alone.memory_error or not alone.starved or alone.throughput <= 0:
+
+    def simulated(share: float) -> GpuResult:
+        return simulate_gpu(workload_of([hot], traffic, profile, factor=share), (0,), profile, 1, service=service)
+
+    alone = simulated(1.0)
+    if alone.memory_error or not alone.fails or alone.throughput <= 0:
         return None
     gpus = max(2, math.ceil(alone.offered_throughput / alone.throughput))
+    while service.judges_requests and simulated(1 / gpus).fails:
+        gpus += max(1, gpus // 4)
+        if gpus > _MOST_REPLICAS:
+            return None
+    what = f"{alone.offered_throughput:.0f} tokens/s, of which one gives {alone.throughput:.0f}"
+    if alone.judgement is not None:
+        what += f" and keeps the limits for {alone.judgement.goodput:.0%} of the requests"
     return (
-        f"adapter {hot.name} asks for more than one GPU serves ({alone.offered_throughput:.0f} tokens/s, of which one gives "
-        f"{alone.throughput:.0f}): solvers that split its requests over GPUs may find a placement, for instance "
-        f"'solver=[hrw,lora_serve]' gpus={gpus} or more"
+        f"adapter {hot.name} asks for more than one GPU serves ({what}): solvers that split its requests over GPUs may find a "
+        f"placement, for instance 'solver=[hrw,lora_serve]' gpus={gpus} or more"
     )

@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,24 @@ from rich.text import Text
 
 from bench.comparison.rows import Row
 from bench.planning.answer import MOST_GROWTH, Answer, GpuAnswer
+from bench.planning.bounds import SCOPE, proven_bound
 from bench.planning.kubernetes import Cluster, helm_values, lora_adapters
 from bench.planning.vllm_commands import Serving, arguments, command_line, script
 from bench.shared.files import written
+from twin import INTERACTIVE, PUBLISHED, ServiceLevel
 
 FORMAT = 1
 #: A command longer than this is cut on the terminal; the files have all of it. By hand, as are the two below.
 _MOST_CHARACTERS = 600
 #: More GPUs than these are left to the files.
 _MOST_GPUS = 16
-# Nobody calls an answer usable that begins after this.
-_LONG_MEAN_MS, _LONG_TAIL_MS = 5_000.0, 60_000.0
+# Columns of a row, and figures of a score, that plan.json has.
+_OF_CANDIDATES = (
+    "solver", "status", "feasible", "gpus", "lower_bound", "goodput", "failing_adapters", "ttft_p95_ms", "solve_time_s", "message",
+)  # fmt: skip
+_OF_SERVICE = ("goodput", "worst_gpu_goodput", "worst_adapter_goodput", "failing_adapters", "starved_adapters")
+# More adapters that fail than these are not named.
+_MOST_NAMED = 5
 _NONE = "–"  # noqa: RUF001  # a dash, as printed tables have it
 
 
@@ -41,9 +49,12 @@ def plan_report(found: Answer, serving: Serving, heading: Sequence[str]) -> Rend
     heading : sequence of str
         What was asked.
     """
-    parts: list[RenderableType] = [*map(Text, heading), _verdict(found), _table(found.gpus)]
-    if (warning := _long_waits(found)) is not None:
-        parts.insert(len(heading) + 1, Text(warning, style="bold yellow"))
+    parts: list[RenderableType] = [*map(Text, heading)]
+    parts += [Text(line, style="bold yellow") for line in _missed(found)]
+    parts += [_verdict(found), Text(_proven(found))]
+    if found.published is not None:
+        parts.append(Text(found.published.in_words(len(found.gpus))))
+    parts.append(_table(found.gpus))
     if len(found.gpus) > _MOST_GPUS:
         parts.append(Text(f"... and {len(found.gpus) - _MOST_GPUS} more GPUs, in the files", style="dim"))
     parts.append(Text(_totals(found)))
@@ -64,18 +75,16 @@ def plan_dict(found: Answer, serving: Serving, asked: dict[str, Any]) -> dict[st
         "gpus": len(found.gpus),
         "lower_bound": found.lower_bound,
         "bound_by": found.bound_by or None,
+        "proved": found.proved,
+        "contradictions": found.contradictions,
         "solver": found.row.solver,
         "expected": {
             name: value if math.isfinite(value := getattr(found.score, name)) else None
             for name in ("throughput", "offered_throughput", "ttft_ms", "ttft_p99_ms", "itl_ms", "e2e_ms")
-        },
-        "candidates": [
-            {
-                name: getattr(each, name)
-                for name in ("solver", "status", "feasible", "gpus", "lower_bound", "solve_time_s", "message")
-            }
-            for each in found.rows
-        ],
+        }
+        | {name: getattr(found.score, name) for name in _OF_SERVICE},
+        "published": None if found.published is None else asdict(found.published),
+        "candidates": [{name: getattr(each, name) for name in _OF_CANDIDATES} for each in found.rows],
         "placement": [{**gpu.to_dict(), "command": arguments(gpu, serving)} for gpu in found.gpus],
     }
 
@@ -134,21 +143,28 @@ def write_plan(  # noqa: PLR0913  # what each of the files says
     return paths
 
 
-def failure_lines(
-    rows: Sequence[Row], names: Sequence[str], gpus: int | None, reserve: float = 0.0, hot: str | None = None
+def failure_lines(  # noqa: PLR0913  # what was asked, by whom, and what came of it
+    rows: Sequence[Row],
+    names: Sequence[str],
+    gpus: int | None,
+    reserve: float = 0.0,
+    hot: str | None = None,
+    service: ServiceLevel = PUBLISHED,
 ) -> list[str]:
     """Why there is no answer, a line for each reason, the adapters by their names; `hot` is about one that needs replicas."""
-    bounds = [row.lower_bound for row in rows if row.lower_bound is not None]
+    bound, by = proven_bound(rows)
     limit = f" on {gpus} GPU{'s' * (gpus != 1)}" if gpus is not None else ""
     kept = f" with {reserve:.0%} in reserve" if reserve else ""
+    kept += f" that keeps {service.name} ({service.in_words()})" if service.judges_requests else ""
     lines = [f"no feasible placement was found{limit}{kept}"]
-    if gpus is not None and bounds and max(bounds) > gpus:
-        lines = [f"infeasible{limit}{kept}: at least {max(bounds)} GPUs are needed, which is proven"]
+    if gpus is not None and bound is not None and bound > gpus:
+        lines = [f"infeasible{limit}{kept}: at least {bound} GPUs are needed, as {by} proved ({SCOPE})"]
     elif hot is not None:
         lines = [f"no placement that gives each adapter one GPU was found{limit}{kept}", hot]
+    fail = "fail" if service.judges_requests else "starve"
     for row in rows:
         if row.gpus is not None:
-            why = f"{row.gpus} GPUs, of which {row.starved_gpus} starve on the twin"
+            why = f"{row.gpus} GPUs, of which {row.failed_gpus} {fail} on the twin"
         else:
             why = f"{row.status.replace('_', ' ')}: {_named(row.message, names)}" if row.message else row.status
         lines.append(f"{row.solver}: {why}")
@@ -168,35 +184,45 @@ def _named(message: str, names: Sequence[str]) -> str:
 
 
 def _verdict(found: Answer) -> Text:
-    count, bound = len(found.gpus), found.lower_bound
-    kept = f" with {found.reserve:.0%} in reserve" if found.reserve else ""
+    count = len(found.gpus)
+    kept = f", with {found.reserve:.0%} in reserve" if found.reserve else ""
     text = Text(f"{count} GPU{'s' * (count != 1)}", style="bold green")
+    return text.append(f" for {found.service.in_words()}{kept}", style="not bold default")
+
+
+def _proven(found: Answer) -> str:
+    """What is proven about the number of GPUs, by the numbers that the files have."""
+    bound = found.lower_bound
     if bound is None:
-        return text.append("; no lower bound was proven", style="not bold default")
-    if bound >= count:
-        return text.append(f", and fewer cannot serve them{kept}: {found.bound_by} proved it", style="not bold default")
-    return text.append(
-        f"; at least {bound} are needed{kept}, as {found.bound_by} proved. More time may close the gap: time_limit_s=N",
-        style="not bold default",
-    )
+        refuted = "; what was claimed is refuted by a placement" if found.contradictions else ""
+        return f"no lower bound was proven{refuted}"
+    if found.proved:
+        return f"no placement on fewer GPUs: {found.bound_by} proved it ({SCOPE})"
+    more = "; more time may close the gap: time_limit_s=N" if bound < len(found.gpus) else ""
+    return f"at least {bound} needed, as {found.bound_by} proved ({SCOPE}){more}"
 
 
-def _long_waits(found: Answer) -> str | None:
-    """What to say of an answer that serves the throughput asked for, but not in a time that users wait."""
-    mean, tail = found.score.ttft_ms, found.score.ttft_p99_ms
-    if not (mean > _LONG_MEAN_MS or tail > _LONG_TAIL_MS):
-        return None
-    return (
-        f"requests wait long for their first token on it: {mean / 1000:.1f} s in the mean, p99 {tail / 1000:.0f} s. It serves the "
-        "throughput, no latency is asked for: reserve=0.2 plans with head-room, gpus=N objective=min_latency for short waits"
-    )
+def _missed(found: Answer) -> list[str]:
+    """What to say first of an answer that misses a latency, promised or not."""
+    score, service = found.score, found.service
+    if score.failed_gpus:
+        return [f"MISSED on {score.failed_gpus} of {score.gpus} GPUs: {service.in_words()}"]
+    if service.judges_requests or score.goodput is None or (score.worst_gpu_goodput or 0.0) >= INTERACTIVE.share:
+        return []
+    wait_s = score.worst_ms("ttft", 95) / 1000
+    return [
+        (
+            f"no latency is promised, and requests wait: one in twenty for {wait_s:.3g} s or more on the worst GPU; "
+            "service=interactive plans for short waits"
+        )
+    ]
 
 
 def _table(gpus: Sequence[GpuAnswer]) -> Table:
     table = Table(header_style="bold")
     for column in (
-        "GPU", "adapters", "max_\nloras", "max_lora_\nrank", "requests\nper s", "served /\noffered", "TTFT\nms",
-        "TTFT\np99 ms", "ITL\nms", "KV\nin use", "head-\nroom",
+        "GPU", "adapters", "of these\nfail", "max_\nloras", "max_\nlora_\nrank", "requests\nper s", "served", "good-\nput",
+        "TTFT\np95 ms", "TTFT\np99 ms", "ITL\nms", "KV in\nuse", "head-\nroom",
     ):  # fmt: skip
         table.add_column(column, justify="right", no_wrap=True)
     for gpu in gpus[:_MOST_GPUS]:
@@ -204,11 +230,13 @@ def _table(gpus: Sequence[GpuAnswer]) -> Table:
         table.add_row(
             str(gpu.gpu),
             str(len(gpu.adapters)),
+            str(len(gpu.failing_adapters)),
             str(gpu.max_loras),
             str(gpu.max_lora_rank),
             f"{gpu.rate:.2f}",
             f"{share:.1%}",
-            _number(gpu.ttft_ms, 0),
+            _percent(gpu.goodput),
+            _number(gpu.ttft_p95_ms, 0),
             _number(gpu.ttft_p99_ms, 0),
             _number(gpu.itl_ms, 1),
             f"{gpu.kv_usage:.0%}",
@@ -227,14 +255,23 @@ def _headroom(growth: float) -> str:
 def _totals(found: Answer) -> str:
     score = found.score
     return (
-        f"all GPUs: TTFT {_number(score.ttft_ms, 0)} ms, ITL {_number(score.itl_ms, 1)} ms, end to end "
-        f"{_number(score.e2e_ms, 0)} ms (means); throughput {score.throughput:.0f} of {score.offered_throughput:.0f} "
-        f"tokens/s offered; found by {found.row.solver}"
+        f"all GPUs: goodput {_percent(score.goodput)}, TTFT {_number(score.ttft_ms, 0)} ms, ITL {_number(score.itl_ms, 1)} ms, "
+        f"E2E {_number(score.e2e_ms, 0)} ms (means); {score.throughput:.0f} of {score.offered_throughput:.0f} tokens/s served; "
+        f"by {found.row.solver}"
     )
 
 
 def _notes(found: Answer, serving: Serving) -> list[str]:
-    notes = ["head-room: how much all rates of the GPU could grow before it starves, by the twin"]
+    judge = found.service if found.service.judges_requests else INTERACTIVE
+    limits = judge.in_words().partition(" with ")[2].partition(",")[0]
+    notes = [
+        f"served: tokens, of those offered; goodput: requests with {limits}, of those judged",
+        "head-room: how much all rates of the GPU could grow before it fails, by the twin",
+    ]
+    for gpu in found.gpus:
+        if gpu.failing_adapters:
+            named = ", ".join(gpu.failing_adapters[:_MOST_NAMED]) + ", ..." * (len(gpu.failing_adapters) > _MOST_NAMED)
+            notes.append(f"GPU {gpu.gpu} as a whole does not fail, but these of its adapters get too little: {named}")
     if any(not adapter.path for gpu in found.gpus for adapter in gpu.adapters):
         notes.append(f"adapters without a path are looked for at {serving.adapter_path} (adapter_path=...)")
     if any(gpu.shares is not None for gpu in found.gpus):
@@ -280,6 +317,10 @@ def _placement_json(found: Answer, profile: str, workload: dict[str, Any]) -> st
 
 def _yaml(data: dict[str, Any]) -> str:
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _percent(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.1%}"
 
 
 def _number(value: float | None, digits: int) -> str:

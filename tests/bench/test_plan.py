@@ -17,7 +17,8 @@ from bench.comparison.compare import Comparison, compare
 from bench.comparison.rows import Row
 from bench.plan import main, with_name_quoted
 from bench.planning.adapters import Adapter, Traffic, workload_of
-from bench.planning.answer import answer, proven_bound
+from bench.planning.answer import answer
+from bench.planning.bounds import proven_bound
 from bench.shared.command import CONF
 from bench.vllm.placements import read_placed
 from solvers.max_pack import MaxPack
