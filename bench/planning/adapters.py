@@ -149,11 +149,11 @@ def workload_of(  # noqa: PLR0913  # a part of the adapters at another load
 
 def _of_several_lengths(workload: Workload, parts: Sequence[tuple[np.ndarray, Lengths]]) -> Workload:
     """The workload with lengths of their own for each part of its adapters, drawn and put together as a trace."""
-    rates = workload.rates.copy()
+    rates, identities = workload.rates.copy(), np.asarray(workload.ids)
     drawn = []
     for members, lengths in parts:
         part = replace(
-            workload, ranks=workload.ranks[members], rates=rates[members], lengths=lengths, ids=workload.ids[members]
+            workload, ranks=workload.ranks[members], rates=rates[members], lengths=lengths, ids=identities[members]
         )
         drawn.append((part.requests, members))
     # Solvers count adapters of equal rank and rate as one type. Those of other lengths are another type, which a rate
@@ -161,7 +161,7 @@ def _of_several_lengths(workload: Workload, parts: Sequence[tuple[np.ndarray, Le
     for number, (members, _) in enumerate(parts):
         rates[members] *= 1 + number * 1e-10
     mean = _mean_lengths([lengths for _, lengths in parts], [rates[members].sum() for members, _ in parts])
-    return replace(workload, rates=rates, lengths=mean, trace=_joined(drawn, workload.ids))
+    return replace(workload, rates=rates, lengths=mean, trace=_joined(drawn, identities))
 
 
 def planned(  # noqa: PLR0913  # the options of one description, all by keyword

@@ -23,14 +23,11 @@ def proven_bound(rows: Sequence[Row]) -> tuple[int | None, str]:
 
 def contradictions(rows: Sequence[Row]) -> list[str]:
     """A line for each bound that a feasible placement refutes; one with replicas refutes none."""
-    lines = []
-    for claim, bound in _claims(rows):
-        for row in _refuting(bound, rows)[:1]:
-            lines.append(
-                f"{row.solver} has a feasible placement on {row.gpus} GPU{'s' * (row.gpus != 1)}, below the bound of {bound} by "
-                f"{claim.solver}"
-            )
-    return lines
+    return [
+        f"{row.solver} has a feasible placement on {row.gpus} GPU{'s' * (row.gpus != 1)}, below the bound of {bound} by {claim.solver}"
+        for claim, bound in _claims(rows)
+        for row in _refuting(bound, rows)[:1]
+    ]
 
 
 def _claims(rows: Sequence[Row]) -> list[tuple[Row, int]]:

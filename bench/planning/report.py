@@ -185,7 +185,7 @@ def _named(message: str, names: Sequence[str]) -> str:
 
 def _verdict(found: Answer) -> Text:
     count = len(found.gpus)
-    kept = f", with {found.reserve:.0%} in reserve" if found.reserve else ""
+    kept = f", {found.reserve:.0%} in reserve" if found.reserve else ""
     text = Text(f"{count} GPU{'s' * (count != 1)}", style="bold green")
     return text.append(f" for {found.service.in_words()}{kept}", style="not bold default")
 

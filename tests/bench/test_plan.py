@@ -3,10 +3,9 @@
 import csv
 import json
 import os
-import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,12 @@ from bench.comparison.rows import Row
 from bench.plan import main, with_name_quoted
 from bench.planning.adapters import Adapter, Traffic, workload_of
 from bench.planning.answer import answer
-from bench.planning.bounds import proven_bound
+from bench.planning.bounds import contradictions, proven_bound
 from bench.shared.command import CONF
 from bench.vllm.placements import read_placed
 from solvers.max_pack import MaxPack
 from solvers.objectives.min_gpus import MinGpus
-from twin import GpuPlan, Placement, load_profile, score_placement, simulate_gpu
+from twin import INTERACTIVE, GpuPlan, Placement, load_profile, score_placement, simulate_gpu
 
 PROFILE = load_profile("llama-3.1-8b")
 FAST = ["time_limit_s=10", "solver=[exact,max_pack]", "out=plan"]
@@ -52,7 +51,12 @@ def test_the_answer_and_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[
     found = planned(tmp_path)
     printed = capsys.readouterr().out
     assert (found["gpus"], found["lower_bound"], found["bound_by"]) == (1, 1, "exact")
-    assert "1 GPU, and fewer cannot serve them: exact proved it" in printed
+    assert found["proved"]
+    assert found["contradictions"] == []
+    assert (
+        "1 GPU for 95% of the requests with TTFT <= 2 s and TPOT <= 100 ms, on each GPU and for each adapter" in printed
+    )
+    assert "no placement on fewer GPUs: exact proved it (without replicas, max_loras from a grid)" in printed
     assert "3 adapters, 15 requests/s (a.csv)" in printed
     assert "vllm serve meta-llama/Llama-3.1-8B-Instruct --port 8000" in printed
     (gpu,) = found["placement"]
@@ -98,19 +102,19 @@ def test_the_head_room_is_that_of_the_twin(tmp_path: Path) -> None:
     (gpu,) = found["placement"]
     adapters = [Adapter(a["name"], a["rank"], a["rate"]) for a in gpu["adapters"]]
 
-    def starves(factor: float) -> bool:
+    def fails(factor: float) -> bool:
         workload = workload_of(adapters, Traffic.of(PROFILE), PROFILE, ids=[0, 1, 2], factor=factor)
-        return simulate_gpu(workload, (0, 1, 2), PROFILE, gpu["max_loras"]).starved
+        return simulate_gpu(workload, (0, 1, 2), PROFILE, gpu["max_loras"], service=INTERACTIVE).fails
 
     assert 1 < gpu["growth"] < 8
-    assert not starves(gpu["growth"])
-    assert starves(gpu["growth"] + 0.03)
+    assert not fails(gpu["growth"])
+    assert fails(gpu["growth"] + 0.03)
 
 
 def test_a_reserve_is_kept_on_each_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     without, kept = planned(tmp_path, "scale=2"), planned(tmp_path, "scale=2", "reserve=0.4")
     # The bound is one for the load and the reserve.
-    assert re.search(r"needed with 40% in reserve|cannot serve them with 40% in reserve", capsys.readouterr().out)
+    assert "for each adapter, 40% in reserve\n" in capsys.readouterr().out
     assert min(gpu["growth"] for gpu in kept["placement"]) >= 1.38
     assert kept["gpus"] >= without["gpus"]
     # The figures are those of the load itself.
@@ -120,11 +124,12 @@ def test_a_reserve_is_kept_on_each_gpu(tmp_path: Path, capsys: pytest.CaptureFix
 def test_what_if(tmp_path: Path) -> None:
     found = planned(
         tmp_path, "what_if.rate.a b/c,=2", "what_if.rank.d=16", "what_if.rate.d=3",
-        listed='name,rank,rate\n"a b/c,",8,1\nd,8,1\n',
+        listed='name,rank,rate\n"a b/c,",8,1\nd,8,1\n${seed},8,1\n',
     )  # fmt: skip
     assert [(a["name"], a["rank"], a["rate"]) for gpu in found["placement"] for a in gpu["adapters"]] == [
         ("a b/c,", 8, 2.0),
         ("d", 16, 3.0),
+        ("${seed}", 8, 1.0),
     ]
 
 
@@ -177,7 +182,7 @@ def test_nothing_feasible_is_said_and_fails(tmp_path: Path, capsys: pytest.Captu
         planned(tmp_path, "duration_s=60", listed=listed)
     assert stopped.value.code == 1
     said = capsys.readouterr().err
-    assert said.startswith("no placement that gives each adapter one GPU was found\n")
+    assert said.startswith("no placement that gives each adapter one GPU was found that keeps interactive (95% of ")
     assert "adapter heavy one asks for more than one GPU serves" in said
     assert not (tmp_path / "plan").exists()
 
@@ -187,7 +192,8 @@ def test_too_few_gpus_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str
         planned(tmp_path, "gpus=1", "scale=3")
     assert stopped.value.code == 1
     said = capsys.readouterr().err
-    assert "no feasible placement was found on 1 GPU\n" in said
+    assert "no feasible placement was found on 1 GPU that keeps interactive (95% of the requests with " in said
+    assert "by the published rule (throughput alone) 2 GPUs would do, as max_pack finds" in said
     assert "leave gpus out" in said
 
 
@@ -207,6 +213,11 @@ def test_too_few_gpus_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["kubernetes.adapters=files"], "kubernetes.adapters=files: must be one of"),
         (["solver=max_pack", "solver.max_pack.order=no"], "order=no"),
         (["counters=none.prom"], "counters=none.prom: no such file"),
+        (["service=none"], "service=none: no such service"),
+        (["service.ttft_ms=-1"], "service.ttft_ms=-1.0 must be a positive number of milliseconds"),
+        (["+solver.mine._target_=twin.UserError"], "solver.mine: twin.UserError is no solvers.base.Solver"),
+        (["out=a.csv"], "out=a.csv must be a folder"),
+        (["out=/proc/plan"], "out=/proc/plan: cannot be written to"),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -229,6 +240,94 @@ def test_as_a_process_in_any_folder(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("results/runs/plan/*/*/plan.json"))) == 1
 
 
+# --- what is promised
+
+
+def test_the_figures_of_the_service_are_those_of_the_twin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = planned(tmp_path, "scale=3", "service.ttft_ms=500", "solver=max_pack")
+    level = replace(INTERACTIVE, name="interactive ttft_ms=500", ttft_ms=500.0)
+    assert found["asked"]["service"] == asdict(level)
+    adapters = [Adapter("billing", 8, 18.0), Adapter("search", 16, 27.0), Adapter("idle", 32, 0.0)]
+    workload = workload_of(adapters, Traffic.of(PROFILE), PROFILE)
+    score = score_placement(workload, placement_of(found, [a.name for a in adapters]), PROFILE, service=level)
+    assert score.feasible
+    assert found["expected"]["goodput"] == score.goodput
+    for gpu, result in zip(found["placement"], score.results, strict=True):
+        assert result.judgement is not None
+        assert (gpu["goodput"], gpu["failing_adapters"]) == (result.judgement.goodput, [])
+        assert gpu["ttft_p95_ms"] == pytest.approx(result.ttft.p95_ms, nan_ok=True)
+    printed = capsys.readouterr().out
+    assert (
+        "GPUs for 95% of the requests with TTFT <= 500 ms and TPOT <= 100 ms, on each GPU and for each adapter\n"
+        in printed
+    )
+    assert "p95 ms" in printed
+    assert "no lower bound was proven" in printed
+
+
+def test_what_the_published_rule_would_need_is_said_unless_it_is_not_wanted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A promise of a tenth of a second takes more GPUs than throughput does."""
+    tight = ["scale=2", "solver=max_pack", "service.ttft_ms=110"]
+    found = planned(tmp_path, *tight)
+    need = found["published"]
+    assert need["gpus"] < found["gpus"]
+    assert need["goodput"] < 0.95
+    said = f"by the published rule (throughput alone) {need['gpus']} GPU"
+    assert said in capsys.readouterr().out
+    assert planned(tmp_path, *tight, "published=false")["published"] is None
+    assert said not in capsys.readouterr().out
+
+
+def test_nothing_is_promised_by_the_published_rule_and_that_comes_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = "name,rank,rate\n" + "".join(f"a{number},8,1.25\n" for number in range(32))
+    found = planned(
+        tmp_path, "service=published", "solver=max_pack", "solver.max_pack.best_service=false", listed=listed
+    )
+    printed = capsys.readouterr().out
+    assert found["published"] is None
+    assert min(gpu["goodput"] for gpu in found["placement"]) < 0.95
+    assert printed.index("no latency is promised, and requests wait: one in twenty for ") < printed.index(
+        "GPUs for throughput of"
+    )
+
+
+# --- solvers that are not to be trusted
+
+
+def test_a_solver_that_dies_takes_nothing_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = ["+solver.bad._target_=tests.bench.misbehaving_solvers.Misbehaving", "+solver.bad.how=segfault"]
+    found = planned(tmp_path, "solver=max_pack", *bad)
+    assert found["solver"] == "max_pack"
+    assert [each["status"] for each in found["candidates"]] == ["feasible", "crash"]
+    assert "bad: crash: the solver's process" in capsys.readouterr().out
+
+
+def test_a_bound_that_a_placement_refutes_is_said_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    claim = ["+solver.liar._target_=tests.bench.planning.claiming.Claiming", "+solver.liar.bound=2"]
+    with pytest.raises(SystemExit) as stopped:
+        planned(tmp_path, "solver=max_pack", *claim)
+    assert stopped.value.code == 3
+    printed = capsys.readouterr()
+    assert printed.err == "CONTRADICTION: max_pack has a feasible placement on 1 GPU, below the bound of 2 by liar\n"
+    assert "no lower bound was proven; what was claimed is refuted by a placement" in printed.out
+    found = json.loads((tmp_path / "plan" / "plan.json").read_text(encoding="utf-8"))
+    assert (found["gpus"], found["lower_bound"], found["proved"], len(found["contradictions"])) == (1, None, False, 1)
+
+
+def test_a_bound_below_the_placement_proves_nothing_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    claim = ["+solver.timid._target_=tests.bench.planning.claiming.Claiming", "+solver.timid.bound=1"]
+    found = planned(tmp_path, "scale=3", "solver=max_pack", *claim)
+    assert not found["proved"]
+    assert (
+        "at least 1 needed, as timid proved (without replicas, max_loras from a grid); more time"
+        in capsys.readouterr().out
+    )
+
+
 # --- choosing among candidates
 
 
@@ -237,6 +336,20 @@ def test_the_bound_is_the_largest_that_was_proved() -> None:
     rows = [Row(solver=name, lower_bound=bound, **common) for name, bound in (("a", 2), ("b", None), ("c", 3))]
     assert proven_bound(rows) == (3, "c")
     assert proven_bound(rows[1:2]) == (None, "")
+    predicted = replace(rows[2], details=json.dumps({"oracle": "predictor"}))
+    assert proven_bound([rows[0], predicted]) == (2, "a")
+
+
+def test_only_a_placement_without_replicas_refutes_a_bound() -> None:
+    common: dict[str, Any] = {"workload": "", "seed": 0, "objective": "", "profile": "", "status": "feasible"}
+    bound = Row(solver="a", lower_bound=3, **common)
+    single, shared = GpuPlan((0,), 1), GpuPlan((0,), 1, (0.5,))
+    placed = Row(solver="b", gpus=2, feasible=True, placement=Placement((single, GpuPlan((1,), 1))).to_json(), **common)
+    assert contradictions([bound, placed]) == ["b has a feasible placement on 2 GPUs, below the bound of 3 by a"]
+    assert contradictions([bound, replace(placed, feasible=False)]) == []
+    assert contradictions([bound, replace(placed, placement=Placement((shared, shared)).to_json())]) == []
+    assert contradictions([bound, replace(placed, gpus=3)]) == []
+    assert proven_bound([bound, placed, replace(bound, solver="c", lower_bound=2)]) == (2, "c")
 
 
 def test_replicas_are_simulated_with_their_shares() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.comparison.build import build_workload
 from bench.planning.adapters import Adapter, Traffic, workload_of
 from bench.planning.listing import changed, check_ranks, read_adapters
 from solvers.contents.adapter_types import adapter_types
@@ -186,3 +187,16 @@ def test_joiners_belong_to_names(tmp_path: Path) -> None:
 def test_a_table_with_other_separators_is_told_so(tmp_path: Path, mark: str) -> None:
     with pytest.raises(UserError, match="the columns must be separated by commas"):
         listed(tmp_path, "name,rank,rate\na,8,1\n".replace(",", mark))
+
+
+def test_a_cell_gets_the_requests_of_the_list() -> None:
+    """Whatever its adapters are called there, and at the load with the reserve."""
+    listing = [Adapter("a", 8, 1.0, 20, 900), Adapter("b", 16, 2.0), Adapter("${c}", 8, 0.5, path="/c")]
+    scaled = [{"name": str(number), "rank": a.rank, "rate": a.rate * 1.2, "prompt_tokens": a.prompt_tokens,
+               "output_tokens": a.output_tokens} for number, a in enumerate(listing)]  # fmt: skip
+    options = {"_target_": "bench.planning.adapters.planned", "adapters": scaled, "duration_s": TRAFFIC.duration_s}
+    built = build_workload({**options, "seed": TRAFFIC.seed}, PROFILE)
+    expected = workload_of(listing, TRAFFIC, PROFILE, factor=1.2)
+    np.testing.assert_array_equal(built.rates, expected.rates)
+    for name in ("arrival_s", "adapter", "prompt_tokens", "output_tokens"):
+        np.testing.assert_array_equal(getattr(built.requests, name), getattr(expected.requests, name))

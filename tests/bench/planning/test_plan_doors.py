@@ -1,16 +1,17 @@
 """What contradicts a plan is refused or said: flags of vLLM, images, profiles that start nothing, adapters that need replicas."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
-from bench.planning.adapters import Adapter, Traffic
+from bench.planning.adapters import Adapter, Traffic, workload_of
 from bench.planning.kubernetes import Cluster
 from bench.planning.limits import hot_adapter, nothing_starts
 from bench.planning.report import failure_lines
 from bench.planning.vllm_arguments import PLANNED, check_arguments
 from bench.shared.options import SPANS, check_known, check_options
-from twin import UserError, load_profile
+from twin import INTERACTIVE, UserError, load_profile, simulate_gpu
 
 PROFILE = load_profile("llama-3.1-8b")
 TRAFFIC = Traffic.of(PROFILE, duration_s=60.0)
@@ -72,6 +73,19 @@ def test_an_adapter_that_one_gpu_cannot_serve_is_named() -> None:
         "no placement that gives each adapter one GPU was found",
         hot,
     ]
+
+
+def test_replicas_that_keep_the_level_are_hinted_at() -> None:
+    hot = hot_adapter([Adapter("hot", 16, 80.0)], TRAFFIC, PROFILE, INTERACTIVE)
+    assert hot is not None
+    gpus = int(re.findall(r"gpus=(\d+) or more", hot)[0])
+
+    def fails(share: float) -> bool:
+        part = workload_of([Adapter("hot", 16, 80.0)], TRAFFIC, PROFILE, factor=share)
+        return simulate_gpu(part, (0,), PROFILE, 1, service=INTERACTIVE).fails
+
+    assert not fails(1 / gpus)
+    assert "and keeps the limits for " in hot
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
