@@ -44,7 +44,6 @@ SOLVERS = {
     "max_pack": "each GPU filled to its limit",
     "ffd": "published greedy (arXiv 2602.24044)",
     "dlora": "published spreading (dLoRA)",
-    "min_cost_flow": "published spreading (min-cost flow)",
     "hrw": "hashing",
 }
 #: What ends a line of a table when its last column is gone.
