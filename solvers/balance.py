@@ -12,6 +12,7 @@ from solvers.base import Problem, Solution, Tags
 from solvers.filling.kernel import accepted_slots
 from solvers.filling.model import FillModel
 from solvers.fleet import FleetSolver
+from solvers.limits import Deadline
 from solvers.objectives.min_latency import MinLatency
 from solvers.spreading.dealing import least_loaded
 from solvers.spreading.latency_model import LatencyModel
@@ -40,11 +41,12 @@ class Balance(FleetSolver):
         assert problem.max_gpus is not None  # noqa: S101  # Solver.run and the search see to it
         if not problem.workload.n_adapters:
             return Solution("feasible", Placement(()))
+        deadline = Deadline.after(problem.time_limit_s)
         model = FillModel(problem, distilled=False)
         order = np.argsort(-model.weights, kind="stable")
         groups = [sorted(group) for group in least_loaded(model.weights, order, problem.max_gpus) if group]
         if isinstance(problem.objective, MinLatency):
-            return _of_least_latency(problem, model, groups)
+            return _of_least_latency(problem, model, groups, deadline)
         return _accepted(model, groups)
 
 
@@ -66,10 +68,11 @@ def _accepted(model: FillModel, groups: list[list[int]]) -> Solution:
     return Solution("feasible", Placement(tuple(plans)), oracle_calls=calls, details=_loads(model, groups))
 
 
-def _of_least_latency(problem: Problem, model: FillModel, groups: list[list[int]]) -> Solution:
+def _of_least_latency(problem: Problem, model: FillModel, groups: list[list[int]], deadline: Deadline) -> Solution:
     """The groups or another spread, with the `max_loras` of each GPU, whatever has the least latency in the twin."""
     latency = LatencyModel(problem)
     oracle = TwinLatency(problem, latency)
+    oracle.deadline = deadline
     rates, n_gpus = problem.workload.rates, problem.max_gpus or 1
     dealt = latency.spread(np.argsort(-rates, kind="stable"), n_gpus)
     fleet = oracle.best_fleet([groups, dealt, least_loaded(rates, np.arange(len(rates)), n_gpus)])

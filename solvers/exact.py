@@ -68,7 +68,11 @@ class Exact(Solver):
         deadline = Deadline.after(problem.time_limit_s)
         finishing = self.best_service and isinstance(oracle, TwinOracle)
         searching = Deadline.after(problem.time_limit_s * (1 - TIME_SHARE if finishing else 1))
-        search = ExactSearch(SearchState(problem, oracle, searching, self.workers))
+        oracle.deadline = searching
+        try:
+            search = ExactSearch(SearchState(problem, oracle, searching, self.workers))
+        except OutOfTimeError:
+            return Solution("time_limit", oracle_calls=oracle.calls, message="no placement within the time limit")
         try:
             search.run()
         except NoPlacementError as why:

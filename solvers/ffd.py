@@ -7,6 +7,7 @@ from typing import ClassVar
 from solvers.base import Problem, Solution, Solver, Tags
 from solvers.contents.orders import sorted_plan, zigzag_order
 from solvers.filling.test_points import TEST_POINTS, PredictorTest, PublishedTest, TwinTest, fill_by_test_points
+from solvers.limits import OutOfTimeError
 from solvers.oracles.choice import say_out_of_range
 from twin import Placement, UserError
 
@@ -52,9 +53,16 @@ class Ffd(Solver):
         workload = problem.workload
         order = zigzag_order(workload)
         test = self.test(problem)
-        gpus = fill_by_test_points(workload, order, test)
+        late = False
+        try:
+            gpus = fill_by_test_points(workload, order, test)
+        except OutOfTimeError:
+            gpus, late = None, True
         asked = test.calls + (test.asked_twin if isinstance(test, PredictorTest) else 0)
         details = {"twin_calls": test.asked_twin if isinstance(test, PredictorTest) else test.calls}
+        if late:
+            message = "no placement within the time limit"
+            return Solution("time_limit", oracle_calls=asked, message=message, details=details)
         if gpus is None:
             message = (
                 f"a GPU fails its first test, at {TEST_POINTS[0]} adapters: the published greedy places nothing on it"

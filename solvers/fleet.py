@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
 
 from solvers.base import Problem, Solution, Solver, Tags
-from solvers.limits import Deadline
+from solvers.limits import Deadline, OutOfTimeError
 from twin import score_placement
 
 Attempt = TypeVar("Attempt")
@@ -85,16 +85,24 @@ class FleetSolver(Solver):
 
     def solve(self, problem: Problem) -> Solution:
         """Spread over the fleet, or over the fewest GPUs that do."""
-        if not self.search:
-            return self.spread(problem)
         deadline = Deadline.after(problem.time_limit_s)
+        try:
+            return self._searched(problem, deadline) if self.search else self.spread(problem)
+        except OutOfTimeError:
+            return Solution("time_limit", message=f"not spread over {problem.max_gpus} GPUs within the time limit")
+
+    def _searched(self, problem: Problem, deadline: Deadline) -> Solution:
         tried: list[int] = []
         calls = 0
 
         def attempt(gpus: int) -> _Trial:
             nonlocal calls
-            solution = self.spread(replace(problem, max_gpus=gpus))
             tried.append(gpus)
+            try:
+                deadline.check()
+                solution = self.spread(replace(problem, max_gpus=gpus, time_limit_s=deadline.left_s))
+            except OutOfTimeError:
+                return _Trial(Solution("time_limit"), feasible=False)
             calls += solution.oracle_calls
             if solution.placement is None or not deadline.left_s:
                 return _Trial(solution, feasible=False)

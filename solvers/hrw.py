@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from solvers.base import Problem, Solution, Tags
 from solvers.contents.replicas import placement_of_shares
 from solvers.fleet import FleetSolver
+from solvers.limits import Deadline
 from twin import UserError
 
 
@@ -46,10 +47,12 @@ class RendezvousHashing(FleetSolver):
         wanted = np.ones(workload.n_adapters, dtype=np.int64)
         if workload.total_rate > 0:
             wanted = np.clip(np.rint(workload.rates / workload.total_rate * n_gpus), 1, n_gpus).astype(np.int64)
+        deadline = Deadline.after(problem.time_limit_s)
         shares = np.zeros((n_gpus, workload.n_adapters))
         free = np.full(n_gpus, limit)
         ids = np.asarray(workload.ids)
         for adapter in np.argsort(-workload.rates, kind="stable").tolist():
+            deadline.check()
             ranking = np.argsort(-hashes(problem.seed, int(ids[adapter]), n_gpus), kind="stable")
             chosen = ranking[free[ranking] > 0][: wanted[adapter]]
             if not len(chosen):

@@ -10,6 +10,7 @@ from predictors import content_features
 from predictors.features import PROMPT, REQUESTED
 from solvers.base import Problem, Solution, Solver, Tags
 from solvers.contents.orders import sorted_plan
+from solvers.limits import Deadline, OutOfTimeError
 from solvers.oracles.choice import check_oracle_option
 from solvers.oracles.twin import TwinOracle
 from solvers.spreading.dealing import least_loaded
@@ -70,7 +71,12 @@ class Latency(Solver):
 
     def _judged_by_twin(self, problem: Problem, plans: tuple[GpuPlan, ...]) -> Solution:
         oracle = TwinOracle(problem.workload, problem.profile)
-        starved = [n for n, plan in enumerate(plans) if not oracle.accepts(plan.adapters, plan.max_loras)]
+        oracle.deadline = Deadline.after(problem.time_limit_s)
+        try:
+            starved = [n for n, plan in enumerate(plans) if not oracle.accepts(plan.adapters, plan.max_loras)]
+        except OutOfTimeError:
+            message = f"the twin had no time to check all of {len(plans)} GPUs"
+            return Solution("time_limit", oracle_calls=oracle.calls, message=message)
         if starved:
             message = f"{len(starved)} of {len(plans)} GPUs starve in the twin, the first is GPU {starved[0]}"
             return Solution("infeasible", oracle_calls=oracle.calls, message=message)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from solvers.base import Problem, Solution, Tags
 from solvers.fleet import FleetSolver
-from solvers.limits import Deadline
+from solvers.limits import Deadline, OutOfTimeError
 from solvers.spreading.dealing import least_loaded, rank_by_rank
 from solvers.spreading.latency_model import LatencyModel
 from solvers.spreading.latency_oracle import GpuLatency, LatencyOracle, TwinLatency, cost_of
@@ -40,13 +40,14 @@ class _State:
         """(starved GPUs, mean latency)."""
         return cost_of(self.answers)
 
-    def tune(self, oracle: LatencyOracle, deadline: Deadline) -> None:
+    def tune(self, oracle: LatencyOracle) -> None:
         """Give each GPU the `max_loras` with the least latency of those around."""
         for gpu, content in enumerate(self.contents):
-            if not deadline.left_s:
+            try:
+                slots = oracle.tuned(content, self.slots[gpu])
+                self.slots[gpu], self.answers[gpu] = slots, oracle.ask(content, slots)
+            except OutOfTimeError:
                 return
-            self.slots[gpu] = oracle.tuned(content, self.slots[gpu])
-            self.answers[gpu] = oracle.ask(content, self.slots[gpu])
 
 
 class LatencySearch(FleetSolver):
@@ -86,6 +87,7 @@ class LatencySearch(FleetSolver):
             return Solution("feasible", Placement(()))
         deadline = Deadline.after(problem.time_limit_s)
         oracle = self.oracle(problem)
+        oracle.deadline = deadline
         state = _best([], _even_spreads(problem), oracle, deadline)
         # Moves do not help a fleet that is too small altogether.
         hopeless = state.cost()[0] > len(state.contents) / 2
@@ -100,7 +102,7 @@ class LatencySearch(FleetSolver):
             and _improved(state, oracle, problem, deadline)
         ):
             improved += 1
-        state.tune(oracle, deadline)
+        state.tune(oracle)
         starved, latency = state.cost()
         details = {"latency_ms": latency, "first_latency_ms": first[1], "improvements": improved}
         calls = oracle.calls + (oracle.model.calls if oracle.model is not None else 0)
@@ -118,10 +120,20 @@ class LatencySearch(FleetSolver):
 def _best(
     states: list[_State], spreads: Iterable[list[list[int]]], oracle: LatencyOracle, deadline: Deadline
 ) -> _State:
-    """The best of some states and of the spreads that there is time for, one at least."""
+    """The best of some states and of the spreads that there is time for.
+
+    Raises
+    ------
+    OutOfTimeError
+        If there is none.
+    """
     states = list(states)
     for groups in spreads:
-        states.append(_State.of(groups, oracle))
+        try:
+            states.append(_State.of(groups, oracle))
+        except OutOfTimeError:
+            if not states:
+                raise
         if not deadline.left_s:
             break
     return min(states, key=_State.cost)
@@ -168,7 +180,10 @@ def _improved(state: _State, oracle: LatencyOracle, problem: Problem, deadline: 
                 giver: tuple(sorted({*state.contents[giver], *coming} - {*leaving})),
                 taker: tuple(sorted({*state.contents[taker], *leaving} - {*coming})),
             }
-            found = {gpu: oracle.best(content) for gpu, content in changed.items()}
+            try:
+                found = {gpu: oracle.best(content) for gpu, content in changed.items()}
+            except OutOfTimeError:
+                return False
             answers = [found[gpu][1] if gpu in found else answer for gpu, answer in enumerate(state.answers)]
             if cost_of(answers) < before:
                 state.answers = answers

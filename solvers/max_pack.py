@@ -44,7 +44,7 @@ class MaxPack(Solver):
     def solve(self, problem: Problem) -> Solution:
         """Fill GPU after GPU."""
         oracle = TwinOracle(problem.workload, problem.profile, service=problem.service)
-        deadline = Deadline.after(problem.time_limit_s)
+        deadline = oracle.deadline = Deadline.after(problem.time_limit_s)
         order = ORDERS[self.order](problem.workload)
         try:
             placement = fill_gpus(order, problem, oracle, deadline)

@@ -11,6 +11,7 @@ from ortools.graph.python import min_cost_flow as flow
 from solvers.base import Problem, Solution
 from solvers.contents.orders import sorted_plan
 from solvers.fleet import FleetSolver
+from solvers.limits import Deadline
 from twin import Placement, UserError
 
 #: Costs are whole numbers up to this, as the flow wants them; finer than any difference that matters.
@@ -47,6 +48,7 @@ class MinCostFlow(FleetSolver):
         """Assign round by round."""
         assert problem.max_gpus is not None  # noqa: S101  # Solver.run and the search see to it
         workload, n_gpus = problem.workload, problem.max_gpus
+        deadline = Deadline.after(problem.time_limit_s)
         before = np.full(workload.n_adapters, -1)
         if self.previous is not None:
             if len(self.previous) != workload.n_adapters:
@@ -60,6 +62,7 @@ class MinCostFlow(FleetSolver):
         groups: list[list[int]] = [[] for _ in range(n_gpus)]
         order = np.argsort(-workload.rates, kind="stable")
         for start in range(0, len(order), n_gpus):
+            deadline.check()
             adapters = order[start : start + n_gpus]
             rates = workload.rates[adapters] / mean_load
             growth = rates[:, None] * (2 * load / mean_load + rates[:, None])

@@ -14,6 +14,7 @@ from solvers.contents.adapter_types import AdapterTypes, adapter_types
 from solvers.contents.patterns import cp_solver
 from solvers.filling.model import FillModel
 from solvers.fleet import FleetSolver
+from solvers.limits import Deadline
 from solvers.objectives.min_latency import MinLatency
 from solvers.spreading.dealing import least_loaded
 from solvers.spreading.latency_model import LatencyModel
@@ -61,6 +62,7 @@ class MinMaxLoad(FleetSolver):
         assert problem.max_gpus is not None  # noqa: S101  # Solver.run and the search see to it
         if not problem.workload.n_adapters:
             return Solution("feasible", Placement(()))
+        deadline = Deadline.after(problem.time_limit_s)
         model = FillModel(problem, distilled=False)
         types = adapter_types(problem.workload)
         loads = np.array([model.weights[members[0]] for members in types.members])
@@ -73,6 +75,7 @@ class MinMaxLoad(FleetSolver):
         largest = int((counts @ units).max())
         latency = LatencyModel(problem)
         oracle = TwinLatency(problem, latency)
+        oracle.deadline = deadline
         spreads = [[list(content) for content in _contents(counts, types)]]
         if isinstance(problem.objective, MinLatency):
             rates = problem.workload.rates

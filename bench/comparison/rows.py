@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
@@ -304,7 +305,8 @@ def gather(folder: Path) -> list[Row]:
 
 
 def _by_number(path: Path) -> list[tuple[int, str]]:
-    return [(int(part) if part.isdigit() else -1, part) for part in path.parts]
+    # One folder holds the rows of several jobs that follow each other: 12-34.
+    return [(int(found[0]) if (found := re.match(r"\d+", part)) else -1, part) for part in path.parts]
 
 
 def read_any(path: Path) -> list[Row]:

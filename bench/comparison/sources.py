@@ -84,6 +84,7 @@ def find_source(name: str) -> Path | None:
     return Path(spec.origin)
 
 
+@cache
 def _code_hash(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     try:

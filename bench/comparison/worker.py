@@ -136,6 +136,8 @@ def main(file_descriptor: int, owner: int) -> None:
     owner : int
         Process id of the other end; this process ends with it.
     """
+    # It has no rows to lose, and no terminal: `bench` ends only what is being imported.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     watch_owner(owner)
     adopt_orphans()
     _offer_to_the_kernel()

@@ -29,6 +29,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -100,7 +101,7 @@ def command(
         def main(arguments: Sequence[str] | None = None) -> None:
             _deferred.clear()
             register_launchers()
-            with mistakes_as_exit(), _arguments(arguments, positional), _raising_hydra():
+            with mistakes_as_exit(), _interruptible(), _arguments(arguments, positional), _raising_hydra():
                 run()
                 sys.stdout.flush()
                 if _deferred:
@@ -117,6 +118,14 @@ def _check_given(config: DictConfig) -> None:
     if missing:
         how = " ".join(f"{key}=VALUE" for key in missing)
         raise UserError(f"{' and '.join(missing)} must be given: {how}")
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C raise `KeyboardInterrupt` from now on: while a command is being imported it ends the process (`bench`)."""
+    if getattr(signal.getsignal(signal.SIGINT), "__module__", None) == "bench":
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
 
 
 @contextlib.contextmanager

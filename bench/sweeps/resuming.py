@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from bench.comparison.rows import CRASH, FILE_NAME, Row, read_rows, write_rows
 from bench.launchers.register import NAMESPACE
 from bench.reporting.publish import check_targets
 from bench.shared.terminal import plain
+from bench.sweeps.composed import Composed, ComposedJobs
 from twin.errors import UserError
 
 # Longer lists of missing jobs are cut. By hand: a few lines of a terminal.
@@ -72,6 +74,7 @@ class ResumingLauncher(Launcher):
         self.hydra_context = hydra_context
         self.config = config
         self.folder = Path(config.hydra.sweep.dir)
+        self.composed_jobs = ComposedJobs(None if config.cache is False else Path(config.cache_dir), config)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Nothing is left to do: the inner launcher has been set up."""
@@ -95,13 +98,20 @@ class ResumingLauncher(Launcher):
             if time.monotonic() - told > _TELL_S:
                 told = time.monotonic()
                 sys.stderr.write(f"sweep: {len(jobs)} of {len(job_overrides)} jobs looked for\n")
+        self.composed_jobs.keep()
         missing = [job for job in jobs if job.rows is None]
         _tell(jobs, missing)
         if missing:
             self._run(missing, initial_job_idx)
-        for job in jobs:
-            write_rows(job.rows or [], job.folder / FILE_NAME)
+        # A file for each of two thousand jobs takes long: those that follow each other and were not run share one.
+        for ran, group in groupby(jobs, key=lambda job: job.ran):
+            for several in [[job] for job in group] if ran else [list(group)]:
+                write_rows([row for job in several for row in job.rows or []], self._folder(several) / FILE_NAME)
         return [_job_return(job) for job in jobs]
+
+    def _folder(self, jobs: Sequence[_Job]) -> Path:
+        first, last = jobs[0].number, jobs[-1].number
+        return self.folder / (str(first) if first == last else f"{first}-{last}")
 
     def _run(self, missing: Sequence[_Job], initial_job_idx: int) -> None:
         reason = ""
@@ -123,16 +133,23 @@ class _Job:
         self.number = number
         self.options = options
         self.folder = launcher.folder / str(number)
-        composed = launcher.hydra_context.config_loader.load_sweep_config(launcher.config, options)
+        known = launcher.composed_jobs.find(options) or self._composed(launcher)
+        self.cells: list[Cell] = known.cells
+        self.execution = execution_of(known.config, sweep=True)
+        self.rows: list[Row] | None = finished_rows(self.cells, self.execution)
+        self.ran = self.rows is None
+
+    def _composed(self, launcher: ResumingLauncher) -> Composed:
+        composed = launcher.hydra_context.config_loader.load_sweep_config(launcher.config, self.options)
         overrides = list(composed.hydra.overrides.task)
         with read_write(composed), open_dict(composed):
             del composed["hydra"]
         config = OmegaConf.to_object(composed)
         if not isinstance(config, BenchConfig):
             raise TypeError(f"{SWEEPER} sweeps over `python -m bench` alone")
-        self.cells: list[Cell] = cells_of(config, overrides)
-        self.execution = execution_of(config, sweep=True)
-        self.rows: list[Row] | None = finished_rows(self.cells, self.execution)
+        cells = cells_of(config, overrides)
+        launcher.composed_jobs.learn(self.options, composed, cells, config)
+        return Composed(cells, config)
 
     @property
     def options_with_folder(self) -> list[str]:

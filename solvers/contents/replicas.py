@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,21 +10,23 @@ from numpy.typing import NDArray
 from twin import GpuPlan, Placement
 
 
-def placement_of_shares(shares: NDArray[np.float64], slots: Callable[[int], int]) -> Placement:
+def placement_of_shares(shares: Iterable[NDArray[np.float64]], slots: Callable[[int], int]) -> Placement:
     """A placement that routes requests by shares.
 
     Parameters
     ----------
-    shares : array of shape (n_gpus, n_adapters)
-        Probability that a request of an adapter goes to a GPU; 0 where it is not placed. Columns sum to 1.
+    shares : iterable of arrays of shape (n_adapters,)
+        For each GPU the probability that a request of an adapter goes there; 0 where it is not placed. An adapter's sum to 1.
     slots : callable
         `max_loras` of a GPU with so many adapters.
     """
-    replicated = (shares > 0).sum(axis=0).max(initial=0) > 1
-    plans = []
+    rows = []
+    copies: NDArray[np.int64] | int = 0
     for row in shares:
         adapters = np.flatnonzero(row > 0)
-        if len(adapters):
-            here = tuple(row[adapters].tolist()) if replicated else None
-            plans.append(GpuPlan(tuple(adapters.tolist()), slots(len(adapters)), here))
-    return Placement(tuple(plans))
+        copies = copies + (row > 0)
+        rows.append((tuple(adapters.tolist()), tuple(row[adapters].tolist())))
+    replicated = bool(np.max(copies, initial=0) > 1)
+    return Placement(
+        tuple(GpuPlan(held, slots(len(held)), parts if replicated else None) for held, parts in rows if held)
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from solvers.limits import Deadline
+from solvers.limits import Deadline, OutOfTimeError
 from solvers.oracles.base import Oracle
 from twin import Placement
 
@@ -61,6 +61,9 @@ def sample_monotonicity(oracle: Oracle, placement: Placement, seed: int, deadlin
                 others.remove(smaller[0])
                 kept[place] = smaller[0]
         less = tuple(sorted(kept))
+        try:
+            violations += oracle.find_max_loras(less, plan.max_loras) is None and not oracle.is_cut_off(less)
+        except OutOfTimeError:
+            break
         pairs += 1
-        violations += oracle.find_max_loras(less, plan.max_loras) is None and not oracle.is_cut_off(less)
     return MonotoneSample(pairs, violations)

@@ -142,11 +142,10 @@ class ExactSearch:
         """Test what the bound rests on, on the oracle in use, if it rests on it; a second of extra time at most."""
         needs = self._needs
         if needs and self.state.progress.best is not None:
+            oracle = self.state.oracle
+            oracle.deadline = Deadline.after(min(1.0, self.state.problem.time_limit_s))
             self.monotone = sample_monotonicity(
-                self.state.oracle,
-                self.state.progress.best,
-                self.state.problem.seed,
-                Deadline.after(min(1.0, self.state.problem.time_limit_s)),
+                oracle, self.state.progress.best, self.state.problem.seed, oracle.deadline
             )
 
     def details(self) -> dict[str, Any]:

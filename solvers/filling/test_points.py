@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from predictors import Predictor, adapter_contributions
 from predictors.features import MAX_LORAS, N_FEATURES, N_SUMS
 from solvers.base import Problem
+from solvers.limits import Deadline
 from solvers.oracles.predictor import workload_tail
 from twin import GpuResult, Requests, Workload, simulate_requests
 
@@ -109,10 +110,14 @@ class PredictorTest(PublishedTest):
 
 
 class TwinTest(PublishedTest):
-    """The test on the twin: the workload's own requests, and made-up ones of filled-in adapters."""
+    """The test on the twin: the workload's own requests, and made-up ones of filled-in adapters.
+
+    Raises `OutOfTimeError` when the problem's time limit, from the making of the test on, is over.
+    """
 
     def __init__(self, problem: Problem, order: NDArray[np.int64]) -> None:
         self._workload, self._profile, self._order = problem.workload, problem.profile, order
+        self._deadline = Deadline.after(problem.time_limit_s)
 
     def choose(self, content: OrderedContent, current: int) -> int:
         """As `PublishedTest.choose`."""
@@ -125,6 +130,7 @@ class TwinTest(PublishedTest):
         best, result = -1, None
         for place in range(current, min(current + 2, len(TEST_POINTS))):
             max_loras, window_s = int(TEST_POINTS[place]), self._workload.duration_s
+            self._deadline.check()
             tried = simulate_requests(requests, ranks, self._profile, max_loras, duration_s=window_s)
             if result is None or _served(tried) >= _served(result):
                 best, result = place, tried

@@ -142,6 +142,7 @@ def checked(  # noqa: PLR0913  # what is filled, and how far to go
     calls = 0
     if isinstance(oracle, QuickTwin):
         calls, oracle = oracle.calls, TwinOracle(problem.workload, problem.profile, service=problem.service)
+        oracle.deadline = deadline
         placement = _filled_thoroughly(placement, problem, oracle, deadline)
     if twin_search:
         placement = fewer_on_twin(placement, weights, oracle, Deadline.after(SEARCHED * deadline.left_s), problem.seed)
@@ -242,6 +243,7 @@ class _OneByOne:
         self.deadline = deadline
         quick = problem.workload.n_adapters > MOST_ALL_SLOTS
         self.oracle = (QuickTwin if quick else TwinOracle)(problem.workload, problem.profile, service=problem.service)
+        self.oracle.deadline = deadline
         self.plans: list[GpuPlan] = []
 
     def filled_and_checked(self) -> CheckedPlacement:
@@ -307,7 +309,10 @@ class _OneByOne:
             # Sampling must leave the time to check all.
             if not self.deadline.leaves(LEFT_TO_CHECK):
                 return None
-            refused += self.oracle.find_max_loras(groups[gpu], int(filling.slots[gpu])) is None
+            try:
+                refused += self.oracle.find_max_loras(groups[gpu], int(filling.slots[gpu])) is None
+            except OutOfTimeError:
+                return None
             if refused > (1 - ACCEPTED_SHARE) * len(chosen):
                 return False
         return True
@@ -315,20 +320,21 @@ class _OneByOne:
     def _mended(self, content: tuple[int, ...], hint: int) -> tuple[tuple[int, ...], int | None, Sequence[int]]:
         """What stays on a GPU, the `max_loras` that the twin accepts (None: no time to ask), and what has to leave."""
         shed: list[int] = []
-        while self.deadline.left_s:
-            found = self.oracle.find_max_loras(content, hint)
-            if found is not None:
-                return content, found, shed
-            if len(content) == 1:
-                # Few values were tried; before giving up all of them are.
-                found = TwinOracle.find_max_loras(self.oracle, content, hint)
-                if found is None:
-                    self._join(content[0])
-                    return (), 1, shed
-                return content, found, shed
-            leaving = self._lightened(content)
-            shed.extend(leaving)
-            content = tuple(a for a in content if a not in leaving)
+        with contextlib.suppress(OutOfTimeError):
+            while self.deadline.left_s:
+                found = self.oracle.find_max_loras(content, hint)
+                if found is not None:
+                    return content, found, shed
+                if len(content) == 1:
+                    # Few values were tried; before giving up all of them are.
+                    found = TwinOracle.find_max_loras(self.oracle, content, hint)
+                    if found is None:
+                        self._join(content[0])
+                        return (), 1, shed
+                    return content, found, shed
+                leaving = self._lightened(content)
+                shed.extend(leaving)
+                content = tuple(a for a in content if a not in leaving)
         return content, None, shed
 
     def _join(self, adapter: int) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.contents.orders import zigzag_order
-from solvers.limits import Deadline
+from solvers.limits import Deadline, OutOfTimeError
 from solvers.oracles.base import nearest_first
 from solvers.oracles.twin import TwinOracle
 from solvers.spreading.dealing import least_loaded, rank_by_rank, slices
@@ -273,7 +273,10 @@ def fewer_on_twin(  # noqa: PLR0913  # a start and the limits of a search
     search = TwinSearch(oracle, weights, np.random.default_rng(seed))
     while placement.n_gpus > least and deadline.left_s:
         hint = int(np.median([plan.max_loras for plan in placement.gpus]))
-        better = search.on(placement.n_gpus - 1, hint, deadline)
+        try:
+            better = search.on(placement.n_gpus - 1, hint, deadline)
+        except OutOfTimeError:
+            break
         if better is None:
             break
         placement = better

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from solvers.contents.adapter_types import AdapterTypes
 from solvers.contents.demands import Demands
+from solvers.limits import Deadline
 from twin import ServingProfile, Workload
 
 #: Adapter slots that a solver tries: those of the published test points (arXiv 2602.24044) and, by hand, more where a GPU has few,
@@ -54,6 +55,8 @@ class Oracle(ABC):
         adapter's own requests, so to it they are only alike.
     monotone : bool
         By construction, what asks for more (`solvers.contents.demands`) is accepted no sooner.
+    deadline : Deadline, optional
+        From then on nothing is simulated any more: a question of many simulations ends in `OutOfTimeError` between two of them.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Oracle(ABC):
         self.workload = workload
         self.profile = profile
         self.calls = 0
+        self.deadline: Deadline | None = None
 
     # --- real contents
 

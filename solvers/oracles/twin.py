@@ -197,6 +197,8 @@ class TwinOracle(Oracle):
         return self._asked(requests, ranks, max_loras, self.workload.duration_s)
 
     def _asked(self, requests: Requests, ranks: NDArray[np.int64], max_loras: int, duration_s: float) -> GpuResult:
+        if self.deadline is not None:
+            self.deadline.check()
         return simulate_requests(
             requests, ranks, self.profile, max_loras, duration_s=duration_s, service=self.service, latencies=False
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from solvers.base import Problem
+from solvers.limits import Deadline
 from solvers.spreading.latency_model import LatencyModel, metric_of
 from twin import GpuPlan, simulate_requests
 
@@ -77,6 +78,8 @@ class LatencyOracle(ABC):
     ----------
     calls : int
         (content, `max_loras`) pairs asked about so far.
+    deadline : Deadline, optional
+        From then on nothing is simulated any more: a question ends in `OutOfTimeError`.
     """
 
     def __init__(self, problem: Problem, model: LatencyModel | None = None) -> None:
@@ -84,6 +87,7 @@ class LatencyOracle(ABC):
         self.profile = problem.profile
         self.model = model
         self.calls = 0
+        self.deadline: Deadline | None = None
         self._known: dict[tuple[tuple[int, ...], int], GpuLatency] = {}
 
     def ask(self, adapters: tuple[int, ...], max_loras: int) -> GpuLatency:
@@ -92,6 +96,8 @@ class LatencyOracle(ABC):
             return GpuLatency(starved=False, latency_ms=0.0, weight=0.0)
         key = (adapters, max_loras)
         if key not in self._known:
+            if self.deadline is not None:
+                self.deadline.check()
             self.calls += 1
             self._known[key] = self._ask(adapters, max_loras)
         return self._known[key]
