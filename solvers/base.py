@@ -146,6 +146,15 @@ class Solver(ABC):
         Never changes what it is given. An empty workload is solved by an empty placement.
         """
 
+    def warm_up(self, problem: Problem) -> None:  # noqa: B027  # most solvers have nothing to compile
+        """Compile what solving a tiny problem does not reach; the harness calls it before the clock starts. By default nothing.
+
+        Parameters
+        ----------
+        problem : Problem
+            A tiny one, otherwise as the one to come.
+        """
+
     def check_problem(self, problem: Problem) -> None:
         """Raise `UserError` when the problem lacks what the solver's tags ask for.
 

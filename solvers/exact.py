@@ -8,6 +8,7 @@ from typing import ClassVar
 from solvers.base import Problem, Solution, Solver, Tags
 from solvers.exact_search.search import ExactSearch
 from solvers.exact_search.state import SearchState
+from solvers.exact_search.warming_up import compile_all
 from solvers.limits import Deadline, NoPlacementError, OutOfTimeError
 from solvers.mending.best_service import TIME_SHARE, best_service
 from solvers.oracles.choice import check_oracle_option, make_oracle
@@ -59,6 +60,10 @@ class Exact(Solver):
             needs_predictor=oracle in ("predictor", "distilled"),
             replays_requests=oracle in ("auto", "twin"),
         )
+
+    def warm_up(self, problem: Problem) -> None:
+        """The kernels of bounds and of the first answers, which two adapters do not need."""
+        compile_all(problem, make_oracle(self.oracle, problem, self.name))
 
     def solve(self, problem: Problem) -> Solution:
         """Bound from below, cover from above, until both meet or the time is up."""

@@ -61,6 +61,10 @@ class FfdPlus(Solver):
         self.twin_search = twin_search
         self.best_service = best_service
 
+    def warm_up(self, problem: Problem) -> None:
+        """The kernels of the local search, which two adapters do not need."""
+        FillModel(problem, distilled=self.oracle == "distilled").compile_all()
+
     def solve(self, problem: Problem) -> Solution:
         """Fill, search, check."""
         if not problem.workload.n_adapters:

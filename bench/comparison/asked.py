@@ -94,6 +94,8 @@ class AskedHere:
             solution = self._solver.run(problem)
             if solution.placement is not None:
                 score_placement(problem.workload, solution.placement, problem.profile, threads=1)
+        with contextlib.suppress(Exception, SystemExit, GeneratorExit):
+            self._solver.warm_up(problem)
 
     def solve(self, gpus: int | None) -> Solution:
         """See `Asked`."""

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from predictors import load_predictor, shipped_predictors
+from predictors import Predictor, load_predictor, shipped_predictors
 from solvers.base import Problem
 from solvers.contents.orders import sorted_plan
 from solvers.ffd_plus import FfdPlus
 from solvers.limits import Deadline
 from solvers.oracles.base import Oracle
 from twin import Placement
+
+
+def predictor_for(problem: Problem) -> Predictor | None:
+    """The predictor of a problem, or else the one that is shipped for its profile, if there is one."""
+    if problem.predictor is None and problem.profile.name in shipped_predictors():
+        return load_predictor(problem.profile.name)
+    return problem.predictor
 
 
 def fast_answer(
@@ -39,9 +46,7 @@ def fast_answer(
     ------
     OutOfTimeError
     """
-    predictor = problem.predictor
-    if predictor is None and problem.profile.name in shipped_predictors():
-        predictor = load_predictor(problem.profile.name)
+    predictor = predictor_for(problem)
     if predictor is None:
         return None, 0
     time_limit_s = max(deadline.left_s, 0.1)

@@ -115,6 +115,16 @@ class FillModel:
         self.calls = 0
         self.weights = self._weights()
 
+    def compile_all(self) -> None:
+        """Use every kernel once."""
+        self.filled(self.orders()[0])
+        gpu_of = np.zeros(self.workload.n_adapters, dtype=np.int64)
+        slots = np.repeat(self.grid[:1], 2)
+        drain(
+            self.rows, self.weights, 0, 2, self.tail, self.grid, self.arrays, self.threshold, 1, gpu_of, slots
+        )  # fmt: skip
+        self.annealed(2, Deadline.after(60.0), proposals=1)
+
     def _weights(self) -> NDArray[np.float64]:
         """Interpolated over a grid of rates, rank by rank."""
         weights = np.empty(self.workload.n_adapters)
