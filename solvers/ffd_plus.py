@@ -73,7 +73,12 @@ class FfdPlus(Solver):
         finishing = self.best_service and self.twin_check
         searching = Deadline.after(problem.time_limit_s * (1 - TIME_SHARE if finishing else 1))
         model = FillModel(problem, distilled=self.oracle == "distilled")
-        filling = min((model.filled(order) for order in model.orders()), key=lambda filled: filled.n_gpus)
+        fillings: list[Filling] = []
+        for order in model.orders():
+            # Of a hundred thousand adapters each takes a second or more.
+            if not fillings or searching.left_s:
+                fillings.append(model.filled(order))
+        filling = min(fillings, key=lambda filled: filled.n_gpus)
         searched = filling
         if self.local_search and not (self.twin_check and filling.n_gpus >= LARGE_FLEET):
             searched = model.drained(filling, Deadline.after(problem.time_limit_s / 8))

@@ -62,6 +62,7 @@ class Bounds:
     def first(self) -> None:
         """With the twin, a bound in seconds, from made-up contents and a few rounds of questions about real ones."""
         limits, zones = self._load_limits(), self._search_zones()
+        self.state.deadline.check()
         deadline = Deadline.after(FIRST_CONTENTS * self.state.deadline.left_s)
         with contextlib.suppress(OutOfTimeError):
             self.boxes = limits.boxes(FAST_GRAIN if self.state.many_types else GRAINS[0], deadline)

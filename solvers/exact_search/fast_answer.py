@@ -49,6 +49,7 @@ def fast_answer(
     predictor = predictor_for(problem)
     if predictor is None:
         return None, 0
+    deadline.check()
     time_limit_s = max(deadline.left_s, 0.1)
     # The exact solver searches on the twin itself, once it knows prices and a bound.
     answer = FfdPlus(twin_search=False).solve(

@@ -126,7 +126,7 @@ def checked(  # noqa: PLR0913  # what is filled, and how far to go
         For an adapter that starves a GPU of its own.
     """
     one_by_one = _OneByOne(problem, model, deadline)
-    if filling.n_gpus >= LARGE_FLEET:
+    if filling.n_gpus >= LARGE_FLEET and deadline.left_s:
         return one_by_one.filled_and_checked()
     answer = one_by_one.checked(filling, model.orders()[0])
     placement, oracle = answer.placement, one_by_one.oracle

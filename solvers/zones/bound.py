@@ -81,7 +81,9 @@ class ZoneBound:
         self._cover_prices: NDArray[np.float64] | None = None
         self._pricing = ZonePricing(self.table, self.clusters.sums, self.clusters.counts, self.clusters.ranks)
         self._singles = cluster_types(single_types(workload), self.sums)
-        self._single_pricing = ZonePricing(self.table, self.sums, np.ones(len(self.sums)), workload.ranks)
+        self._single_pricing = ZonePricing(
+            self.table, self.sums, np.ones(len(self.sums)), workload.ranks, end=oracle.deadline
+        )
 
     @property
     def gpus(self) -> int:
@@ -218,7 +220,10 @@ class ZoneBound:
         if self._cover_prices is None:
             return
         self.table.refresh()
+        end = self.questions.oracle.deadline
         for prices in single_prices(self._cover_prices, self.clusters, self.sums, self._pricing):
+            if end is not None and not end.left_s:
+                break
             self._learn(*farley(prices, self._single_pricing))
 
     def _learn(self, value: float, prices: NDArray[np.float64]) -> None:

@@ -124,7 +124,7 @@ def evened(prices: NDArray[np.float64], pricing: ZonePricing, enough: float, dea
         idle = 0 if value > best.value * (1 + WORTHWHILE) else idle + 1
         if value > best.value:
             best = Evened(value, prices, dear)
-        if value > enough or not deadline.left_s:
+        if value > enough or not deadline.left_s or not dear:
             break
         if idle > PATIENCE:
             step, idle = step / 2, 0

@@ -108,14 +108,14 @@ def cluster_types(types: AdapterTypes, sums: NDArray[np.float64]) -> Clusters:
 
 
 def _clusters(of: NDArray[np.int64], ranks: NDArray[np.int64], sums: NDArray[np.float64]) -> Clusters:
-    members = []
-    for cluster in range(int(of.max(initial=-1)) + 1):
-        mine = np.flatnonzero(of == cluster)
-        members.append(mine[np.argsort(sums[mine, 0], kind="stable")])
+    order = np.lexsort((sums[:, 0], of))
+    members = np.split(order, np.cumsum(np.bincount(of))[:-1]) if len(of) else []
     return Clusters(
         members=tuple(members),
         of=of,
         ranks=np.array([ranks[mine[0]] for mine in members], dtype=np.int64),
         counts=np.array([len(mine) for mine in members], dtype=np.float64),
-        sums=np.array([sums[mine].mean(axis=0) for mine in members]).reshape(len(members), sums.shape[1]),
+        sums=np.array([sums[mine].mean(axis=0) if len(mine) > 1 else sums[mine[0]] for mine in members]).reshape(
+            len(members), sums.shape[1]
+        ),
     )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from ortools.linear_solver import pywraplp
 
+from solvers.limits import Deadline
 from solvers.zones.boxes import priced_by_multipliers, split_zones
 
 
@@ -88,6 +89,8 @@ class ZonePricing:
     sums : array of shape (n_types, n_sums)
     counts : array of shape (n_types,)
     types_rank : array of shape (n_types,)
+    end : Deadline, optional
+        From then on no programme is solved any more, which takes long for single adapters: bounds are less tight.
     """
 
     def __init__(
@@ -96,7 +99,10 @@ class ZonePricing:
         sums: NDArray[np.float64],
         counts: NDArray[np.float64],
         types_rank: NDArray[np.int64],
+        *,
+        end: Deadline | None = None,
     ) -> None:
+        self._end = end
         self.table = table
         self.sums = sums
         self.counts = counts
@@ -113,7 +119,7 @@ class ZonePricing:
         best = 0.0
         columns = []
         for zone in np.argsort(-bounds, kind="stable").tolist():
-            if bounds[zone] <= max(best, 1e-12) * (1 + gap):
+            if bounds[zone] <= max(best, 1e-12) * (1 + gap) or (self._end is not None and not self._end.left_s):
                 break
             columns.append(self._solve(prices, zone))
             bounds[zone] = min(bounds[zone], self.bounds(prices, slice(zone, zone + 1))[0])

@@ -84,6 +84,15 @@ def test_no_bound_is_above_the_optimum_at_a_coarse_gap(seed: int, gap: float, mo
     assert found.value >= value * (1 - gap)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_without_time_a_bound_is_less_tight_and_holds(seed: int) -> None:
+    table, pricing, prices = drawn(seed)
+    pricing = ZonePricing(table, pricing.sums, pricing.counts, pricing.types_rank, end=Deadline.after(0.0))
+    bound, columns = pricing.dearest(prices, 1e-3)
+    assert columns == []
+    assert bound >= dearest_by_programme(table, pricing, prices) * (1 - 1e-9)
+
+
 @given(seed=st.integers(0, 10**6))
 def test_any_multipliers_give_a_bound(seed: int) -> None:
     """Contents drawn in a zone never cost more."""
