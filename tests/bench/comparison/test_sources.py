@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.comparison import sources
 from bench.comparison.cache import SCORING, modules_of
 from bench.comparison.sources import find_source, source_files, source_hash
 from bench.suites.bounds import DECIDING
@@ -39,7 +40,8 @@ def forget() -> None:
     """What another process would find."""
     for function in (source_hash, find_source):
         function.cache_clear()
-    vars(__import__("bench.comparison.sources", fromlist=["_imports"]))["_imports"].cache_clear()
+    for function in (sources._imports, sources._code_hash):
+        function.cache_clear()
 
 
 def hashes() -> tuple[str, str]:
