@@ -1,7 +1,7 @@
 """Workloads: each adapter's requests are its own."""
 
-from itertools from dataclasses import fields
-import pairwise
+from dataclasses import fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
