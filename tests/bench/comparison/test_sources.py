@@ -38,9 +38,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def forget() -> None:
     """What another process would find."""
-    for function in (source_hash, find_source):
-        function.cache_clear()
-    for function in (sources._imports, sources._code_hash):
+    for function in (source_hash, find_source, sources._imports, sources._code_hash):
         function.cache_clear()
 
 
