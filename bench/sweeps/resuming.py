@@ -24,6 +24,7 @@ from bench.comparison.execution import execution_of, finished_rows
 from bench.comparison.rows import CRASH, FILE_NAME, Row, read_rows, write_rows
 from bench.launchers.register import NAMESPACE
 from bench.reporting.publish import check_targets
+from bench.shared.leftovers import end_what_is_left
 from bench.shared.terminal import plain
 from bench.sweeps.composed import Composed, ComposedJobs
 from twin.errors import UserError
@@ -116,6 +117,9 @@ class ResumingLauncher(Launcher):
     def _run(self, missing: Sequence[_Job], initial_job_idx: int) -> None:
         reason = ""
         returns: Sequence[JobReturn | None] = [None] * len(missing)
+        if "joblib" in type(self.inner).__module__:
+            # The processes of its pool would wait for more.
+            end_what_is_left()
         try:
             returns = self.inner.launch([job.options_with_folder for job in missing], initial_job_idx)
         except UserError:
