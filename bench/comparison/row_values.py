@@ -63,9 +63,8 @@ def check_columns(table: Any, schema: Any, optional: Collection[str], path: str)
         if column.null_count and name not in optional:
             row = column.is_null().index(pa.scalar(value=True)).as_py() + 1
             raise UserError(f"{path}: row {row}: {name} is empty; it must be {_NAMES[str(wanted)]}")
-        if column.null_count == len(column) or column.type == wanted:
-            pass
-        elif not _alike(column.type, wanted):
+        is_known = column.null_count == len(column) or column.type == wanted
+        if not is_known and not _alike(column.type, wanted):
             value = next((value for value in column.to_pylist() if value is not None), None)
             raise UserError(f"{path}: {name}={shown(value)} must be {_NAMES[str(wanted)]}")
         if pa.types.is_floating(column.type):

@@ -111,8 +111,7 @@ def _check_place(folder: Path) -> None:
         raise FileExistsError(0, "", str(existing))
     # Rights alone do not tell: a file system can be read-only, and whoever may do all has every right in it.
     try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
+        tempfile.TemporaryFile(dir=existing).close()
     except FileNotFoundError:
         # Says a folder such as /proc, which is there.
         raise OSError(errno.EPERM, os.strerror(errno.EPERM)) from None

@@ -107,7 +107,7 @@ def _reap() -> None:
     """Let go of the children that have ended."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+            continue
 
 
 def _prctl(option: int, value: int) -> None:

@@ -272,6 +272,11 @@ def test_a_score_tells_what_fails_and_by_which_rule() -> None:
     assert published.feasible
     assert published.failed_gpus == published.starved_gpus == 0
     assert published.goodput == interactive.goodput
+    # The figures of docs/service.md.
+    crowded = interactive.results[0]
+    assert crowded.throughput / crowded.offered_throughput == pytest.approx(0.97, abs=0.005)
+    assert crowded.judgement is not None
+    assert crowded.judgement.goodput == pytest.approx(0.51, abs=0.005)
     assert not interactive.feasible
     assert interactive.failed_gpus == 1
     assert interactive.starved_gpus == 0
