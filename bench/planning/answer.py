@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 #: Growth beyond this factor is not looked for: the lengths and the mix would be others by then.
 MOST_GROWTH = 8.0
+# By hand: head-room is told within so much.
 _GROWTH_STEP = 0.02
 
 

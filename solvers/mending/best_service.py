@@ -20,6 +20,8 @@ from solvers.limits import Deadline
 from solvers.oracles.base import MAX_LORAS_GRID
 from twin import INTERACTIVE, GpuPlan, Placement, Requests, ServingProfile, Workload, simulate_requests
 
+# All of these are by hand; none was tuned.
+
 #: Steps between values of `max_loras` that are tried beside a good one, as factors: first far, then near.
 FACTORS = (1.5, 1.2, 1.08)
 #: Proposals for each GPU of the placement, the most of all, and after how many in a row without success a GPU is left as it is.
