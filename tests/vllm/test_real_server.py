@@ -111,7 +111,8 @@ def test_a_placement_is_validated(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert (done.received_tokens == done.output_tokens).all()
         assert (done.token_s.map(lambda times: bool((np.diff(times) >= 0).all()))).all()
         metrics = pd.read_parquet(f"out/gpu-{gpu}/run-0.metrics.parquet")
-        assert len(metrics) >= 50
+        # Asked for every second at most; a machine that is busy with the server itself gives fewer.
+        assert len(metrics) >= 10
         assert np.isfinite(metrics[["running", "waiting", "steps", "step_tokens", "generation_tokens"]]).all().all()
         # Between the first and the last sample the engine made the tokens that the client got, but for those on the way.
         generated = metrics.generation_tokens.iloc[-1] - metrics.generation_tokens.iloc[0]
