@@ -13,7 +13,9 @@ from twin.arrivals import Arrivals, PoissonArrivals
 from twin.errors import UserError
 from twin.inputs import plain_text
 from twin.lengths import LENGTH_DRAWS, Lengths
+from twin.merging import in_order
 from twin.numbers import LONGEST_S, MOST_ADAPTERS, check_requests, number, seed_number, whole
+from twin.streams import Streams, poisson_times, uniforms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -191,15 +193,14 @@ class Workload:
         """
         if self.trace is None and "requests" not in vars(self):
             return self._draw(adapters, intervals)
-        rows_of = [self._rows[self._starts[a] : self._starts[a + 1]] for a in adapters]
+        adapters = np.asarray(adapters, dtype=np.int64)
+        first, counts = self._starts[adapters], np.diff(self._starts)[adapters]
+        place = np.repeat(np.arange(len(adapters)), counts)
+        rows = self._rows[np.arange(len(place)) + np.repeat(first - (np.cumsum(counts) - counts), counts)]
         if intervals is not None:
-            rows_of = [
-                rows[self._routed(int(a), len(rows), *interval)]
-                for a, rows, interval in zip(adapters, rows_of, intervals, strict=True)
-            ]
-        rows = np.concatenate([np.empty(0, dtype=np.int64), *rows_of])
-        place = np.repeat(np.arange(len(adapters)), [len(rows) for rows in rows_of])
-        order = np.argsort(rows)
+            here = self._routed(adapters, counts, intervals[place])
+            rows, place = rows[here], place[here]
+        order = in_order(rows.astype(np.float64), rows)
         return replace(self.requests.take(rows[order]), adapter=place[order])
 
     @cached_property
@@ -211,39 +212,55 @@ class Workload:
     def _starts(self) -> NDArray[np.int64]:
         return np.searchsorted(self.requests.adapter[self._rows], np.arange(self.n_adapters + 1))
 
-    def _routed(self, adapter: int, n_requests: int, low: float, high: float) -> NDArray[np.bool_]:
-        """Which requests of an adapter go to the replica that serves [low, high) of its routing draws."""
-        draw = _stream(self.seed, _ROUTING + self._identity(adapter)).random(n_requests)
-        return (low <= draw) & (draw < high)
+    def _routing_draws(self, adapters: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """For each of so many requests of some adapters, a draw that says which replica serves it."""
+        return self._uniforms(_ROUTING + np.asarray(self.ids)[adapters], counts, 1).ravel()
 
-    def _identity(self, adapter: int) -> int:
-        return int(np.asarray(self.ids)[adapter])
+    def _routed(
+        self, adapters: NDArray[np.int64], counts: NDArray[np.int64], intervals: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """Which requests go to the replica that serves [low, high) of their adapter's routing draws."""
+        draw = self._routing_draws(adapters, counts)
+        return (intervals[:, 0] <= draw) & (draw < intervals[:, 1])
 
     def _draw(self, adapters: NDArray[np.int64], intervals: NDArray[np.float64] | None) -> Requests:
         """Draw the requests of some adapters, each from streams of (seed, identity) alone.
 
         Arrivals, lengths and routing have a stream each, so that a longer window keeps the earlier requests.
         """
-        check_requests(f"workload {self.name}", float(self.rates[adapters].sum()) * self.duration_s)
-        times, uniforms = [], []
-        for place, adapter in enumerate(adapters):
-            rate, identity = float(self.rates[adapter]), self._identity(adapter)
-            time = np.empty(0)
-            if rate > 0:
-                time = self.arrivals.draw(_stream(self.seed, 2 * identity), rate, self.duration_s)
-            uniform = _stream(self.seed, 2 * identity + 1).random((len(time), LENGTH_DRAWS))
-            if intervals is not None:
-                here = self._routed(adapter, len(time), *intervals[place])
-                time, uniform = time[here], uniform[here]
-            times.append(time)
-            uniforms.append(uniform)
-        owner = np.repeat(np.arange(len(adapters)), [len(time) for time in times])
-        arrival = np.concatenate([np.empty(0), *times])
+        adapters = np.asarray(adapters, dtype=np.int64)
+        rates = self.rates[adapters]
+        check_requests(f"workload {self.name}", float(rates.sum()) * self.duration_s)
+        identities = np.asarray(self.ids)[adapters]
+        arrival_s, counts = self._times(identities, rates)
+        uniform = self._uniforms(2 * identities + 1, counts, LENGTH_DRAWS)
+        owner = np.repeat(np.arange(len(adapters)), counts)
+        if intervals is not None:
+            here = self._routed(adapters, counts, intervals[owner])
+            arrival_s, owner, uniform = arrival_s[here], owner[here], uniform[:, here]
         # Ties (rate 0 apart, of probability 0) go by the stream's identity, not by position, so
         # that listing the adapters in another order changes nothing.
-        order = np.lexsort((np.asarray(self.ids)[adapters][owner], arrival))
-        lengths = self.lengths.from_uniforms(np.concatenate([np.empty((0, LENGTH_DRAWS)), *uniforms])[order])
-        return Requests(arrival[order], owner[order], *lengths)
+        order = in_order(arrival_s, identities[owner])
+        return Requests(arrival_s[order], owner[order], *self.lengths.from_ordered(uniform, order))
+
+    def _times(
+        self, identities: NDArray[np.int64], rates: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Arrivals of one adapter after the other, and how many each has."""
+        numbers = (2 * identities).astype(np.uint64)
+        if type(self.arrivals) is PoissonArrivals:
+            mean = float(rates.sum()) * self.duration_s
+            room = int(mean + 6 * math.sqrt(mean) + 16)
+            return poisson_times(np.uint64(self.seed), numbers, rates, self.duration_s, room)
+        streams = Streams(self.seed)
+        times = [
+            self.arrivals.draw(streams.open(int(number)), float(rate), self.duration_s) if rate > 0 else np.empty(0)
+            for number, rate in zip(numbers, rates, strict=True)
+        ]
+        return np.concatenate([np.empty(0), *times]), np.array([len(time) for time in times], dtype=np.int64)
+
+    def _uniforms(self, numbers: NDArray[np.int64], counts: NDArray[np.int64], each: int) -> NDArray[np.float64]:
+        return uniforms(np.uint64(self.seed), numbers.astype(np.uint64), counts, each)
 
     def lengthened(self, tail_s: float) -> Workload:
         """The same requests, and those that go on arriving for `tail_s` after the window; a trace begins again.
@@ -272,11 +289,6 @@ class Workload:
     def with_seed(self, seed: int) -> Workload:
         """The same workload with other random streams."""
         return replace(self, seed=seed)
-
-
-def _stream(seed: int, number: int) -> np.random.Generator:
-    # Philox is counter-based: a stream costs microseconds to open, which matters at 100,000 adapters.
-    return np.random.Generator(np.random.Philox(key=[seed, number]))
 
 
 def _repeated(trace: Requests, duration_s: float, until_s: float) -> Requests:

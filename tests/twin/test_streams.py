@@ -9,24 +9,35 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from predictors.design import content_generator
-from twin import Workload, builders, load_profile, workload_from_groups
+from twin import Workload, builders, load_profile, streams, workload_from_groups
 
 PROFILE = load_profile("llama-3.1-8b")
 
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """Keys of the streams that are opened, in order."""
+    """Keys of the streams that are opened, in order: by NumPy's generators, and in compiled loops."""
     keys: list[tuple[int, ...]] = []
-    philox = np.random.Philox
+    philox, drawn, times = np.random.Philox, streams.uniforms, streams.poisson_times
 
     def spy(*arguments: Any, **options: Any) -> np.random.Philox:  # noqa: ANN401  # whatever Philox takes
         keys.append(tuple(int(part) for part in options["key"]))
         return philox(*arguments, **options)
 
+    def spy_on_uniforms(seed: np.uint64, numbers: NDArray[np.uint64], *rest: Any) -> NDArray[np.float64]:  # noqa: ANN401
+        keys.extend((int(seed), int(number)) for number in numbers)
+        return drawn(seed, numbers, *rest)
+
+    def spy_on_times(seed: np.uint64, numbers: NDArray[np.uint64], *rest: Any) -> tuple[Any, Any]:  # noqa: ANN401
+        keys.extend((int(seed), int(number)) for number in numbers)
+        return times(seed, numbers, *rest)
+
     monkeypatch.setattr(np.random, "Philox", spy)
+    monkeypatch.setattr("twin.workload.uniforms", spy_on_uniforms)
+    monkeypatch.setattr("twin.workload.poisson_times", spy_on_times)
     return keys
 
 
@@ -91,7 +102,7 @@ def test_arrivals_lengths_and_routing_are_independent() -> None:
     first = np.searchsorted(workload.requests.adapter[workload._rows], np.arange(400))
     rows = workload._rows[np.minimum(first, len(workload._rows) - 1)]
     arrival, prompt = workload.requests.arrival_s[rows], workload.requests.prompt_tokens[rows]
-    routed = np.array([workload._routed(adapter, 1, 0.0, 0.5)[0] for adapter in range(400)], dtype=float)
+    routed = workload._routing_draws(np.arange(400), np.ones(400, dtype=np.int64))
     for one, other in ((arrival, prompt), (arrival, routed), (prompt, routed)):
         assert abs(np.corrcoef(one, other)[0, 1]) < 0.2
 

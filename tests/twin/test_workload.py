@@ -109,7 +109,7 @@ def test_half_of_the_routing_draws_take_half_of_the_requests() -> None:
 
 def test_adapters_are_routed_independently() -> None:
     workload = workload_from_groups([(2, 8, 1.0)])
-    one, other = (workload._routed(adapter, 1000, 0.0, 0.5) for adapter in (0, 1))
+    one, other = workload._routing_draws(np.arange(2), np.full(2, 1000)).reshape(2, 1000) < 0.5
     assert (one == other).mean() == pytest.approx(0.5, abs=0.1)
 
 
