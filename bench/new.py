@@ -16,8 +16,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import MISSING
 from rich.text import Text
 
-from bench.shared.command import CONF, command
+from bench.shared.command import command
 from bench.shared.files import check_folder
+from bench.shared.overrides import CONF
 from bench.shared.terminal import console
 from twin import UserError
 

@@ -38,6 +38,17 @@ class ServiceConfig:
 
 
 @dataclass
+class SuiteOptions:
+    """Which instances of the workload suite are run; `conf/suite/*.yaml` says what each option is for."""
+
+    tier: str = "benchmark"
+    tags: list[str] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    results: str = "results/runs/suite"
+    folder: str | None = None
+
+
+@dataclass
 class BenchConfig:
     """One comparison: a workload, the solvers compared on it, and what they are compared by.
 
@@ -51,8 +62,8 @@ class BenchConfig:
         `_target_` makes a `solvers.objectives.base.Objective`.
     service : ServiceConfig
         What every GPU must keep.
-    suite : dict, optional
-        Run a tier of the workload suite instead of one workload: `tier`, `tags`, `ids`, `results`, `folder` (`bench.suites`).
+    suite : SuiteOptions, optional
+        Run a tier of the workload suite instead of one workload.
     profile : str
         Name of a shipped serving profile, or a JSON file.
     seed : int
@@ -89,7 +100,7 @@ class BenchConfig:
     solver: dict[str, Any] = field(default_factory=dict)
     objective: dict[str, Any] = field(default_factory=dict)
     service: ServiceConfig = field(default_factory=ServiceConfig)
-    suite: dict[str, Any] | None = None
+    suite: SuiteOptions | None = None
     profile: str = "llama-3.1-8b"
     seed: int = 0
     gpus: int | None = None

@@ -32,7 +32,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import hydra
@@ -43,10 +42,9 @@ from bench.launchers.register import register_launchers
 from bench.shared.mistakes import mistakes_as_exit
 from bench.shared.notes import notes_on_stderr
 from bench.shared.options import check_known, check_options
+from bench.shared.overrides import CONF, check_groups
 from twin.errors import UserError
 
-#: The folder of the YAML files. Absolute, so that a command works from any working directory.
-CONF = Path(__file__).resolve().parents[2] / "conf"
 Schema = TypeVar("Schema")
 
 # Hydra turns an exception of a callback into a warning and exits with 0; what stands here is raised after the run.
@@ -101,7 +99,8 @@ def command(
         def main(arguments: Sequence[str] | None = None) -> None:
             _deferred.clear()
             register_launchers()
-            with mistakes_as_exit(), _interruptible(), _arguments(arguments, positional), _raising_hydra():
+            with _arguments(arguments, positional), mistakes_as_exit(), _interruptible(), _raising_hydra():
+                check_groups(sys.argv[1:])
                 run()
                 sys.stdout.flush()
                 if _deferred:

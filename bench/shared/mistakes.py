@@ -26,6 +26,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from bench.shared.overrides import explain_group, explain_value, missing_name
 from bench.shared.terminal import plain
 from twin.errors import UserError
 from twin.files import refusal
@@ -98,6 +99,10 @@ def explain(error: BaseException) -> str | None:  # noqa: C901, PLR0911  # one r
             return _explain_system(error)
         case InstantiationException():
             return explain_instantiation(error)
+        case ConfigCompositionException() | ValueError() | TypeError() if _raised_by_hydra(error) and (
+            line := explain_group(error, sys.argv[1:])
+        ):
+            return _one_line(line)
         case ConfigCompositionException() | OmegaConfBaseException():
             for cause in causes:
                 if isinstance(cause, OmegaConfBaseException):
@@ -152,11 +157,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _explain_missing_config(error: MissingConfigException) -> str:
-    group, _, name = (error.missing_cfg_file or "").rpartition("/")
-    if not group or error.options is None:
+    missing = missing_name(error)
+    if missing is None:
         return _one_line(str(error))
-    # A folder of the configuration can hold groups of its own, which are no choices.
-    available = sorted(option for option in error.options if not option.startswith("_"))
+    group, name, available = missing
     return f"{group}={name}: no such {group}; available are {', '.join(available)}{_did_you_mean(name, available)}"
 
 
@@ -175,6 +179,8 @@ def _explain_omegaconf(cause: OmegaConfBaseException, error: BaseException) -> s
             )
     if isinstance(cause, MissingMandatoryValue):
         return f"{key} must be given: {key}=VALUE"
+    if (line := explain_value(cause, str(error))) is not None:
+        return _one_line(line)
     if isinstance(cause, ValidationError):
         return f"{key}: {reason}"
     outer = (

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bench.shared.mistakes import explain
 from twin import ServingProfile, UserError, Workload, load_profile
 from twin.inputs import plain_text, read_text
-from twin.numbers import seed_number
+from twin.numbers import seed_number, shown
 
 #: Of the files; a change that older files do not satisfy raises it.
 SCHEMA_VERSION = 1
@@ -219,7 +219,7 @@ def read_instance(path: Path) -> Instance:
     try:
         # The compiled reader is ten times faster, which matters with hundreds of files.
         _check_nesting(path, text)
-        _check_keys(path, yaml.compose(text, _Loader))
+        _check_values(path, yaml.compose(text, _Loader))
         values = yaml.load(text, _Loader)  # noqa: S506  # safe, whichever it is
     except (yaml.YAMLError, ValueError) as error:
         if isinstance(error, UserError):
@@ -268,18 +268,27 @@ def _check_nesting(path: Path, text: str) -> None:
             raise UserError(f"{path}: line {line}: nested too deeply for an instance")
 
 
-def _check_keys(path: Path, node: yaml.Node | None) -> None:
-    """Refuse a key that is there twice: of its two values one would be passed over."""
+#: Numbers as everybody reads them. YAML 1.1 takes `1:30` for 90, `010` for 8.
+_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*|[0-9]*\.[0-9]*|[0-9]+\.)([eE][-+]?[0-9]+)?")
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
+def _check_values(path: Path, node: yaml.Node | None) -> None:
+    """Refuse a key that is there twice, of whose two values one would be passed over, and numbers in a notation of YAML's own."""
+    if isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS and not _NUMBER.fullmatch(node.value):
+        raise UserError(
+            f"{path}: line {node.start_mark.line + 1}: {shown(node.value)[1:-1]} must be a number in decimal digits"
+        )
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _check_keys(path, item)
+            _check_values(path, item)
     if isinstance(node, yaml.MappingNode):
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise UserError(f"{path}: the key {twice} is there twice; once is right")
         for _, value in node.value:
-            _check_keys(path, value)
+            _check_values(path, value)
 
 
 def check_instance(instance: Instance, path: Path) -> Workload:

@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.comparison.cell import Cell
 from bench.comparison.cells import cells_of
-from bench.comparison.config import BenchConfig
+from bench.comparison.config import BenchConfig, SuiteOptions
 from bench.comparison.execution import execution_of, run_cells
 from bench.comparison.rows import FILE_NAME, Row, gap_to, write_rows
 from bench.shared.files import check_folder, write_text
@@ -43,10 +43,10 @@ def run_suite(config: BenchConfig, overrides: Sequence[str] = ()) -> list[Row]:
     SystemExit
         If the twin calls a placement feasible that has fewer GPUs than a bound proven for the twin.
     """
-    options = config.suite or {}
-    out = check_folder("suite.results", str(options["results"]))
-    folder = Path(options.get("folder") or FOLDER)
-    instances = load_suite(str(options["tier"]), folder, tags=options.get("tags") or (), ids=options.get("ids") or ())
+    options = config.suite or SuiteOptions()
+    out = check_folder("suite.results", options.results)
+    folder = Path(options.folder or FOLDER)
+    instances = load_suite(options.tier, folder, tags=options.tags, ids=options.ids)
     known = {
         instance.id: best.lower_bound
         for instance in instances

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from bench.comparison.cell import Cell
 from bench.comparison.config import BenchConfig
 from bench.comparison.sources import source_hash
-from bench.shared.command import CONF
+from bench.shared.overrides import CONF
 from bench.shared.plugins import GROUPS
 
 #: Raised when the same line would no longer mean the same.

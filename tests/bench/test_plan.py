@@ -18,7 +18,7 @@ from bench.plan import main, with_name_quoted
 from bench.planning.adapters import Adapter, Traffic, workload_of
 from bench.planning.answer import answer
 from bench.planning.bounds import contradictions, proven_bound
-from bench.shared.command import CONF
+from bench.shared.overrides import CONF
 from bench.vllm.placements import read_placed
 from solvers.max_pack import MaxPack
 from solvers.objectives.min_gpus import MinGpus

@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from bench.launchers.register import register_launchers
-from bench.shared.command import CONF
+from bench.shared.overrides import CONF
 
 ROOT = CONF.parent
 DOCUMENTS = sorted(

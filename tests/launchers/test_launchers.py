@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from bench.comparison.rows import Row, read_rows
-from bench.shared.command import CONF
+from bench.shared.overrides import CONF
 
 ROOT = CONF.parent
 TINY = ["-m", "workload=groups", "workload.groups=[{count: 3, rank: 8, rate: 0.5}]", "out=rows.parquet"]

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from bench.shared.command import CONF
+from bench.shared.overrides import CONF
 
 # In a process of its own, in which no other test has compiled anything.
 PROGRAM = """

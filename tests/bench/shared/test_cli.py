@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import main
-from bench.shared.command import CONF, command
+from bench.shared.command import command
 from bench.shared.mistakes import explain
+from bench.shared.overrides import CONF
 from twin import UserError
 
 
@@ -37,13 +38,13 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("profile=missing.json", ["profile=missing.json: no such file"]),
         ("sed=1", ["sed: no such option (did you mean seed?)"]),
         ("solver.exact.nosuch=1", ["solver.exact.nosuch: no such option", "the options in solver.exact are"]),
-        ("seed=abc", ["seed: ", "'abc'", "Integer"]),
-        ("gpus=1.5", ["gpus: ", "Integer"]),
+        ("seed=abc", ["seed=abc must be a whole number"]),
+        ("gpus=1.5", ["gpus=1.5 must be a whole number"]),
         ("seed=null", ["seed"]),
         ("seed", ["'seed'"]),
         ("seed=[", ["'seed=['"]),
         ("seed=1,2", ["seed=1,2", "--multirun"]),
-        ("workload=null", ["string or a list"]),
+        ("workload=null", ["workload=null must be one of azure_code, "]),
         ("workload=azure_conv", ["workload.path must be given"]),
         ("gpus=0", ["gpus=0 must be 1 or more"]),
         ("out=rows.csv", ["out=rows.csv must be the name of a .parquet file"]),

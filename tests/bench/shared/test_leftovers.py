@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from bench.shared.command import CONF
 from bench.shared.leftovers import MARK
+from bench.shared.overrides import CONF
 
 PROGRAM = """
 import subprocess, sys, time

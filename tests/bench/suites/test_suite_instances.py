@@ -1,5 +1,6 @@
 """The files of the workload suite: schema, generator, tiers."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ GOOD = instance_path("zipf-llama-0100").read_text(encoding="utf-8")
     ("change", "said"),
     [
         ({"sed": 3}, "sed: no such option (did you mean seed?)"),
-        ({"seed": "many"}, "seed: Value 'many' of type 'str' could not be converted to Integer"),
+        ({"seed": "many"}, "seed=many must be a whole number"),
         ({"seed": -1}, "seed=-1 must be a whole number"),
         ({"seed": None}, "seed: "),
         ({"schema_version": 9}, "schema_version: 9 is not known"),
@@ -108,6 +109,15 @@ def test_a_mistake_in_a_file_is_one_clear_line(tmp_path: Path, change: dict[str,
     assert said in str(caught.value)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", ["1:30", "010", "0x1F", "1_000", "0b11", ".inf"])
+def test_numbers_in_a_notation_of_yaml_alone_are_refused(tmp_path: Path, seed: str) -> None:
+    """`1:30` would be the seed 90, `010` the seed 8."""
+    path = tmp_path / "zipf-llama-0100.yaml"
+    path.write_text(re.sub(r"(?m)^seed: .*$", f"seed: {seed}", GOOD), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"line \d+: {re.escape(seed)} must be a number in decimal digits"):
+        read_instance(path)
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1\n- 2", "7"])
