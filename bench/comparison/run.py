@@ -42,7 +42,7 @@ def run(config: BenchConfig, overrides: Sequence[str] = ()) -> Iterator[Row]:
     """
     cells = cells_of(config, overrides)
     solvers = {cell.solver: maker_of(cell.solver, cell.solver_options) for cell in cells}
-    comparison = _comparison(cells[0])
+    comparison = comparison_of(cells[0])
     for cell, row in zip(cells, compare(comparison, solvers), strict=True):
         yield described(_measured(row), cell)
 
@@ -69,7 +69,7 @@ def run_cell(cell: Cell) -> Row:
     """The row of one cell, solver and all in this process; an exception becomes a row as well."""
     try:
         solvers = {cell.solver: maker_of(cell.solver, cell.solver_options)}
-        (row,) = compare(_comparison(cell), solvers)
+        (row,) = compare(comparison_of(cell), solvers)
     except Exception as error:  # noqa: BLE001  # the row tells
         row = error_row(error, bare_row(cell))
     return _finished(row, cell)
@@ -88,7 +88,7 @@ def run_cell_apart(cell: Cell, margin_s: float, on_attempt: Callable[[Row], None
     """
     started: list[SolverProcess] = []
     try:
-        comparison = _comparison(cell)
+        comparison = comparison_of(cell)
 
         def ask() -> Asked:
             make = partial(_make, cell)
@@ -129,7 +129,14 @@ def _measured(row: Row) -> Row:
     return replace(row, processor=processor(), versions=versions())
 
 
-def _comparison(cell: Cell) -> Comparison:
+def comparison_of(cell: Cell) -> Comparison:
+    """What the candidates of a cell have in common, its workload made.
+
+    Raises
+    ------
+    UserError
+        For what is wrong with the workload, the profile or the objective.
+    """
     profile = load_profile(cell.profile)
     return Comparison(
         workload=workload_of(json.dumps([canonical(cell.workload), profile.name]), cell, profile),
