@@ -156,6 +156,7 @@ def key_parts(cell: Cell) -> dict[str, Any]:
         "time_limit_s": cell.time_limit_s,
         "repeats": cell.repeats,
         "reserve": cell.reserve,
+        "draws": cell.draws,
         "profile": _profile_hash(cell.profile),
         "predictor": _predictor_hash(cell.profile) if needs_predictor else None,
         "code": code,

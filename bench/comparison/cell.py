@@ -52,6 +52,8 @@ class Cell:
         How often the solver runs; the least of its times counts.
     reserve : float
         The solver places for so much more load, as a share (`bench.comparison.reserve`); the score is that of the workload itself.
+    draws : int
+        The placement is scored with the requests of so many other seeds as well.
     instance : str
         Id in a suite.
     best_bound : int, optional
@@ -72,6 +74,7 @@ class Cell:
     threads: int = 2
     repeats: int = 1
     reserve: float = 0.0
+    draws: int = 0
     instance: str = ""
     best_bound: int | None = None
     overrides: tuple[str, ...] = ()

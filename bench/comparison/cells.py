@@ -39,6 +39,7 @@ def cells_of(config: BenchConfig, overrides: Sequence[str] = ()) -> list[Cell]:
             threads=config.threads,
             repeats=config.repeats,
             reserve=config.reserve,
+            draws=config.draws,
             overrides=tuple(overrides),
         )
         for name, options in solver_options(config).items()

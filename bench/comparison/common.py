@@ -21,10 +21,16 @@ from twin import (
     Workload,
     score_placement,
 )
+from twin.numbers import LARGEST_SEED
 
 if TYPE_CHECKING:
     from predictors import Predictor
     from solvers.objectives.base import Objective
+
+#: Most draws of a placement's requests: beyond, ten thousand placements of a suite would be simulated more often than anybody waits for.
+MOST_DRAWS = 1000
+# Seeds of the draws are so far apart that those of a sweep over seeds are others. By hand, a prime.
+_APART = 1_000_003
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,8 @@ class Comparison:
         How often each solver runs and each placement is scored; the least of the times counts.
     reserve : float
         Solvers get this share more load than `workload` has, which their placements are scored with.
+    draws : int
+        Placements are scored with the requests of so many other seeds as well.
     service : ServiceLevel
         What every GPU must keep.
     load_predictor : callable, optional
@@ -61,6 +69,7 @@ class Comparison:
     threads: int = 2
     repeats: int = 1
     reserve: float = 0.0
+    draws: int = 0
     service: ServiceLevel = PUBLISHED
     load_predictor: Callable[[str], Predictor] | None = None
 
@@ -75,6 +84,8 @@ class Comparison:
             raise UserError(f"threads={self.threads} must be 1 or more")
         if self.repeats < 1:
             raise UserError(f"repeats={self.repeats} must be 1 or more")
+        if not 0 <= self.draws <= MOST_DRAWS:
+            raise UserError(f"draws={self.draws} must be from 0 to {MOST_DRAWS}")
         check_reserve(self.reserve)
 
     @cached_property
@@ -116,6 +127,25 @@ class Comparison:
         workload = self.planned if planned else self.workload
         return score_placement(
             workload, placement, self.profile, threads=self.threads, service=self.service, shown=INTERACTIVE
+        )
+
+    def holds_on(self, placement: Placement) -> int | None:
+        """On how many of the other draws a placement is feasible; None where there are none: a trace has no others.
+
+        Parameters
+        ----------
+        placement : Placement
+        """
+        workload = self.workload
+        if not self.draws or workload.trace is not None:
+            return None
+        # A draw at a time: the requests of ten fleets need not fit into memory.
+        others = (
+            workload.with_seed((workload.seed + _APART * turn) % LARGEST_SEED) for turn in range(1, self.draws + 1)
+        )
+        return sum(
+            score_placement(other, placement, self.profile, threads=self.threads, service=self.service).feasible
+            for other in others
         )
 
 

@@ -191,10 +191,14 @@ def _filled(row: Row, comparison: Comparison, outcome: _Attempt) -> Row:
         solve_time_s=solution.solve_time_s,
         details=json.dumps(solution.details),
     )
+    row = replace(row, bound_slack=_slack(solution))
     if score is None or solution.placement is None:
         return row
+    holds = comparison.holds_on(solution.placement)
     return replace(
         row,
+        draws=None if holds is None else comparison.draws,
+        holds_on=holds,
         feasible=score.feasible,
         gpus=score.gpus,
         failed_gpus=score.failed_gpus,
@@ -220,6 +224,17 @@ def _filled(row: Row, comparison: Comparison, outcome: _Attempt) -> Row:
         placement=solution.placement.to_json(),
         gpu_results=json.dumps([_figures(result) for result in score.results]),
     )
+
+
+def _slack(solution: Solution) -> float | None:
+    """What the bound in fractions of GPUs, as a solver's details have it, can lose before the bound in whole GPUs falls."""
+    fraction = solution.details.get("fractional_bound")
+    bound = solution.lower_bound
+    if bound is None or bound < 2 or isinstance(fraction, bool) or not isinstance(fraction, int | float):
+        return None
+    slack = float(fraction) - (bound - 1)
+    # A bound may rest on more than fractions, such as a search through what they leave.
+    return slack if 0 < slack <= 1 else None
 
 
 def _of_the_workload(solution: Solution, reserve: float) -> Solution:

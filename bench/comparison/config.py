@@ -78,6 +78,8 @@ class BenchConfig:
         How often each solver runs; the least of its times counts.
     reserve : float
         Share of the load that solvers place for on top of it.
+    draws : int
+        Other draws of the requests that placements are scored with.
     cache : bool, optional
         Take rows that have been computed from the cache, and keep new ones there; by default in a sweep only.
     cache_dir : str
@@ -108,6 +110,7 @@ class BenchConfig:
     threads: int = 2
     repeats: int = 1
     reserve: float = 0.0
+    draws: int = 0
     cache: bool | None = None
     cache_dir: str = "results/runs/cache"
     retry_failed: bool = False

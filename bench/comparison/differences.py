@@ -70,6 +70,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure("goodput", lambda row: row.goodput, 1, later=True),
     Figure("worst GPU's goodput", lambda row: row.worst_gpu_goodput, 1, later=True),
     Figure("worst adapter's goodput", lambda row: row.worst_adapter_goodput, 1, later=True),
+    Figure("holds on draws", lambda row: row.holds_on, 1),
     Figure("starved GPUs", lambda row: row.starved_gpus, -1),
     Figure("memory errors", lambda row: row.memory_errors, -1),
     Figure("starved adapters", lambda row: row.starved_adapters, -1),

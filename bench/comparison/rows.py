@@ -53,6 +53,11 @@ class Row:
         What the twin says: there is a placement, every GPU keeps the service level and none has a memory error.
     gpus, lower_bound : int
         GPUs used; the fewest that any placement needs by the solver's oracle, if proven.
+    bound_slack : float
+        By how much the proof's bound in fractions of GPUs is above `lower_bound` - 1: what it can lose before the bound falls.
+        Absent where no fraction proves the bound.
+    draws, holds_on : int
+        The placement was scored with the requests of so many other seeds as well, and is feasible on so many of these draws.
     service : str
         Name of the service level, with the numbers that are not those of the shipped one of this name.
     failed_gpus, failing_adapters : int
@@ -122,6 +127,9 @@ class Row:
     feasible: bool = False
     gpus: int | None = None
     lower_bound: int | None = None
+    bound_slack: float | None = None
+    draws: int | None = None
+    holds_on: int | None = None
     service: str = "published"
     failed_gpus: int | None = None
     failing_adapters: int | None = None

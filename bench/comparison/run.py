@@ -148,5 +148,6 @@ def comparison_of(cell: Cell) -> Comparison:
         threads=cell.threads,
         repeats=cell.repeats,
         reserve=cell.reserve,
+        draws=cell.draws,
         service=service_of(cell),
     )

@@ -17,17 +17,21 @@ from bench.statistics.summary import Statistics, by_objective, statistics_of
 
 # Beyond so many candidates a sweep prints its summary only; the rows are in the file. By hand: one screen.
 MOST_ROWS_PRINTED = 60
+#: A proof that stands by less than this share of its GPUs is said to: as much as the twin's own chance moves a bound.
+LITTLE_SLACK = 0.005
 # Beyond so many winners the verdict counts them: a sentence, by hand.
 MOST_NAMED = 4
 
 
 def comparison_report(rows: Sequence[Row]) -> RenderableType:
     """Heading, verdict, table and notes of candidates for one workload and seed."""
-    table = _table("solver", "feasible", "GPUs", "lower\nbound", "adapters\nthat fail", *_SCORE_COLUMNS)
+    drawn = (_DRAWS_COLUMN,) if any(row.draws for row in rows) else ()
+    table = _table("solver", "feasible", *drawn, "GPUs", "lower\nbound", "adapters\nthat fail", *_SCORE_COLUMNS)
     for row in ranked(rows):
         table.add_row(
             row.solver_label,
             _verdict(row),
+            *([_holds([row])] if drawn else []),
             _whole(row.gpus),
             _whole(row.lower_bound),
             _whole(failing_adapters(row)),
@@ -123,8 +127,17 @@ def interval(estimate: Estimate, digits: int, scale: float = 1.0) -> str:
 
 def summary_table(rows: Sequence[Row]) -> Table:
     """One line for each workload and solver: counts and means over the seeds."""
+    drawn = (_DRAWS_COLUMN,) if any(row.draws for row in rows) else ()
     table = _table(
-        "workload", "solver", "mean\nrank", "feasible", "GPUs", "lower\nbound", "adapters\nthat fail", *_SCORE_COLUMNS
+        "workload",
+        "solver",
+        "mean\nrank",
+        "feasible",
+        *drawn,
+        "GPUs",
+        "lower\nbound",
+        "adapters\nthat fail",
+        *_SCORE_COLUMNS,
     )
     ranks = {
         (key, solver): rank for key, group in by_instance(rows).items() for solver, rank in mean_ranks(group).items()
@@ -143,6 +156,7 @@ def summary_table(rows: Sequence[Row]) -> Table:
                 solver,
                 _number(_mean([ranks[instance(row), solver] for row in group]), 2),
                 _share(sum(row.feasible for row in group), len(group)),
+                *([_holds(placed)] if drawn else []),
                 _spread([row.gpus for row in placed]),
                 _spread([row.lower_bound for row in group]),
                 _whole(sum(failing_adapters(row) or 0 for row in placed)) if placed else _NONE,
@@ -159,6 +173,7 @@ def summary_table(rows: Sequence[Row]) -> Table:
     return table
 
 
+_DRAWS_COLUMN = "other\ndraws"
 _SCORE_COLUMNS = ("good-\nput", "TTFT p95\nms", "ITL\nms", "throughput /\noffered, tok/s", "solve\ns")
 _NONE = "–"  # noqa: RUF001  # a dash, as printed tables have it
 
@@ -208,6 +223,15 @@ def _notes(rows: Sequence[Row]) -> list[RenderableType]:
         for row in rows
         if fewest is not None and row.lower_bound is not None and row.lower_bound > fewest
     ]
+    notes += [
+        Text(
+            f"{row.solver_label}: its bound stands by {row.bound_slack:.2g} GPUs: "
+            f"{(row.lower_bound or 0) - 1 + row.bound_slack:.5g} in fractions, rounded up to {row.lower_bound}",
+            style="yellow",
+        )
+        for row in rows
+        if row.bound_slack is not None and row.bound_slack < LITTLE_SLACK * (row.lower_bound or 0)
+    ]
     if starving:
         notes.append(Text("optimal is what the oracle says; the twin, which scores, does not agree", style="dim"))
     return notes
@@ -225,6 +249,14 @@ def _spread(values: Sequence[int | None]) -> str:
         return _NONE
     low, high = min(known), max(known)
     return str(low) if low == high else f"{sum(known) / len(known):.2f} ({low}-{high})"
+
+
+def _holds(rows: Sequence[Row]) -> Text | str:
+    """On how many of the other draws placements are feasible; all of them are counted together."""
+    drawn = [row for row in rows if row.draws]
+    if not drawn:
+        return _NONE
+    return _share(sum(row.holds_on or 0 for row in drawn), sum(row.draws or 0 for row in drawn))
 
 
 def _share(part: int, whole: int) -> Text:

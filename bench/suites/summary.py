@@ -19,7 +19,8 @@ from bench.suites.bounds import best_bounds, fingerprint, proven_bound, violatio
 #: Columns of `results.csv`.
 COLUMNS = (
     "instance", "profile", "seed", "n_adapters", "total_rate", "solver", "reserve", "status", "feasible", "gpus", "best_bound", "gap",
-    "lower_bound", "starved_gpus", "memory_errors", "itl_ms", "ttft_ms", "ttft_p99_ms", "e2e_ms", "throughput",
+    "lower_bound", "bound_slack", "draws", "holds_on",
+    "starved_gpus", "memory_errors", "itl_ms", "ttft_ms", "ttft_p99_ms", "e2e_ms", "throughput",
     "offered_throughput", "oracle_calls", "simulated_steps", "solve_time_s", "score_time_s", "time_limit_s", "message",
 )  # fmt: skip
 
@@ -38,6 +39,8 @@ class Line(Counted):
         Mean of GPUs over the fewest of any solver, less 1, where feasible.
     e2e_ms : float, optional
         Mean end-to-end latency, where feasible.
+    holds : float, optional
+        Share of the other draws on which placements that are feasible are feasible as well.
     """
 
     best: int
@@ -45,6 +48,7 @@ class Line(Counted):
     mean_gap: float | None
     gpus_over_best: float | None
     e2e_ms: float | None
+    holds: float | None = None
 
     @property
     def infeasible_share(self) -> float:
@@ -72,6 +76,7 @@ def lines(rows: Sequence[Row]) -> list[Line]:
                 mean_gap=_mean([row.gap for row in good]),
                 gpus_over_best=_mean([(row.gpus or 0) / fewest[row.instance] - 1 for row in good]),
                 e2e_ms=_mean([row.e2e_ms for row in good]),
+                holds=_mean([(row.holds_on or 0) / row.draws if row.draws else None for row in good]),
             )
         )
     return sorted(found, key=lambda line: (-line.feasible, line.gpus_over_best or 0.0, line.time_s or 0.0))
@@ -87,7 +92,7 @@ def fewest_gpus_of(rows: Sequence[Row]) -> dict[str, int]:
 
 
 _HEADINGS = (
-    "solver", "feasible", "fewest GPUs", "alone", "gap to bound", "GPUs over fewest", "time (s)", "mean e2e (ms)",
+    "solver", "feasible", "other draws", "fewest GPUs", "alone", "gap to bound", "GPUs over fewest", "time (s)", "mean e2e (ms)",
 )  # fmt: skip
 
 
@@ -95,6 +100,7 @@ def _cells(line: Line) -> tuple[str, ...]:
     return (
         line.solver,
         f"{line.feasible}/{line.instances}",
+        _percent(line.holds),
         str(line.best),
         str(line.alone),
         _percent(line.mean_gap),
@@ -134,7 +140,8 @@ def summary_markdown(rows: Sequence[Row], command: str) -> str:
         *_setting(rows),
         "## Solvers\n",
         (
-            f"{len(names)} instances. *feasible*: the twin calls the placement feasible. *fewest GPUs*: instances on which no "
+            f"{len(names)} instances. *feasible*: the twin calls the placement feasible, *other draws*: share of "
+            "other draws of the requests on which it is so as well, where it is. *fewest GPUs*: instances on which no "
             "solver has a feasible placement on fewer, *alone*: and no other on as few. *gap to bound*: mean of GPUs over the "
             "best lower bound less 1, *GPUs over fewest*: the same over the fewest of any solver; both where the solver is feasible. "
             f"*time*: geometric mean shifted by {TIME_SHIFT_S:g} s; a solver without a placement is counted with the time limit.\n"
