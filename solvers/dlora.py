@@ -1,26 +1,37 @@
-"""Baseline: the proactive mechanism of dLoRA (OSDI'24)."""
+"""Baseline: the proactive mechanism of dLoRA (OSDI'24), as the authors of arXiv 2602.24044 ported it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from solvers.base import Problem, Solution, Tags
-from solvers.contents.published_figures import adapter_kv_tokens
-from solvers.contents.replicas import placement_of_shares
+from solvers.contents.published_figures import adapter_kv_tokens, kv_cache_tokens
+from solvers.contents.replicas import placement_of_copies
 from solvers.fleet import FleetSolver
 from solvers.limits import Deadline
+from twin import Placement
+from twin.compiled import njit
+
+#: What dLoRA counts arrivals over, in seconds.
+HOUR_S = 3600.0
+#: In place of no expected requests, and added to counts that are divided by (the latter as in the port).
+NOTHING, TINY = 1e-12, 1e-7
+#: Adapters that get their first engine between looks at the clock: some hundredths of a second.
+CHUNK = 10_000
 
 
 class Dlora(FleetSolver):
     """Replicas where memory per expected request is scarcest.
 
-    An engine's free memory is its KV cache in tokens less the adapters on it. The most under-served adapter (least
-    free memory of its engines per expected request) gets a replica on the engine with the fewest adapters, again and
-    again, while the least value over all adapters does not fall; every adapter has one, and there are at least GPUs +
-    adapters - 1. Requests are spread evenly over the replicas, and `max_loras` is the adapter count.
+    An engine's free memory is its KV cache in tokens less one size for every adapter on it: that of the largest rank in
+    the workload. Replicas are added one by one while the least memory per expected request (the free
+    memory of an adapter's engines, over its requests in an hour) falls for no adapter; then round and round until there are
+    engines + adapters - 1. Requests are spread evenly over the replicas, and `max_loras` is the adapter count.
+    `replicate` says it step by step.
     """
 
     name: ClassVar[str] = "dlora"
@@ -31,41 +42,41 @@ class Dlora(FleetSolver):
         assert problem.max_gpus is not None  # noqa: S101  # Solver.run and the search see to it
         workload, profile = problem.workload, problem.profile
         if not workload.n_adapters:
-            return Solution("unchecked", placement_of_shares(np.zeros((1, 0)), lambda count: count))
-        ranks, kinds = np.unique(workload.ranks, return_inverse=True)
-        sizes = np.array([adapter_kv_tokens(profile, int(rank)) for rank in ranks])[kinds]
-        placed = replicate(
-            workload.rates * workload.duration_s,
-            sizes,
-            float(profile.kv.without_lora_tokens),
-            problem.max_gpus,
-            Deadline.after(problem.time_limit_s),
-        )
-        replicas = placed.sum(axis=0)
-        return Solution(
-            "unchecked",
-            placement_of_shares((row / replicas for row in placed), lambda count: count),
-            details={"replicas": int(replicas.sum())},
-        )
+            return Solution("unchecked", Placement(()))
+        size = adapter_kv_tokens(profile, int(workload.ranks.max()))
+        memory = kv_cache_tokens(profile)
+        room = problem.max_gpus * int(memory // size) if size > 0 else workload.n_adapters
+        if workload.n_adapters > room:
+            # The port never ends here: it asks for the same adapter again and again.
+            message = f"{problem.max_gpus} engines have memory for {room} of {workload.n_adapters} adapters, as dLoRA counts it"
+            return Solution("infeasible", message=message)
+        deadline = Deadline.after(problem.time_limit_s)
+        holds = replicate(workload.rates * HOUR_S, size, memory, problem.max_gpus, deadline)
+        gpus, adapters = np.nonzero(holds)
+        placement = placement_of_copies(adapters, gpus, lambda held: held)
+        return Solution("unchecked", placement, details={"replicas": len(adapters)})
 
 
 def replicate(
-    expected: NDArray[np.float64],
-    sizes: NDArray[np.float64],
-    memory: float,
-    n_gpus: int,
-    deadline: Deadline | None = None,
+    expected: NDArray[np.float64], size: float, memory: float, n_gpus: int, deadline: Deadline | None = None
 ) -> NDArray[np.bool_]:
     """Which engine holds which adapter.
+
+    1. Each adapter gets an engine: `first_order` says who is next, the engines go to and fro (0, 1, 2, 2, 1, 0, 0, ...).
+    2. The adapter with the least (its replicas / all replicas - expected requests) is next, the first of equal ones. It
+       goes to the engine with the fewest adapters that does not hold it, or to the next one after, provided that the
+       least memory per expected request does not fall. If it can go nowhere this step is over, whatever others could.
+    3. Until there are engines + adapters - 1 replicas, an engine counter and an adapter counter go on by one after each
+       replica. An adapter that the engine holds is passed over, and so is an engine that holds all.
 
     Parameters
     ----------
     expected : array of shape (n_adapters,)
-        Expected requests.
-    sizes : array of shape (n_adapters,)
+        Expected requests in an hour.
+    size : float
         KV-cache tokens that an adapter takes.
     memory : float
-        KV-cache tokens of an empty engine.
+        KV-cache tokens of an empty engine; there must be room for all adapters.
     n_gpus : int
     deadline : Deadline, optional
 
@@ -77,104 +88,183 @@ def replicate(
     ------
     OutOfTimeError
     """
-    engines = _Engines(expected, sizes, memory, n_gpus)
-    engines.place_first()
-    n_adapters = len(expected)
-    needed, least = n_gpus + n_adapters - 1, -np.inf
-    while engines.total < n_gpus * n_adapters:
-        if deadline is not None:
-            deadline.check()
-        must = engines.unplaced > 0
-        adapter = engines.next()
-        engine = engines.place(adapter)
-        if must and engines.unplaced:
-            continue
-        now = engines.least_value()
-        if not must and engines.total > needed and now < least:
-            engines.placed[engine, adapter] = False
-            break
-        least = now
-    return engines.placed
+    expected = np.maximum(expected, NOTHING)
+    engines = _Engines.with_one_each(first_order(expected, deadline), n_gpus, size, memory)
+    _add_replicas(engines, expected, size, deadline)
+    _deal_round(engines)
+    return engines.holds
 
 
-class _Engines:
-    """What the engines hold, and the free memory of each adapter's engines per expected request, kept up to date.
+def first_order(expected: NDArray[np.float64], deadline: Deadline | None = None) -> NDArray[np.int64]:
+    """In which order adapters get their first engine; shape (n_adapters,).
+
+    dLoRA looks for the adapter with the least (replicas / all replicas - expected requests) from the first to the last,
+    and whenever the one in hand has an engine it takes the first without one instead. So a busy adapter that has an engine
+    makes it forget who was found before. Who is in hand in the end is next.
+
+    That is: of the adapters without an engine that no later one with an engine beats, the first of the busiest, if it is
+    busier than the first adapter without an engine; otherwise that. Found in a tree of largest values, in about the
+    logarithm of the adapters each.
 
     Parameters
     ----------
-    expected, sizes, memory, n_gpus
-        As for `replicate`.
+    expected : array of shape (n_adapters,)
+    deadline : Deadline, optional
+
+    Raises
+    ------
+    OutOfTimeError
+    """
+    n_adapters = len(expected)
+    order = np.empty(n_adapters, dtype=np.int64)
+    leaves = 1 << max(0, (n_adapters - 1).bit_length())
+    waiting, first = np.full(2 * leaves, -np.inf), np.zeros(2 * leaves, dtype=np.int64)
+    placed = np.full(2 * leaves, -np.inf)
+    waiting[leaves : leaves + n_adapters] = expected
+    first[leaves:] = np.arange(leaves)
+    for node in range(leaves - 1, 0, -1):
+        left = waiting[2 * node] >= waiting[2 * node + 1]
+        waiting[node] = max(waiting[2 * node], waiting[2 * node + 1])
+        first[node] = first[2 * node] if left else first[2 * node + 1]
+    for done in range(0, n_adapters, CHUNK):
+        if deadline is not None:
+            deadline.check()
+        _find_next(expected, waiting, first, placed, order, done, min(done + CHUNK, n_adapters))
+    return order
+
+
+@njit(cache=True, nogil=True)
+def _find_next(  # noqa: PLR0913  # a tree as arrays
+    expected: NDArray[np.float64],
+    waiting: NDArray[np.float64],
+    first: NDArray[np.int64],
+    placed: NDArray[np.float64],
+    order: NDArray[np.int64],
+    done: int,
+    end: int,
+) -> None:
+    """Fill in places `done` to `end` of the order.
+
+    Parameters
+    ----------
+    waiting, placed : arrays of shape (2 * leaves,)
+        For each node of a binary tree (the children of `i` are `2 * i` and `2 * i + 1`) the most requests expected of an
+        adapter under it, of those without an engine and of those with one.
+    first : array of shape (2 * leaves,)
+        The first adapter that has as many as `waiting` says.
+    """
+    leaves = len(waiting) // 2
+    stack = np.empty(128, dtype=np.int64)
+    head = 0
+    for place in range(done, end):
+        share = 1.0 / (place + TINY)
+        while placed[leaves + head] > -np.inf:
+            head += 1
+        found = head
+        # From the last adapters to the first; `beat` is what those with an engine after a node have at most.
+        depth, beat = 1, -np.inf
+        stack[0], best = 1, -np.inf
+        while depth:
+            depth -= 1
+            node = stack[depth]
+            if waiting[node] < best or waiting[node] == -np.inf or share - beat < -waiting[node]:
+                beat = max(beat, placed[node])
+            elif not share - max(beat, placed[node]) < -waiting[node]:
+                best = waiting[node]
+                if best > expected[head]:
+                    found = first[node]
+                beat = max(beat, placed[node])
+            else:
+                stack[depth], stack[depth + 1] = 2 * node, 2 * node + 1
+                depth += 2
+        order[place] = found
+        node = leaves + found
+        placed[node], waiting[node] = expected[found], -np.inf
+        while node > 1:
+            node //= 2
+            placed[node] = max(placed[2 * node], placed[2 * node + 1])
+            left = waiting[2 * node] >= waiting[2 * node + 1]
+            waiting[node] = waiting[2 * node] if left else waiting[2 * node + 1]
+            first[node] = first[2 * node] if left else first[2 * node + 1]
+
+
+@dataclass
+class _Engines:
+    """What the engines hold.
 
     Attributes
     ----------
-    placed : array of shape (n_gpus, n_adapters), bool
-    total, unplaced : int
-        Replicas, and adapters without an engine.
+    holds : array of shape (n_gpus, n_adapters), bool
+    free : array of shape (n_gpus,)
+        KV-cache tokens.
+    counts, copies : arrays of shape (n_gpus,) and (n_adapters,)
+        Adapters of an engine, and replicas of an adapter.
+    turn : list of int
+        Engines, as sorted last: of those with as few adapters, the one that comes first here is tried first.
     """
 
-    def __init__(self, expected: NDArray[np.float64], sizes: NDArray[np.float64], memory: float, n_gpus: int) -> None:
-        n_adapters = len(expected)
-        self.placed = np.zeros((n_gpus, n_adapters), dtype=bool)
-        self.total, self.unplaced = 0, n_adapters
-        self._sizes = sizes
-        self._per_request = 1.0 / np.maximum(expected, 1e-12)
-        self._free = np.full(n_gpus, memory)
-        self._held: list[list[int]] = [[] for _ in range(n_gpus)]
-        self._counts = np.zeros(n_gpus, dtype=np.int64)
-        self._copies = np.zeros(n_adapters, dtype=np.int64)
-        self._served = np.zeros(n_adapters)
-        self._value = np.zeros(n_adapters)
-        # What decides who is next: adapters without an engine in the order of their requests, full ones never.
-        self._urgency = -expected
+    holds: NDArray[np.bool_]
+    free: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    copies: NDArray[np.int64]
+    turn: list[int]
 
-    def place_first(self) -> None:
-        """Place adapters without an engine by turns, as long as memory is left everywhere: no other comes before them then."""
-        n_gpus = len(self._free)
-        free = self._free.tolist()
-        order = np.argsort(self._urgency, kind="stable")
-        for place, (adapter, size) in enumerate(zip(order.tolist(), self._sizes[order].tolist(), strict=True)):
-            engine = place % n_gpus
-            if free[engine] - size <= 0:
-                order = order[:place]
+    @staticmethod
+    def with_one_each(order: NDArray[np.int64], n_gpus: int, size: float, memory: float) -> _Engines:
+        """Adapters dealt out to and fro: engines are sorted before each, and those with as few keep their order."""
+        there, back = np.arange(n_gpus), np.arange(n_gpus)[::-1]
+        engines = np.tile(np.concatenate([there, back]), len(order) // (2 * n_gpus) + 1)[: len(order)]
+        holds = np.zeros((n_gpus, len(order)), dtype=np.bool_)
+        holds[engines, order] = True
+        counts = np.bincount(engines, minlength=n_gpus)
+        free = np.asarray(memory - counts * size, dtype=np.float64)
+        rounds, last = divmod(len(order) - 1, n_gpus)
+        direction = (back if rounds % 2 else there).tolist()
+        turn = [*direction[last:], *direction[:last][::-1]]
+        return _Engines(holds, free, counts, np.ones(len(order), dtype=np.int64), turn)
+
+    def sort(self) -> list[int]:
+        """Engines with few adapters first; of equal ones in the order of before."""
+        self.turn = sorted(self.turn, key=lambda engine: int(self.counts[engine]))
+        return self.turn
+
+    def add(self, engine: int, adapter: int) -> None:
+        """One replica more; `free` is the caller's."""
+        self.holds[engine, adapter] = True
+        self.counts[engine] += 1
+        self.copies[adapter] += 1
+
+
+def _add_replicas(engines: _Engines, expected: NDArray[np.float64], size: float, deadline: Deadline | None) -> None:
+    """Step 2 of `replicate`."""
+    served = engines.free @ engines.holds
+    least = float((served / expected).min())
+    while True:
+        adapter = int(np.argmin(engines.copies / (engines.copies.sum() + TINY) - expected))
+        for engine in engines.sort():
+            if engines.holds[engine, adapter]:
+                continue
+            if deadline is not None:
+                deadline.check()
+            then = served - size * engines.holds[engine]
+            then[adapter] += engines.free[engine] - size
+            if float((then / expected).min()) >= least:
                 break
-            free[engine] -= size
-            self._held[engine].append(adapter)
-        engines = np.arange(len(order)) % n_gpus
-        self._free[:] = free
-        self.placed[engines, order] = True
-        self._counts[:] = np.bincount(engines, minlength=n_gpus)
-        self._copies[order] = 1
-        # One after the other, the sizes of those that came later were taken off the same value.
-        self._served[order] = self._free[engines]
-        self.total = len(order)
-        self.unplaced -= len(order)
-        self._update(order)
+        else:
+            return
+        served, least = then, float((then / expected).min())
+        engines.free[engine] -= size
+        engines.add(engine, adapter)
 
-    def next(self) -> int:
-        """The most under-served adapter that is not on every engine."""
-        return int(np.argmin(self._urgency))
 
-    def least_value(self) -> float:
-        """Least free memory per expected request of any adapter."""
-        return float(self._value.min())
-
-    def place(self, adapter: int) -> int:
-        """Put an adapter on the engine with the fewest adapters that has it not yet, and say which."""
-        engine = int(np.argmin(np.where(self.placed[:, adapter], len(self._value) + 1, self._counts)))
-        others = np.array(self._held[engine], dtype=np.int64)
-        self._free[engine] -= self._sizes[adapter]
-        self._served[others] -= self._sizes[adapter]
-        self._served[adapter] += self._free[engine]
-        self.placed[engine, adapter] = True
-        self.unplaced -= self._copies[adapter] == 0
-        self._held[engine].append(adapter)
-        self._counts[engine] += 1
-        self._copies[adapter] += 1
-        self.total += 1
-        self._update(np.append(others, adapter))
-        return engine
-
-    def _update(self, adapters: NDArray[np.int64]) -> None:
-        self._value[adapters] = self._served[adapters] * self._per_request[adapters]
-        full = self._copies[adapters] == len(self._free)
-        self._urgency[adapters] = np.where(full, np.inf, self._value[adapters])
+def _deal_round(engines: _Engines) -> None:
+    """Step 3 of `replicate`."""
+    n_gpus, n_adapters = engines.holds.shape
+    engine, adapter = 0, 0
+    for _ in range(n_gpus + n_adapters - 1 - int(engines.copies.sum())):
+        while engines.counts[engine] >= n_adapters:
+            engine = (engine + 1) % n_gpus
+        while engines.holds[engine, adapter]:
+            adapter = (adapter + 1) % n_adapters
+        engines.add(engine, adapter)
+        engine, adapter = (engine + 1) % n_gpus, (adapter + 1) % n_adapters

@@ -41,7 +41,7 @@ class LoraServe(FleetSolver):
 
     def slots(self, n_adapters: int) -> int:
         """`max_loras` of a GPU with so many adapters."""
-        return max(1, n_adapters // self.adapters_per_slot)
+        return max(1, round(n_adapters / self.adapters_per_slot))
 
     def spread(self, problem: Problem) -> Solution:
         """Pack the fleet rank by rank."""

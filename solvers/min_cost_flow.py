@@ -1,4 +1,4 @@
-"""Baseline: adapters to GPU slots by minimum-cost flow."""
+"""Baseline: minimum-cost flow, the other algorithm of NVIDIA Dynamo's LoRA controller."""
 
 from __future__ import annotations
 
@@ -8,98 +8,100 @@ import numpy as np
 from numpy.typing import NDArray
 from ortools.graph.python import min_cost_flow as flow
 
-from solvers.base import Problem, Solution
-from solvers.contents.orders import sorted_plan
+from solvers.base import Problem, Solution, Tags
 from solvers.fleet import FleetSolver
-from solvers.limits import Deadline
+from solvers.limits import OutOfTimeError
+from solvers.spreading.controller import Workers, worker_slots
 from twin import Placement, UserError
 
-#: Costs are whole numbers up to this, as the flow wants them; finer than any difference that matters.
-COST_SCALE = 10**6
+#: Workers of an adapter's order that an arc leads to, if it does not want more (`candidate_m` of the controller).
+CANDIDATES = 16
+#: Seconds that a flow takes for each arc, on a slow machine: 1.6 million arcs took 7 to 9 s. OR-Tools does not stop it half-way, so it
+#: is begun only when there is time for it.
+S_PER_ARC = 1e-5
 
 
-class MinCostFlow(FleetSolver):
-    """Assigns adapters to slots at the least load imbalance plus moves, as NVIDIA Dynamo's LoRA controller does.
+class ControllerFlow(FleetSolver):
+    """One minimum-cost flow for all adapters, as NVIDIA Dynamo's LoRA controller decides on a first tick, with the true rates.
 
-    Adapters are assigned in rounds of one slot on each GPU, the busiest first. In a round the cost of a GPU for an
-    adapter is how much the sum of squared loads grows, plus a penalty if the adapter was elsewhere; the cheapest
-    assignment of the round is a minimum-cost flow.
+    Replicas are wanted as in `hrw`; adapters without load want one. An arc from an adapter to a worker costs the worker's
+    place in the adapter's hash order, and what loading costs, which is the same everywhere on a first tick. There
+    is no term for load. Candidates are the first 16 of the order, or as many as are wanted; all workers, if some replicas
+    find no slot that way while slots are free. A replica that finds none is left out; an adapter that gets none at all goes to
+    the first worker of its order with a free slot, or to the first. Requests go evenly to the replicas.
 
     Parameters
     ----------
-    previous : sequence of int, optional
-        GPU of each adapter so far (-1: none); by default there is no earlier placement.
-    move_penalty : float
-        Cost of a move, in units of a mean GPU load squared.
+    slots_per_gpu : int, optional
+        As in `RendezvousHashing`.
     search : bool
         As in `FleetSolver`.
     """
 
     name: ClassVar[str] = "min_cost_flow"
+    spread_tags: ClassVar[Tags] = Tags(deterministic=False, needs_fleet=True, uses_replicas=True)
 
-    def __init__(self, previous: list[int] | None = None, move_penalty: float = 0.01, *, search: bool = False) -> None:
+    def __init__(self, slots_per_gpu: int | None = None, *, search: bool = False) -> None:
         super().__init__(search=search)
-        if move_penalty < 0:
-            raise UserError(f"solver.move_penalty={move_penalty} of solver min_cost_flow: must not be negative")
-        self.previous = previous
-        self.move_penalty = move_penalty
+        if slots_per_gpu is not None and slots_per_gpu < 1:
+            raise UserError(f"solver.slots_per_gpu={slots_per_gpu} of solver {self.name}: must be 1 or more")
+        self.slots_per_gpu = slots_per_gpu
 
     def spread(self, problem: Problem) -> Solution:
-        """Assign round by round."""
-        assert problem.max_gpus is not None  # noqa: S101  # Solver.run and the search see to it
-        workload, n_gpus = problem.workload, problem.max_gpus
-        deadline = Deadline.after(problem.time_limit_s)
-        before = np.full(workload.n_adapters, -1)
-        if self.previous is not None:
-            if len(self.previous) != workload.n_adapters:
-                raise UserError(
-                    f"solver.previous of solver min_cost_flow: {len(self.previous)} GPUs for "
-                    f"{workload.n_adapters} adapters; one each is needed"
-                )
-            before = np.asarray(self.previous)
-        mean_load = max(workload.total_rate / n_gpus, 1e-12)
-        load = np.zeros(n_gpus)
-        groups: list[list[int]] = [[] for _ in range(n_gpus)]
-        order = np.argsort(-workload.rates, kind="stable")
-        for start in range(0, len(order), n_gpus):
-            deadline.check()
-            adapters = order[start : start + n_gpus]
-            rates = workload.rates[adapters] / mean_load
-            growth = rates[:, None] * (2 * load / mean_load + rates[:, None])
-            moved = (before[adapters, None] >= 0) & (before[adapters, None] != np.arange(n_gpus))
-            for adapter, gpu in zip(adapters, assign(growth + self.move_penalty * moved), strict=True):
-                groups[gpu].append(int(adapter))
-                load[gpu] += workload.rates[adapter]
-        moves = int(sum(before[a] not in (-1, gpu) for gpu, group in enumerate(groups) for a in group))
-        plans = tuple(sorted_plan(group, len(group)) for group in groups if group)
-        return Solution("unchecked", Placement(plans), details={"moves": moves})
+        """Solve one flow, or two."""
+        if not problem.workload.n_adapters:
+            return Solution("unchecked", Placement(()))
+        workers = Workers(problem, worker_slots(problem, self.slots_per_gpu))
+        wanted = np.where(workers.rates > 0, workers.replicas, 1)
+        adapters = workers.by_name[wanted[workers.by_name] > 0]
+        demand = wanted[adapters]
+        placed = _flow(workers, adapters, demand, np.maximum(CANDIDATES, demand))
+        missing = int(demand.sum()) - len(placed)
+        if missing and workers.n_workers > CANDIDATES and workers.n_workers * workers.slots > len(placed):
+            placed = _flow(workers, adapters, demand, np.full(len(adapters), workers.n_workers))
+            missing = int(demand.sum()) - len(placed)
+        for place, worker in placed.tolist():
+            workers.take(int(adapters[place]), [worker])
+        found = np.zeros(len(adapters), dtype=bool)
+        found[placed[:, 0]] = True
+        workers.pin(adapters[~found].tolist())
+        workers.pin(workers.out_of_budget())
+        details = {"slots_per_gpu": workers.slots, "overflow": missing}
+        return Solution("unchecked", workers.placement(), details=details)
 
 
-def assign(costs: NDArray[np.float64]) -> NDArray[np.int64]:
-    """A GPU of its own for each adapter at the least total cost.
-
-    Parameters
-    ----------
-    costs : array of shape (n, n_gpus), n <= n_gpus
-
-    Returns
-    -------
-    array of shape (n,)
-    """
-    n_adapters, n_gpus = costs.shape
-    whole = np.rint(costs / max(float(costs.max()), 1e-300) * COST_SCALE).astype(np.int64)
+def _flow(
+    workers: Workers, adapters: NDArray[np.int64], demand: NDArray[np.int64], candidates: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The replicas that find a slot, at the least sum of places: (place in `adapters`, worker), shape (n, 2)."""
+    n_workers, n_adapters = workers.n_workers, len(adapters)
+    candidates = np.minimum(candidates, n_workers)
+    if candidates.sum() * S_PER_ARC > workers.deadline.left_s:
+        raise OutOfTimeError
+    heads = np.empty(int(candidates.sum()), dtype=np.int64)
+    ends = np.cumsum(candidates)
+    for adapter, first, last in zip(adapters.tolist(), (ends - candidates).tolist(), ends.tolist(), strict=True):
+        workers.deadline.check()
+        heads[first:last] = workers.preference(adapter)[: last - first]
+    tails = np.repeat(np.arange(n_adapters), candidates)
+    costs = np.arange(len(heads)) - np.repeat(ends - candidates, candidates)
+    if candidates.sum() * S_PER_ARC > workers.deadline.left_s:
+        raise OutOfTimeError
     network = flow.SimpleMinCostFlow()
-    tails = np.repeat(np.arange(n_adapters), n_gpus)
-    heads = n_adapters + np.tile(np.arange(n_gpus), n_adapters)
-    arcs = network.add_arcs_with_capacity_and_unit_cost(tails, heads, np.ones(len(tails), np.int64), whole.ravel())
-    sink = n_adapters + n_gpus
+    sink = n_adapters + n_workers
+    arcs = network.add_arcs_with_capacity_and_unit_cost(tails, n_adapters + heads, np.ones(len(heads), np.int64), costs)
     network.add_arcs_with_capacity_and_unit_cost(
-        n_adapters + np.arange(n_gpus), np.full(n_gpus, sink), np.ones(n_gpus, np.int64), np.zeros(n_gpus, np.int64)
+        n_adapters + np.arange(n_workers),
+        np.full(n_workers, sink),
+        np.full(n_workers, workers.slots),
+        np.zeros(n_workers, np.int64),
     )
-    network.set_nodes_supplies(
-        np.append(np.arange(n_adapters), sink), np.append(np.ones(n_adapters, np.int64), -n_adapters)
+    # Dearer than any chain of replicas that move on to make room, as the controller's 10^12 is, and faster to solve.
+    network.add_arcs_with_capacity_and_unit_cost(
+        np.arange(n_adapters), np.full(n_adapters, sink), demand, np.full(n_adapters, 2 * n_workers * n_workers + 1)
     )
+    network.set_nodes_supplies(np.append(np.arange(n_adapters), sink), np.append(demand, -demand.sum()))
     if network.solve() != network.OPTIMAL:
-        raise ArithmeticError("the assignment has no solution")
-    gpus: NDArray[np.int64] = np.argmax(network.flows(arcs).reshape(n_adapters, n_gpus), axis=1)
-    return gpus
+        raise ArithmeticError("the flow has no solution")
+    used = np.flatnonzero(network.flows(arcs) > 0)
+    return np.column_stack([tails[used], heads[used]])

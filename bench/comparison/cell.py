@@ -16,10 +16,15 @@ from twin.errors import UserError
 MOVED: dict[str, tuple[str, dict[str, Any]]] = {
     "bench.suite_popularity.dirichlet": ("twin.builders.dirichlet", {}),
     "solvers.best_fit_decreasing.BestFitDecreasing": ("solvers.vector_packing.VectorPacking", {"rule": "best_fit"}),
-    "solvers.ffd_fast.FfdFast": ("solvers.ffd.Ffd", {"distilled": True, "twin": "outside"}),
+    "solvers.ffd.Ffd": ("solvers.ffd.GuidedFfd", {"twin": "unsure", "as_published": False}),
+    "solvers.ffd_fast.FfdFast": (
+        "solvers.ffd.GuidedFfd",
+        {"distilled": True, "twin": "outside", "as_published": False},
+    ),
     "solvers.first_fit_decreasing.FirstFitDecreasing": ("solvers.vector_packing.VectorPacking", {"rule": "first_fit"}),
     "solvers.lora_serve_third.LoraServeThird": ("solvers.lora_serve.LoraServe", {"adapters_per_slot": 3}),
     "solvers.max_backbone_half.MaxBackboneHalf": ("solvers.max_backbone.MaxBackbone", {"adapters_per_slot": 2}),
+    "solvers.min_cost_flow.MinCostFlow": ("solvers.balanced_flow.BalancedFlow", {}),
     "solvers.worst_fit_decreasing.WorstFitDecreasing": ("solvers.vector_packing.VectorPacking", {"rule": "worst_fit"}),
 }
 

@@ -4,7 +4,7 @@ A cell is plain data, so that it can be sent to another process, stored in a row
 worker processes: one that hangs is killed, one that dies is a row with the reason, and the others go on. What has been
 computed is taken from a cache as long as nothing that it rests on has changed.
 
-    cells = [Cell(solver="ffd", solver_options={"_target_": "solvers.ffd.Ffd"}, workload=..., objective=...), ...]
+    cells = [Cell(solver="ffd", solver_options={"_target_": "solvers.ffd.GuidedFfd"}, workload=..., objective=...), ...]
     rows = run_cells(cells, Execution(cache=RowCache(Path("results/runs/cache")), processes=2))
 """
 

@@ -1,7 +1,7 @@
 """Figures that the published baselines need of a serving profile: given for two of them, measured on the twin for others.
 
 From the repository of arXiv 2602.24044 (vLLM 0.8.5 on one H100): the backbone's best throughput without LoRA, the
-operating points of LoRAServe (arXiv 2511.22880), and the size of an adapter in KV-cache tokens for dLoRA (OSDI'24).
+operating points of LoRAServe (arXiv 2511.22880), and KV cache and size of an adapter in KV-cache tokens for dLoRA (OSDI'24).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ OPERATING_POINTS_TOKENS_PER_S = {
     "llama-3.1-8b/h100-64gb": {8: 15063.6, 16: 14731.5, 32: 14496.4},
     "qwen-2.5-7b/h100-64gb": {8: 15633.4, 16: 15537.1, 32: 15536.1},
 }
+KV_CACHE_TOKENS = {"llama-3.1-8b/h100-64gb": 310160, "qwen-2.5-7b/h100-64gb": 711200}
 ADAPTER_KV_TOKENS = {
     "llama-3.1-8b/h100-64gb": {8: 632, 16: 1020, 32: 1726},
     "qwen-2.5-7b/h100-64gb": {8: 1298, 16: 2044, 32: 3466},
@@ -49,6 +50,11 @@ def operating_point_tokens_per_s(profile: ServingProfile, lengths: Lengths, rank
     if known is not None:
         return known
     return saturated_tokens_per_s(profile, lengths, server, min(8, profile.largest_max_loras(server)))
+
+
+def kv_cache_tokens(profile: ServingProfile) -> float:
+    """KV-cache tokens of a GPU without LoRA that dLoRA counts with; for other profiles, those of the profile."""
+    return float(KV_CACHE_TOKENS.get(profile.name, profile.kv.without_lora_tokens))
 
 
 def adapter_kv_tokens(profile: ServingProfile, rank: int) -> float:

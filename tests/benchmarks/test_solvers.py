@@ -15,7 +15,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from predictors import load_predictor
 from solvers.base import Problem, Solution, Solver
 from solvers.exact import Exact
-from solvers.ffd import Ffd
+from solvers.ffd import GuidedFfd
 from solvers.ffd_plus import FfdPlus
 from solvers.max_pack import MaxPack
 from solvers.objectives.min_gpus import MinGpus
@@ -95,7 +95,7 @@ def test_exact(benchmark: BenchmarkFixture, goal: str) -> None:
         benchmark.extra_info["monotonicity_needed"] = solution.details["monotonicity_needed"]
 
 
-@pytest.mark.parametrize("solver", [Ffd, FfdPlus, MaxPack], ids=lambda solver: str(solver.name))
+@pytest.mark.parametrize("solver", [GuidedFfd, FfdPlus, MaxPack], ids=lambda solver: str(solver.name))
 def test_a_thousand_adapters(benchmark: BenchmarkFixture, solver: type[Solver]) -> None:
     n_adapters = size(benchmark, 1000, 200)
     run(benchmark, solver(), problem(all_different(n_adapters, n_adapters / 10), size(benchmark, 60, 2)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -13,15 +13,20 @@ from hypothesis import strategies as st
 from predictors import content_features
 from predictors.features import PROMPT, REQUESTED
 from solvers.base import Problem, Solution
-from solvers.dlora import Dlora, replicate
+from solvers.dlora import Dlora, first_order, replicate
+from solvers.hrw import RendezvousHashing
 from solvers.latency import Latency
 from solvers.least_loaded import LeastLoaded
 from solvers.lora_serve import LoraServe, gpus_by_rank, pack_fractions
 from solvers.max_backbone import MaxBackbone
+from solvers.min_cost_flow import ControllerFlow, _flow
+from solvers.objectives.min_gpus import MinGpus
 from solvers.random_gpu import RandomGpu
+from solvers.spreading.controller import Workers, replica_counts
 from solvers.spreading.dealing import least_loaded, rank_by_rank, slices
 from solvers.vector_packing import BEST_FIT, FIRST_FIT, WORST_FIT, VectorPacking, pack_vectors
-from twin import Lengths, Workload
+from tests.examples import examples
+from twin import Lengths, Workload, load_profile
 from twin.lengths import fixed_lengths
 
 LENGTHS = fixed_lengths(120, 80)
@@ -236,23 +241,219 @@ def test_a_fleet_that_is_exactly_enough_is_enough(problem: Problem, monkeypatch:
 # --- dLoRA
 
 
-def test_dlora_places_the_busiest_first_on_the_engine_with_the_fewest_adapters() -> None:
-    """With so much memory in hand that every replica is worth it, all adapters end up everywhere; with none, at most one of two."""
-    placed = replicate(np.array([1.0, 5.0, 3.0]), np.zeros(3), 100.0, 1)
-    assert placed.tolist() == [[True, True, True]]
-    first = replicate(np.array([1.0, 5.0, 3.0]), np.full(3, 30.0), 100.0, 3)
-    # 5, 3 and 1 take the engines in turn; the first replicas follow where memory per request is scarcest.
-    assert first[0, 1]
-    assert first[1, 2]
-    assert first[2, 0]
-    assert first.sum() >= 5
+@pytest.mark.parametrize(
+    ("expected", "order"),
+    [
+        # 9 first; then 2, the last one, is not beaten by a later one, but the first without an engine, 5, is busier.
+        ([5, 3, 4, 9, 2], [3, 0, 1, 2, 4]),
+        # After 9 comes 5: nobody with an engine follows it, and it is busier than 2. Then the first without an engine each time.
+        ([2, 3, 4, 9, 5], [3, 4, 0, 1, 2]),
+        # Of equal ones the first. 7, with all replicas there are, counts as 6: less than 6.5, and no less than 6.
+        ([7, 7, 7], [0, 1, 2]),
+        ([1, 6.5, 7], [2, 1, 0]),
+        ([1, 6, 7], [2, 0, 1]),
+        ([1, 5.5, 5, 7], [3, 0, 1, 2]),
+    ],
+)
+def test_dlora_takes_the_busiest_that_no_later_one_with_an_engine_beats(
+    expected: list[float], order: list[int]
+) -> None:
+    assert first_order(np.array(expected, dtype=float)).tolist() == order
 
 
-def test_dlora_counts_the_requests_of_the_window(problem: Problem) -> None:
-    """Replicas depend on ratios alone: twice the window changes nothing."""
+@examples(60)
+@given(
+    expected=st.lists(st.sampled_from([1.0, 1.5, 2.0, 2.4, 3.0, 5.0, 9.0]), min_size=1, max_size=30),
+)
+def test_the_tree_finds_whom_the_scan_finds(expected: list[float]) -> None:
+    """The scan as dLoRA has it: whoever is in hand and has an engine is dropped for the first without one."""
+    order: list[int] = []
+    while len(order) < len(expected):
+        waiting = [adapter for adapter in range(len(expected)) if adapter not in order]
+        keys = [(adapter in order) / (len(order) + 1e-7) - requests for adapter, requests in enumerate(expected)]
+        found = 0
+        for adapter in range(len(expected)):
+            if keys[adapter] < keys[found]:
+                found = adapter
+            if found in order:
+                found = waiting[0]
+        order.append(found)
+    assert first_order(np.array(expected)).tolist() == order
+
+
+def test_dlora_goes_to_and_fro_over_the_engines_and_round_for_the_rest() -> None:
+    """Five alike on three engines: 0, 1, 2, 2, 1. One replica more of adapter 0 would lower the least memory.
+
+    Two are missing to seven: engine 0 takes adapter 1, as it has 0, and engine 1 the next that it has not, 2.
+    """
+    placed = replicate(np.ones(5), 1.0, 100.0, 3)
+    assert [np.flatnonzero(row).tolist() for row in placed] == [[0, 1], [1, 2, 4], [2, 3]]
+
+
+def test_dlora_adds_replicas_of_the_busiest_only() -> None:
+    """10, 5 and 1 on engines 0, 1, 1: 90 / 10 is least. On engine 1 too, 10 has 160 / 10 and 5 has 70 / 5. Then 10 is everywhere.
+
+    Another replica of 5 would raise the least to 150 / 10, but only the next in turn is tried, which is 10.
+    """
+    placed = replicate(np.array([10.0, 5.0, 1.0]), 10.0, 100.0, 2)
+    assert [np.flatnonzero(row).tolist() for row in placed] == [[0], [0, 1, 2]]
+
+
+def test_dlora_without_memory_in_the_way_puts_all_on_one_engine() -> None:
+    assert replicate(np.array([1.0, 5.0, 3.0]), 0.0, 100.0, 1).tolist() == [[True, True, True]]
+
+
+def test_dlora_counts_every_adapter_as_the_largest_rank(problem: Problem) -> None:
+    """310,160 tokens are 490 adapters of 632, or 179 of 1,726: one of rank 32 among 180 makes them too many for a GPU."""
+    small = with_rates(problem, [0.01] * 180, max_gpus=1)
+    assert Dlora().run(small).status == "unchecked"
+    mixed = with_rates(problem, [0.01] * 180, [8] * 179 + [32], max_gpus=1)
+    refused = Dlora().run(mixed)
+    assert refused.status == "infeasible"
+    assert "memory for 179 of 180 adapters" in refused.message
+    assert Dlora().run(replace(mixed, max_gpus=2)).status == "unchecked"
+
+
+def test_dlora_counts_the_requests_of_an_hour(problem: Problem) -> None:
+    """Whatever the window is."""
     given_ = with_rates(problem, [4.0, 1.0, 1.0], max_gpus=3)
     longer = replace(given_, workload=replace(given_.workload, duration_s=120.0))
     assert Dlora().run(given_).placement == Dlora().run(longer).placement
+
+
+# --- Dynamo's controller
+
+
+@pytest.mark.parametrize(
+    ("loads", "n_workers", "slots", "replicas"),
+    [
+        # 7.2, 3.6 and 1.2 of twelve slots are 8, 4 and 2, and 8 is more than there are workers.
+        ([60, 30, 10], 5, 12, [5, 4, 2]),
+        # 3, 2 and 2 are one too many for six: 2.57, 1.71 and 1.71; the two largest remainders get what is left of six.
+        ([50, 30, 20], 4, 6, [2, 2, 2]),
+        # 2 each of four; 1.33 each, and the first by name gets the fourth.
+        ([1, 1, 1], 3, 4, [2, 1, 1]),
+        # 4, of which there are 2 workers, and 1, 1, 1: scaled to 1.6 and .8, but nobody gets less than one.
+        ([97, 1, 1, 1], 2, 4, [1, 1, 1, 1]),
+        # Two slots for three with load: the least busy one gets none. An idle one never does.
+        ([5, 1, 3, 0], 2, 2, [1, 0, 1, 0]),
+        ([0, 0], 2, 4, [0, 0]),
+        # Of equal loads the first by name are kept.
+        ([1, 1, 1], 1, 2, [1, 1, 0]),
+        ([1], 3, 3, [3]),
+    ],
+)
+def test_replicas_are_a_share_of_all_slots(loads: list[float], n_workers: int, slots: int, replicas: list[int]) -> None:
+    assert replica_counts(np.array(loads, dtype=float), n_workers, slots).tolist() == replicas
+
+
+@pytest.fixture
+def preferences(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[int]]:
+    """Orders of the workers by identity of the adapter, in place of the hash."""
+    orders: dict[int, list[int]] = {}
+
+    def hashes(_: int, identity: int, n_workers: int) -> np.ndarray:
+        assert sorted(orders[identity]) == list(range(n_workers))
+        return -np.argsort(orders[identity]).astype(float)
+
+    monkeypatch.setattr("solvers.spreading.controller.hashes", hashes)
+    return orders
+
+
+def hosts(solution: Solution, n_adapters: int) -> list[list[int]]:
+    """GPUs of each adapter; right as long as no GPU is empty."""
+    return [[gpu for gpu, held in enumerate(contents(solution)) if adapter in held] for adapter in range(n_adapters)]
+
+
+def test_hrw_passes_full_workers_over(problem: Problem, preferences: dict[int, list[int]]) -> None:
+    """One slot on each of three workers: the first by name has worker 0, the next two what is left of their orders."""
+    preferences.update({0: [0, 2, 1], 1: [1, 0, 2], 2: [0, 1, 2]})
+    answer = RendezvousHashing(slots_per_gpu=1).run(with_rates(problem, [1, 1, 1], max_gpus=3))
+    assert hosts(answer, 3) == [[0], [1], [2]]
+
+
+def test_hrw_goes_by_name_and_takes_fewer_replicas_than_wanted(
+    problem: Problem, preferences: dict[int, list[int]]
+) -> None:
+    """Of four slots, 6 of 8 are 3, cut to the two workers, and 1 each for the others: 4 in all. The busy one comes last by name."""
+    preferences.update({9: [0, 1], 3: [0, 1], 5: [0, 1]})
+    given_ = with_rates(problem, [6, 1, 1], max_gpus=2)
+    given_ = replace(given_, workload=replace(given_.workload, ids=np.array([9, 3, 5])))
+    answer = RendezvousHashing(slots_per_gpu=2).run(given_)
+    # Worker 0 is full with the other two, so one of the two replicas is left out.
+    assert hosts(answer, 3) == [[1], [0], [0]]
+
+
+def test_hrw_pins_idle_adapters_and_those_that_no_slot_is_left_for(
+    problem: Problem, preferences: dict[int, list[int]]
+) -> None:
+    """Two slots for three with load: the least busy one is left out, and every worker is full. The idle one asks for no slot."""
+    preferences.update({0: [0, 1], 1: [1, 0], 2: [1, 0], 3: [0, 1]})
+    answer = RendezvousHashing(slots_per_gpu=1).run(with_rates(problem, [2, 1, 0, 2], max_gpus=2))
+    # 0 on 0 and 3 on the other; then 2, idle, on the first of its order, and 1 as well.
+    assert hosts(answer, 4) == [[0], [1], [1], [1]]
+    assert slots(answer) == [1, 1]
+
+
+def test_the_flow_has_the_least_sum_of_places(problem: Problem, preferences: dict[int, list[int]]) -> None:
+    """By name 0 takes worker 0, 1 takes 1, and 2 its last choice: 2 places. With 0 on its second choice it is 1 place."""
+    preferences.update({0: [0, 2, 1], 1: [1, 0, 2], 2: [0, 1, 2]})
+    given_ = with_rates(problem, [1, 1, 1], max_gpus=3)
+    answer = ControllerFlow(slots_per_gpu=1).run(given_)
+    assert hosts(answer, 3) == [[2], [1], [0]]
+    assert answer.details["overflow"] == 0
+
+
+@given(
+    loads=st.lists(st.sampled_from([0.0, 1.0, 2.0, 5.0]), min_size=1, max_size=4),
+    seed=st.integers(0, 50),
+    n_workers=st.integers(1, 3),
+    slots_each=st.integers(1, 2),
+)
+def test_the_flow_serves_most_replicas_at_the_least_cost(
+    loads: list[float], seed: int, n_workers: int, slots_each: int
+) -> None:
+    """Against all ways to give the replicas slots."""
+    profile = load_profile("llama-3.1-8b")
+    workload = Workload(np.full(len(loads), 8), np.array(loads), LENGTHS, duration_s=60.0)
+    given_ = Problem(workload, profile, MinGpus(), max_gpus=n_workers, seed=seed)
+    workers = Workers(given_, slots_each)
+    wanted = [int(count) if load else 1 for count, load in zip(workers.replicas, loads, strict=True)]
+    places = [workers.preference(adapter).tolist() for adapter in range(len(loads))]
+    choices = [[held for size in range(most + 1) for held in combinations(range(n_workers), size)] for most in wanted]
+    best = min(
+        (
+            sum(wanted) - sum(map(len, way)),
+            sum(places[adapter].index(worker) for adapter, held in enumerate(way) for worker in held),
+        )
+        for way in product(*choices)
+        if all(sum(worker in held for held in way) <= slots_each for worker in range(n_workers))
+    )
+    order = np.flatnonzero(np.array(wanted) > 0)
+    demand = np.array(wanted)[order]
+    found = _flow(workers, order, demand, np.full(len(order), n_workers))
+    cost = sum(places[order[place]].index(worker) for place, worker in found.tolist())
+    assert (sum(wanted) - len(found), cost) == best
+
+
+def test_the_flow_asks_all_workers_when_the_candidates_do_not_suffice(
+    problem: Problem, preferences: dict[int, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one candidate each both want worker 0, and worker 1 is free."""
+    monkeypatch.setattr("solvers.min_cost_flow.CANDIDATES", 1)
+    preferences.update({0: [0, 1], 1: [0, 1]})
+    answer = ControllerFlow(slots_per_gpu=1).run(with_rates(problem, [1, 1], max_gpus=2))
+    assert sorted(hosts(answer, 2)) == [[0], [1]]
+    assert answer.details["overflow"] == 0
+
+
+def test_who_finds_no_slot_in_the_flow_is_pinned(problem: Problem, preferences: dict[int, list[int]]) -> None:
+    """Two slots for two with load and an idle one: the one with the dearest place is left out, and goes to the first of its order."""
+    preferences.update({0: [0, 1], 1: [1, 0], 2: [0, 1]})
+    answer = ControllerFlow(slots_per_gpu=1).run(with_rates(problem, [1, 1, 0], max_gpus=2))
+    assert answer.details["overflow"] == 1
+    assert hosts(answer, 3)[1] == [1]
+    assert hosts(answer, 3)[0] == hosts(answer, 3)[2] == [0]
 
 
 # --- the latency variant

@@ -13,7 +13,7 @@ from solvers.exact import Exact
 from solvers.exact_search.assignment_loop import AssignmentLoop
 from solvers.exact_search.monotone_check import sample_monotonicity
 from solvers.exact_search.progress import Progress
-from solvers.ffd import Ffd
+from solvers.ffd import GuidedFfd
 from solvers.limits import Deadline
 from solvers.oracles.base import MAX_LORAS_GRID
 from solvers.oracles.predictor import PredictorOracle
@@ -148,6 +148,6 @@ def test_many_types_of_a_learned_oracle_are_annealed_onto_few_gpus(problem: Prob
     assert problem.predictor is not None
     oracle = PredictorOracle(workload, problem.profile, problem.predictor)
     assert all(oracle.find_max_loras(plan.adapters) is not None for plan in solution.placement.gpus)
-    greedy = Ffd().run(different).placement
+    greedy = GuidedFfd().run(different).placement
     assert greedy is not None
     assert solution.placement.n_gpus <= greedy.n_gpus

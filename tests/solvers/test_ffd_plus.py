@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solvers.base import Problem
-from solvers.ffd import Ffd
+from solvers.ffd import GuidedFfd
 from solvers.ffd_plus import FfdPlus
 from solvers.filling.model import FillModel
 from solvers.limits import Deadline
@@ -100,7 +100,7 @@ def test_annealing_finds_two_gpus_for_what_fills_two(problem: Problem) -> None:
 
 
 def test_no_more_gpus_than_the_published_greedy(mixed: Problem) -> None:
-    ours, published = FfdPlus().run(replace(mixed, time_limit_s=5.0)), Ffd().run(mixed)
+    ours, published = FfdPlus().run(replace(mixed, time_limit_s=5.0)), GuidedFfd().run(mixed)
     assert ours.placement is not None
     assert published.placement is not None
     assert ours.placement.n_gpus <= published.placement.n_gpus

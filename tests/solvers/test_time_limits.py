@@ -14,7 +14,7 @@ from solvers.balance import Balance
 from solvers.base import Problem, Solver
 from solvers.dlora import replicate
 from solvers.exact import Exact
-from solvers.ffd import Ffd
+from solvers.ffd import GuidedFfd
 from solvers.ffd_plus import FfdPlus
 from solvers.latency import Latency
 from solvers.latency_search import LatencySearch
@@ -71,7 +71,7 @@ SOLVERS: dict[str, Solver] = {
     "exact": Exact("twin"),
     "max_pack": MaxPack(),
     "ffd_plus": FfdPlus(),
-    "ffd": Ffd("always"),
+    "ffd": GuidedFfd("always"),
     "latency_search": LatencySearch(),
     "latency_search on fewest": LatencySearch(search=True),
     "latency": Latency("twin"),
@@ -101,4 +101,4 @@ def test_no_simulation_is_begun_after_the_time_limit(
 def test_dlora_stops_in_the_middle(clock: Clock) -> None:
     deadline = Deadline.after(0.0)
     with pytest.raises(OutOfTimeError):
-        replicate(np.ones(20), np.ones(20), 5.0, 3, deadline)
+        replicate(np.ones(20), 1.0, 5000.0, 3, deadline)

@@ -58,7 +58,7 @@ print("\\n".join(sorted(kernels() - before)))
     [
         ("solvers.exact Exact", "min_gpus"),
         ("solvers.ffd_plus FfdPlus", "min_gpus"),
-        ("solvers.ffd Ffd", "min_gpus"),
+        ("solvers.ffd GuidedFfd", "min_gpus"),
         ("solvers.max_pack MaxPack", "min_gpus"),
         ("solvers.vector_packing VectorPacking", "min_gpus"),
         ("solvers.latency_search LatencySearch", "min_latency"),

@@ -52,7 +52,7 @@ def test_what_is_stored_is_found_and_nothing_else(tmp_path: Path) -> None:
         {"workload": {**WORKLOAD, "groups": [{"count": 3, "rank": 8, "rate": 0.5}]}},
         {"workload": {**WORKLOAD, "lengths": {"_target_": "twin.fixed_lengths", "prompt_tokens": 9}}},
         {"solver_options": {**CELL.solver_options, "order": "decreasing"}},
-        {"solver_options": {"_target_": "solvers.ffd.Ffd"}},
+        {"solver_options": {"_target_": "solvers.ffd.GuidedFfd"}},
         {"objective": {"_target_": "solvers.objectives.min_latency.MinLatency"}},
     ],
 )
@@ -91,7 +91,7 @@ def test_the_profile_counts_by_its_content(tmp_path: Path) -> None:
 
 
 def test_the_predictor_counts_where_the_solver_asks_one() -> None:
-    with_predictor = key_parts(changed(solver_options={"_target_": "solvers.ffd.Ffd"}))
+    with_predictor = key_parts(changed(solver_options={"_target_": "solvers.ffd.GuidedFfd"}))
     without = key_parts(changed(solver_options={"_target_": "solvers.max_backbone.MaxBackbone"}))
     assert len(with_predictor["predictor"]) == 64
     assert "predictors" in with_predictor["code"]

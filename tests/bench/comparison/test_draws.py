@@ -93,7 +93,7 @@ def test_tables_show_draws_where_there_are_any(comparison: Comparison) -> None:
 
 def test_a_cell_of_an_earlier_release_has_no_draws() -> None:
     cell = Cell(
-        solver="s", solver_options={"_target_": "solvers.ffd.Ffd"}, workload={"_target_": "twin.builders.groups"}
+        solver="s", solver_options={"_target_": "solvers.ffd.GuidedFfd"}, workload={"_target_": "twin.builders.groups"}
     )
     values = json.loads(cell.to_json())
     del values["draws"]
