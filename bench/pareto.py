@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from rich.table import Table
 from rich.text import Text
 
-from bench.comparison.build import build_workload
+from bench.comparison.build import build_workload, objective_of
 from bench.comparison.cells import cells_of
 from bench.comparison.compare import is_user_error
 from bench.comparison.config import BenchConfig
@@ -46,7 +45,7 @@ def main(config: ParetoConfig) -> None:
     from bench.studies.pareto_picture import draw
 
     folder = check_folder("out", config.out or HydraConfig.get().runtime.output_dir)
-    objective = instantiate(config.objective, _convert_="all")
+    objective = objective_of(config.objective)
     if not isinstance(objective, MinLatency):
         raise UserError("objective must be min_latency (objective.metric=e2e_ms, itl_ms or ttft_ms)")
     overrides = list(HydraConfig.get().overrides.task)

@@ -20,6 +20,7 @@ from hydra.utils import instantiate
 from omegaconf import MISSING
 from rich.text import Text
 
+from bench.comparison.build import objective_of
 from bench.comparison.cells import cells_of
 from bench.comparison.compare import Comparison
 from bench.comparison.config import BenchConfig, ServiceConfig
@@ -147,7 +148,7 @@ def _found(config: PlanConfig, adapters: Sequence[Adapter], profile: ServingProf
         seed=config.seed,
     )
     workload = workload_of(adapters, traffic, profile)
-    objective = _made(config.objective, "objective")
+    objective = objective_of(config.objective)
     # What is wrong with the options is said before anything runs.
     Comparison(
         workload, profile, objective, config.gpus, config.time_limit_s, config.seed, config.threads, service=service
@@ -212,7 +213,7 @@ def _heading(config: PlanConfig, adapters: Sequence[Adapter], profile: ServingPr
     return [
         f"{len(adapters)} adapter{'s' * (len(adapters) != 1)}, {total_rate:.4g} requests/s{reserve} ({config.adapters})",
         (
-            f"profile {profile.name} · seed {config.seed} · objective {_made(config.objective, 'objective').name} · "
+            f"profile {profile.name} · seed {config.seed} · objective {objective_of(config.objective).name} · "
             f"service {config.service.level().name} · {config.duration_s:g} s simulated"
         ),
     ]

@@ -19,6 +19,7 @@ from predictors.model import FORESTS, Predictor
 from predictors.trees import Forest
 from twin import UserError
 from twin.files import written
+from twin.inputs import filled_size
 from twin.profile_files import parse_profile
 
 if TYPE_CHECKING:
@@ -78,8 +79,7 @@ def load_predictor(name_or_path: str | Path) -> Predictor:
     """
     name = str(name_or_path)
     if name.endswith(".npz"):
-        if not Path(name).is_file():
-            raise UserError(f"predictor={name}: no such file")
+        filled_size(name, f"predictor={name}", "a predictor file (.npz)")
         return _read(Path(name).resolve(), Path(name).stat().st_mtime_ns)
     names = shipped_predictors()
     full = name if name in names else f"{name}/h100-64gb"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -34,21 +35,64 @@ def read_text(path: str | Path, what: str, *, key: str = "") -> str:
         If there is no such file, it is a folder, too large, cannot be read, or holds no text.
     """
     where = f"{key}={path}" if key else str(path)
+    size = regular_size(path, where, what)
+    if size > MOST_BYTES:
+        raise UserError(f"{where}: {size / 1e6:.0f} MB are too much for {what}; at most {MOST_BYTES / 1e6:.0f} MB")
+    try:
+        with Path(path).open("rb") as file:
+            # What the kernel makes up, as in /proc, says that it has no size, and may have no end.
+            data = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"{where}: cannot be read ({error.strerror or error}); it must be {what}") from None
+    if len(data) > MOST_BYTES:
+        raise UserError(f"{where}: is too much for {what}; at most {MOST_BYTES / 1e6:.0f} MB")
+    return decoded(data, where, what)
+
+
+def regular_size(path: str | Path, where: str, what: str) -> int:
+    """Bytes of a file of the usual kind: reading a pipe or a device may wait for ever, or never end.
+
+    Parameters
+    ----------
+    path : str or Path
+    where : str
+        The file as messages name it.
+    what : str
+        What the file should be, for the message.
+
+    Raises
+    ------
+    UserError
+        If there is no such file, or it is a folder, a pipe or a device.
+    """
     if "\0" in where:
         raise UserError(f"{shown(where)}: no file can have this name; it must be {what}")
     try:
-        file = Path(path)
-        if file.is_dir():
-            raise UserError(f"{where}: is a folder; it must be {what}")
-        size = file.stat().st_size
-        if size > MOST_BYTES:
-            raise UserError(f"{where}: {size / 1e6:.0f} MB are too much for {what}; at most {MOST_BYTES / 1e6:.0f} MB")
-        data = file.read_bytes()
+        found = Path(path).stat()
     except FileNotFoundError:
         raise UserError(f"{where}: no such file; it must be {what}") from None
     except OSError as error:
         raise UserError(f"{where}: cannot be read ({error.strerror or error}); it must be {what}") from None
-    return decoded(data, where, what)
+    if stat.S_ISDIR(found.st_mode):
+        raise UserError(f"{where}: is a folder; it must be {what}")
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a pipe" if stat.S_ISFIFO(found.st_mode) else "a device or socket"
+        raise UserError(f"{where}: is {kind}; it must be {what}, in a file")
+    return found.st_size
+
+
+def filled_size(path: str | Path, where: str, what: str) -> int:
+    """As `regular_size`, of a file with something in it: what the kernel makes up, as in /proc, says that it is empty.
+
+    Raises
+    ------
+    UserError
+        For an empty one too.
+    """
+    size = regular_size(path, where, what)
+    if not size:
+        raise UserError(f"{where}: is empty; it must be {what}")
+    return size
 
 
 def decoded(data: bytes, where: str, what: str) -> str:

@@ -11,13 +11,13 @@ while the last judged ones are served, and those of a warm-up at the start, whic
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from twin.errors import UserError
+from twin.numbers import MOST_REQUESTS, number, whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 #: A GPU fails the published rule when its throughput is below this share of the offered throughput
 #: (arXiv 2602.24044 and arXiv 2508.08343).
 STARVATION_SHARE = 0.9
+#: The longest limit and tail, in seconds: a day. By hand; who waits longer asks for a batch, of which throughput says all.
+LONGEST_PROMISE_S = 86_400.0
+_MS = "milliseconds (null for no limit)"
 
 
 @dataclass(frozen=True)
@@ -68,22 +71,17 @@ class ServiceLevel:
     def __post_init__(self) -> None:
         for limit in ("ttft_ms", "tpot_ms", "e2el_ms"):
             value = getattr(self, limit)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise UserError(
-                    f"service.{limit}={value} must be a positive number of milliseconds, or null for no limit"
-                )
+            if value is not None:
+                number(f"service.{limit}", value, above=0.0, at_most=1000.0 * LONGEST_PROMISE_S, unit=_MS)
         if self.tpot_ms is not None and self.ttft_ms is None and self.e2el_ms is None:
             raise UserError(
                 "service.tpot_ms alone promises nothing to a request that waits: give ttft_ms or e2el_ms too"
             )
-        if not 0 < self.share <= 1:
-            raise UserError(f"service.share={self.share} must be above 0 and at most 1")
+        number("service.share", self.share, above=0.0, at_most=1.0)
         if not 0 <= self.warm_up < 1:
             raise UserError(f"service.warm_up={self.warm_up} must be at least 0 and below 1: a share of the window")
-        if self.least_judged < 1:
-            raise UserError(f"service.least_judged={self.least_judged} must be 1 or more")
-        if not (math.isfinite(self.tail_s) and self.tail_s >= 0):
-            raise UserError(f"service.tail_s={self.tail_s} must be a number of seconds, 0 or more")
+        whole("service.least_judged", self.least_judged, at_least=1, at_most=MOST_REQUESTS, unit="requests")
+        number("service.tail_s", self.tail_s, at_least=0.0, at_most=LONGEST_PROMISE_S, unit="seconds")
 
     @property
     def judges_requests(self) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.errors import UserError
-from twin.inputs import plain_text
+from twin.inputs import filled_size, plain_text
 from twin.numbers import LONGEST_S, MOST_ADAPTERS, shown
 
 _log = logging.getLogger(__name__)
@@ -119,9 +119,7 @@ def read_trace(path: str, *, time_unit: str | None = None, adapter_column: str |
     import pyarrow as pa
 
     path = str(path)
-    if not Path(path).is_file():
-        reason = "is a folder" if Path(path).is_dir() else "no regular file" if Path(path).exists() else "no such file"
-        raise UserError(f"workload.path={path}: {reason}; it must be a trace file")
+    filled_size(path, f"workload.path={path}", "a trace file")
     try:
         table, trace_format, column = (
             _json_table(path, adapter_column) if _is_json(path) else _csv_table(path, adapter_column)

@@ -278,9 +278,15 @@ class Workload:
             return self
         if tail_s not in self._longer:
             duration_s = self.duration_s + tail_s
+            self._check_tail(tail_s)
             trace = None if self.trace is None else _repeated(self.trace, self.duration_s, duration_s)
             self._longer[tail_s] = replace(self, duration_s=duration_s, trace=trace)
         return self._longer[tail_s]
+
+    def _check_tail(self, tail_s: float) -> None:
+        """Refuse a tail whose requests do not fit into memory, before any is made."""
+        rate = self.total_rate if self.trace is None else len(self.trace) / self.duration_s
+        check_requests(f"workload {self.name}: service.tail_s={tail_s:g}", rate * (self.duration_s + tail_s))
 
     @cached_property
     def _longer(self) -> dict[float, Workload]:

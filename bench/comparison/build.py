@@ -9,10 +9,12 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from omegaconf.errors import OmegaConfBaseException
 
 from bench.comparison.cell import Cell
-from bench.shared.mistakes import explain_instantiation
+from bench.shared.mistakes import explain, explain_instantiation
 from solvers.base import Solver
+from solvers.objectives.base import Objective
 from twin import ServiceLevel, ServingProfile, UserError, Workload
 from twin.numbers import shown
 
@@ -65,6 +67,20 @@ def build_workload(options: Mapping[str, Any], profile: ServingProfile) -> Workl
     return workload
 
 
+def objective_of(options: Mapping[str, Any]) -> Objective:
+    """The objective that some options describe.
+
+    Raises
+    ------
+    UserError
+        For options that it does not know, or refuses, and for what is none.
+    """
+    objective = made(options, "objective")
+    if not isinstance(objective, Objective):
+        raise UserError(f"objective: {shown(options.get('_target_'))} makes no solvers.objectives.base.Objective")
+    return objective
+
+
 def made(options: Mapping[str, Any], key: str, *, partial: bool = False) -> Any:  # noqa: ANN401  # whatever _target_ makes
     """What the `_target_` of an option makes, its arguments included.
 
@@ -79,6 +95,8 @@ def made(options: Mapping[str, Any], key: str, *, partial: bool = False) -> Any:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
         raise UserError(f"{key}: {explain_instantiation(error)}") from None
+    except (OmegaConfBaseException, RecursionError) as error:
+        raise UserError(f"{key}: {explain(error) or 'nested too deeply'}") from None
 
 
 def maker_of(name: str, options: Mapping[str, Any]) -> Callable[[], Solver]:
@@ -92,6 +110,8 @@ def maker_of(name: str, options: Mapping[str, Any]) -> Callable[[], Solver]:
         if isinstance(cause, TypeError):
             raise UserError(f"solver.{name}: {cause}") from None
         failure = error
+    except (OmegaConfBaseException, RecursionError) as error:
+        raise UserError(f"solver.{name}: {explain(error) or 'nested too deeply'}") from None
     else:
         if not isinstance(solver, Solver):
             raise UserError(f"solver.{name}: {options['_target_']} is no solvers.base.Solver")

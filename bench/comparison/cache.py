@@ -261,4 +261,9 @@ def _predictor_hash(profile: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _file_hash(path: Path, modified: int) -> str:  # noqa: ARG001  # a file that was changed is read again
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        # What the kernel makes up, as in /proc, has no size, and may have no end; whoever reads it as an input refuses it.
+        data = path.read_bytes() if path.stat().st_size else b""
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    return hashlib.sha256(data).hexdigest()

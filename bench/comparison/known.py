@@ -88,6 +88,8 @@ def _refuse(value: object, kind: Kind, origin: str, trust: Sequence[str]) -> Non
     elif isinstance(value, str):
         if "${" in value:
             raise UserError(f"{origin}: {kind}: {_shown(value)} is an interpolation, which no data file may hold")
+        if value == "???":
+            raise UserError(f"{origin}: {kind}: ??? stands for a value that is to be given; a data file must hold it")
     elif isinstance(value, Sequence):
         for entry in value:
             _refuse(entry, kind, origin, trust)

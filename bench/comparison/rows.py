@@ -13,6 +13,7 @@ from typing import Any
 from bench.comparison.row_values import check_columns, check_values, whole_again
 from bench.shared.files import write_table
 from twin.errors import UserError
+from twin.inputs import filled_size
 
 #: Status of a candidate whose solver raised an exception, whose process died, and whose process was killed because it went
 #: on long after its time limit; the others are `solvers.base.Status`.
@@ -286,8 +287,7 @@ def read_rows(path: Path) -> list[Row]:
     from pyarrow import parquet
 
     known = {field.name for field in fields(Row)}
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; it must be a Parquet file of rows")
+    filled_size(path, str(path), "a Parquet file of rows")
     try:
         table = parquet.read_table(path)
     except (OSError, pa.ArrowException) as error:

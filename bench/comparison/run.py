@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bench.comparison.asked import Asked
-from bench.comparison.build import made, maker_of, service_of, workload_of
+from bench.comparison.build import maker_of, objective_of, service_of, workload_of
 from bench.comparison.cache import canonical
 from bench.comparison.cell import Cell, described
 from bench.comparison.cells import cells_of
@@ -141,7 +141,7 @@ def comparison_of(cell: Cell) -> Comparison:
     return Comparison(
         workload=workload_of(json.dumps([canonical(cell.workload), profile.name]), cell, profile),
         profile=profile,
-        objective=made(cell.objective, "objective"),
+        objective=objective_of(cell.objective),
         gpus=cell.gpus,
         time_limit_s=cell.time_limit_s,
         seed=cell.seed,

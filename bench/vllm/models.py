@@ -11,6 +11,7 @@ from typing import Any
 
 from bench.shared.files import write_text
 from twin import UserError
+from twin.inputs import read_json
 
 TINY_LLAMA = "tiny-llama"
 
@@ -90,13 +91,7 @@ def model_shape(model: str, config_file: str | None = None) -> dict[str, Any]:
                 f"(known are {', '.join(sorted(SHAPES))})"
             )
         return dict(SHAPES[model])
-    path = Path(config_file)
-    if not path.is_file():
-        raise UserError(f"engine.model_config={config_file}: no such file")
-    try:
-        shape = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{config_file}: not valid JSON (line {error.lineno}: {error.msg})") from None
+    shape = read_json(config_file, "a config.json of a model", key="engine.model_config")
     needed = ("architectures", "hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
     missing = [key for key in needed if not isinstance(shape, dict) or key not in shape]
     if missing:

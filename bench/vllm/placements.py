@@ -13,6 +13,7 @@ from bench.comparison.cell import Cell, as_named_now
 from bench.comparison.known import refuse_unknown
 from bench.comparison.rows import Row, read_rows
 from twin import Placement, ServingProfile, UserError, Workload, load_profile
+from twin.inputs import read_json
 
 
 @dataclass(frozen=True)
@@ -122,12 +123,7 @@ def shortened(workload: Workload, duration_s: float) -> Workload:
 def _from_json(
     path: str, workload: Mapping[str, Any] | None, profile: str | None, trust: Sequence[str]
 ) -> tuple[str, Mapping[str, Any], str]:
-    try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not valid JSON (line {error.lineno}: {error.msg})") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a file of JSON that can be read ({str(error)[:100]})") from None
+    data = read_json(path, "a placement (JSON)")
     content = data if isinstance(data, dict) and "placement" in data else {"placement": data}
     if workload is None and content.get("workload") is not None:
         workload = as_named_now(content["workload"])

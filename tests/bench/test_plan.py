@@ -214,7 +214,7 @@ def test_too_few_gpus_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["solver=max_pack", "solver.max_pack.order=no"], "order=no"),
         (["counters=none.prom"], "counters=none.prom: no such file"),
         (["service=none"], "service=none: no such service"),
-        (["service.ttft_ms=-1"], "service.ttft_ms=-1.0 must be a positive number of milliseconds"),
+        (["service.ttft_ms=-1"], "service.ttft_ms=-1.0 must be a number of milliseconds"),
         (["+solver.mine._target_=twin.UserError"], "solver.mine: twin.UserError is no solvers.base.Solver"),
         (["out=a.csv"], "out=a.csv must be a folder"),
         (["out=/proc/plan"], "out=/proc/plan: cannot be written to"),

@@ -324,7 +324,13 @@ def _within(requests: Requests, duration_s: float) -> Requests:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"ttft_ms": 0.0}, "service.ttft_ms=0.0 must be a positive number"),
+        ({"ttft_ms": 0.0}, "service.ttft_ms=0.0 must be a number of milliseconds"),
+        ({"ttft_ms": 1e12}, "service.ttft_ms=1000000000000.0 must be .* at most 86,400,000"),
+        ({"ttft_ms": 10.0, "tpot_ms": 1e9}, "service.tpot_ms=1000000000.0 must be .* at most 86,400,000"),
+        ({"least_judged": 10**12}, "service.least_judged=1000000000000 must be .* at most 100,000,000"),
+        ({"least_judged": 2.5}, "service.least_judged=2.5 must be a whole number"),
+        ({"tail_s": 1e9}, "service.tail_s=1000000000.0 must be .* at most 86,400"),
+        ({"tail_s": -1.0}, "service.tail_s=-1.0"),
         ({"ttft_ms": float("nan")}, "service.ttft_ms=nan"),
         ({"e2el_ms": float("inf")}, "service.e2el_ms=inf"),
         ({"tpot_ms": 50.0}, "service.tpot_ms alone"),
@@ -339,6 +345,16 @@ def _within(requests: Requests, duration_s: float) -> Requests:
 def test_levels_that_cannot_be(options: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         ServiceLevel("mine", **options)
+
+
+def test_a_tail_that_would_not_fit_into_memory_is_refused_before_it_is_made() -> None:
+    """A trace of a second would be repeated a hundred thousand times."""
+    busy = Workload(np.array([8]), np.array([2000.0]), duration_s=1.0)
+    with pytest.raises(UserError, match=r"service\.tail_s=86400 would draw about 1\.7e\+08 requests"):
+        busy.lengthened(86_400.0)
+    recorded = replace(busy, trace=busy.requests)
+    with pytest.raises(UserError, match=r"service\.tail_s=86400 would draw about"):
+        recorded.lengthened(86_400.0)
 
 
 def test_a_level_says_what_it_promises() -> None:

@@ -210,7 +210,7 @@ def test_utf_16_is_told_as_such(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "message"), [(1, "=1: no such file"), ("/dev/null", "no regular file"), ("/", "is a folder")]
+    ("path", "message"), [(1, "=1: no such file"), ("/dev/null", "is a device or socket"), ("/", "is a folder")]
 )
 def test_what_is_no_file_is_told(path: Any, message: str) -> None:  # noqa: ANN401  # what a user gives may be a number
     with pytest.raises(UserError, match=f"workload.path.*{message}; it must be a trace file"):

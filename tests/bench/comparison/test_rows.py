@@ -73,7 +73,7 @@ def test_a_file_of_another_version_is_read(tmp_path: Path) -> None:
     assert row == Row(workload="w", seed=1, solver="s", objective="o", profile="p", status="x")
 
 
-@pytest.mark.parametrize(("content", "message"), [(b"no parquet", "not a readable"), (None, "not a readable")])
+@pytest.mark.parametrize(("content", "message"), [(b"no parquet", "not a readable"), (None, "no such file")])
 def test_a_file_that_is_none_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "rows.parquet"
     if content is not None:
