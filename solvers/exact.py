@@ -28,7 +28,7 @@ class Exact(Solver):
     Bounds in seconds come before that, for thousands of adapters too: contents of the workload's own adapters, in fractions,
     are cut off where they starve (`solvers.zones.bound`).
 
-    The bound is proven for the oracle in use, with the `max_loras` that the oracle tries, if the oracle
+    The bound is proven for the oracle in use, for every `max_loras` (with a predictor, for those that it is asked about), if the oracle
     is monotone in what a content asks for (`solvers.contents.demands`). The predictors are where no adapters are loaded, and what they
     reject only for loads proves nothing (`solvers.oracles.predictor`); the twin is up to the chance of single requests. With
     the twin, adapters of one type are also taken for interchangeable, although each has requests of its own; the placement

@@ -33,8 +33,8 @@ Floats = NDArray[np.float64]
 
 # Places in the `limits` array.
 BLOCK_SIZE, BLOCKS, MAX_SEQS, TOKEN_BUDGET, MAX_LORAS, HOST_SLOTS, OPEN_CAP = range(7)
-RESERVE_FULL, WATERMARK, EAGER_ABOVE, ASYNCHRONOUS, LONG_PREFILL, JUDGED = range(7, 13)
-N_LIMITS = 13
+RESERVE_FULL, WATERMARK, EAGER_ABOVE, ASYNCHRONOUS, LONG_PREFILL, JUDGED, PRICED = range(7, 14)
+N_LIMITS = 14
 
 # Places in the `totals` array that the loop returns.
 (STEPS, PREEMPTIONS, LOADS, DISK_LOADS, DROPPED, STALLED, BUSY_S, RUNNING_S, WAITING_S, ADAPTERS_S,
@@ -154,6 +154,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
     scheduler_s : array of shape (4,)
         Constant, per running request, per skipped waiting request, per waiting request.
     limits : array of shape (N_LIMITS,), int64
+        Of the distinct adapters of a step, the first `limits[PRICED]` cost time.
     duration_s : float
         End of the window that totals, counts of inter-token latencies, events and samples are of.
     horizon_s : float
@@ -180,6 +181,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
     open_cap = limits[OPEN_CAP]
     reserve_full = limits[RESERVE_FULL] != 0
     eager_above = limits[EAGER_ABOVE]
+    priced = limits[PRICED]
     asynchronous = limits[ASYNCHRONOUS] != 0
     free = limits[BLOCKS]
     totals = np.zeros(N_TOTALS)
@@ -494,7 +496,8 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
         n_running = n_scheduled + n_draining
         n_queued = n_waiting + n_passing
         n_loads = totals[LOADS] - loads_before
-        seconds = max(min_step_s, step_seconds(step_s, n_scheduled, n_active, tokens, kv_tokens, n_loads, eager_above))
+        paid = min(n_active, priced)
+        seconds = max(min_step_s, step_seconds(step_s, n_scheduled, paid, tokens, kv_tokens, n_loads, eager_above))
         scheduling = max(
             0.0, scheduler_s[0] + scheduler_s[1] * n_running + scheduler_s[2] * n_skipped + scheduler_s[3] * n_queued
         )

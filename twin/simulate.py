@@ -31,6 +31,7 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, by keyword; past
     duration_s: float,
     max_lora_rank: int | None = None,
     max_cpu_loras: int | None = None,
+    slots: int | None = None,
     kv_tokens: int | None = None,
     open_cap: int = 0,
     sample_every_s: float | None = None,
@@ -58,6 +59,10 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, by keyword; past
         The server's flag; by default the largest rank served.
     max_cpu_loras : int, optional
         Host slots; by default one for each adapter. Never fewer than `max_loras`.
+    slots : int, optional
+        Adapter slots that the scheduler fills, where they are more than `max_loras`, which then says what KV cache and steps
+        cost, of that many adapters at most. There is no such server: it is at least as fast as any with between `max_loras`
+        and `slots`, which is what bounds ask for (`solvers.oracles.twin`).
     kv_tokens : int, optional
         KV-cache size in place of the profile's measured one.
     open_cap : int
@@ -90,6 +95,7 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, by keyword; past
     """
     if max_loras < 1:
         raise UserError(f"max_loras={max_loras} must be 1 or more")
+    slots = max(max_loras, slots or 0)
     _check_lengths(requests, profile)
     n_adapters = len(ranks)
     rank = profile.server_rank(max_lora_rank or (int(np.max(ranks)) if n_adapters else profile.ranks[0]))
@@ -97,7 +103,8 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, by keyword; past
     run = EngineRun.blank(len(requests), _room_for_samples(duration_s, sample_every_s, max_samples), record_events)
     totals = run.totals
     if capacity > 0:
-        limits = _limits(profile, capacity, max_loras, max(max_cpu_loras or n_adapters, max_loras), open_cap)
+        limits = _limits(profile, capacity, slots, max(max_cpu_loras or n_adapters, slots), open_cap)
+        limits[engine.PRICED] = max_loras
         horizon_s = duration_s
         if (judge := service if service.judges_requests else shown) is not None:
             horizon_s = judge.horizon_s(requests, duration_s)

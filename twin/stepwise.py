@@ -43,6 +43,7 @@ from twin.engine import (
     PREEMPT,
     PREEMPTIONS,
     PREFILL_TOKENS,
+    PRICED,
     RESERVE_FULL,
     RUNNING_S,
     SAMPLE_ADAPTERS,
@@ -313,10 +314,9 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # takes what `ru
             n_tokens = decoded + prefilled
             kv_tokens += n_tokens
             n_queued = n_waiting + n_passing
-            seconds = max(
-                min_step_s,
-                step_seconds(step_s, n_scheduled, n_active, n_tokens, kv_tokens, n_loads, limits[EAGER_ABOVE]),
-            )
+            paid = min(n_active, limits[PRICED])
+            seconds = step_seconds(step_s, n_scheduled, paid, n_tokens, kv_tokens, n_loads, limits[EAGER_ABOVE])
+            seconds = max(min_step_s, seconds)
             scheduling = max(
                 0.0,
                 scheduler_s[0] + scheduler_s[1] * n_running + scheduler_s[2] * n_skipped + scheduler_s[3] * n_queued,

@@ -9,7 +9,7 @@ from bench.statistics.instances import TWIN, oracle_of
 from twin import Placement
 
 #: What a bound of `exact` rests on (`solvers.exact`); whoever shows one says it.
-SCOPE = "without replicas, max_loras from a grid"
+SCOPE = "one GPU per adapter"
 
 
 def proven_bound(rows: Sequence[Row]) -> tuple[int | None, str]:

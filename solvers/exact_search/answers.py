@@ -25,6 +25,9 @@ MOST_GREEDY = 200
 #: Offered load, in terms of what the backbone serves without LoRA, with which one GPU for all is not tried. No GPU serves more than
 #: with one adapter, and 90 % of the offered load must be served: above 1.1 the answer is known, the rest is room for error.
 FAR_TOO_MUCH = 3.0
+#: Adapters up to which every `max_loras` of one GPU for all is asked about by itself, and the share of the time that may be spent on it. By
+#: hand: a question takes milliseconds. With more, spans of values are asked about (`solvers.oracles.spans`).
+MOST_CERTAIN, SETTLED = 128, 1 / 8
 #: Moves and swaps that are proposed for one number of GPUs: five times those of `ffd_plus`, whose other steps need
 #: the time. By hand; it ends as soon as all GPUs are accepted.
 ANNEALING_PROPOSALS = 100_000
@@ -50,16 +53,32 @@ class Answers:
         self._fleets_tried: set[int] = set()
 
     def one_gpu(self) -> None:
-        """One GPU for all: the only content there is then, so the answer needs no assumption."""
+        """One GPU for all: the only content there is then, so the answer needs no assumption where each `max_loras` is asked about."""
+        oracle, progress = self.state.oracle, self.state.progress
         everything = tuple(range(self.state.problem.workload.n_adapters))
         if self._far_too_much():
             return
-        self.state.hint = self.state.oracle.find_max_loras(everything)
+        self.state.hint = oracle.find_max_loras(everything)
+        if self.state.hint is None and len(everything) > 1:
+            self._two_at_least(everything)
         if self.state.hint:
-            self.state.progress.keep(Placement((GpuPlan(everything, self.state.hint),)))
-            self.state.progress.raise_bound(1, certain=True)
-        elif len(everything) > 1:
-            self.state.progress.raise_bound(2, certain=True)
+            progress.keep(Placement((GpuPlan(everything, self.state.hint),)))
+            progress.raise_bound(1, certain=True)
+
+    def _two_at_least(self, everything: tuple[int, ...]) -> None:
+        """What is known of one GPU at all `max_loras` together, for a share of the time."""
+        oracle = self.state.oracle
+        every_value = len(everything) <= MOST_CERTAIN
+        before, oracle.deadline = oracle.deadline, Deadline.after(SETTLED * self.state.deadline.left_s)
+        try:
+            verdict = oracle.verdict(everything, every_value=every_value)
+        except OutOfTimeError:
+            return
+        finally:
+            oracle.deadline = before
+        self.state.hint = verdict.max_loras
+        if verdict.rejected:
+            self.state.progress.raise_bound(2, certain=every_value)
 
     def _far_too_much(self) -> bool:
         """Whether one GPU for all is out of the question; simulating that would take long."""

@@ -131,18 +131,25 @@ class AssignmentLoop:
                 continue
             self.deadline.check()
             slots = self.oracle.find_max_loras(content)
+            if slots is None:
+                slots = self._learn(content)
             if slots is not None:
                 plans.append(GpuPlan(content, slots))
             else:
                 rejected = True
-                self._learn(content)
         if not rejected:
             self.progress.keep(Placement(tuple(plans)))
 
-    def _learn(self, content: tuple[int, ...]) -> None:
+    def _learn(self, content: tuple[int, ...]) -> int | None:
+        """Rule out a content, or say at which `max_loras` it is accepted after all."""
         if not self.oracle.starves(content):
-            self.excluded.add(content)
-            return
+            verdict = self.oracle.verdict(content)
+            if not verdict.settled:
+                # Nothing is proven without it, and it would come up again and again.
+                raise OutOfTimeError
+            if verdict.max_loras is None:
+                self.excluded.add(content)
+            return verdict.max_loras
         dearest = sorted(content, key=lambda a: -float(self.prices[0][a]))
         low, high = 0, len(dearest)
         while low + 1 < high:
@@ -157,6 +164,7 @@ class AssignmentLoop:
         more = np.flatnonzero((self._asks >= asks[:, None]).all(axis=0))
         members = tuple(sorted({*least, *more.tolist()}))
         self.covers.add((members, len(least) - 1))
+        return None
 
 
 def worth_trying(n_adapters: int, n_gpus: int, fractional_bound: float) -> bool:

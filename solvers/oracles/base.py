@@ -16,7 +16,8 @@ from solvers.limits import Deadline
 from twin import ServingProfile, Workload
 
 #: Adapter slots that a solver tries: those of the published test points (arXiv 2602.24044) and, by hand, more where a GPU has few,
-#: as there a slot is a large share of what adapters can use. What lies between two of them is not tried, and no bound speaks of it.
+#: as there a slot is a large share of what adapters can use. What lies between two of them is tried where they fall short by little; the
+#: twin's bounds speak of it too (`solvers.oracles.spans`), those of a predictor do not.
 MAX_LORAS_GRID = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576)
 
 
@@ -36,6 +37,27 @@ class MadeUp:
     n_adapters: int
     rank: int
     load: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is known of a content at every `max_loras` together.
+
+    Attributes
+    ----------
+    max_loras : int, optional
+        One at which it is accepted.
+    settled : bool
+        There is one, or it is rejected at all of them.
+    """
+
+    max_loras: int | None
+    settled: bool
+
+    @property
+    def rejected(self) -> bool:
+        """Whether no `max_loras` serves the content."""
+        return self.settled and self.max_loras is None
 
 
 class Oracle(ABC):
@@ -89,6 +111,18 @@ class Oracle(ABC):
             if self.accepts(adapters, value):
                 return value
         return None
+
+    def verdict(self, adapters: tuple[int, ...], hint: int | None = None, *, every_value: bool = False) -> Verdict:  # noqa: ARG002
+        """What is known of the content at every `max_loras`: here, at all of `slots`.
+
+        Parameters
+        ----------
+        adapters : tuple of int
+        hint : int, optional
+        every_value : bool
+            Ask about each value by itself, so that nothing is concluded from one about another.
+        """
+        return Verdict(self.find_max_loras(adapters, hint), settled=True)
 
     def is_cut_off(self, adapters: tuple[int, ...], hint: int | None = None) -> bool:  # noqa: ARG002
         """Whether a rejected content falls short only because the window ends, not for lack of capacity.

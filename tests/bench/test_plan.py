@@ -56,7 +56,7 @@ def test_the_answer_and_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (
         "1 GPU for 95% of the requests with TTFT <= 2 s and TPOT <= 100 ms, on each GPU and for each adapter" in printed
     )
-    assert "no placement on fewer GPUs: exact proved it (without replicas, max_loras from a grid)" in printed
+    assert "no placement on fewer GPUs: exact proved it (one GPU per adapter)" in printed
     assert "3 adapters, 15 requests/s (a.csv)" in printed
     assert "vllm serve meta-llama/Llama-3.1-8B-Instruct --port 8000" in printed
     (gpu,) = found["placement"]
@@ -322,10 +322,7 @@ def test_a_bound_below_the_placement_proves_nothing_of_it(tmp_path: Path, capsys
     claim = ["+solver.timid._target_=tests.bench.planning.claiming.Claiming", "+solver.timid.bound=1"]
     found = planned(tmp_path, "scale=3", "solver=max_pack", *claim)
     assert not found["proved"]
-    assert (
-        "at least 1 needed, as timid proved (without replicas, max_loras from a grid); more time"
-        in capsys.readouterr().out
-    )
+    assert "at least 1 needed, as timid proved (one GPU per adapter); more time" in capsys.readouterr().out
 
 
 # --- choosing among candidates

@@ -18,7 +18,7 @@ from solvers.limits import Deadline
 from solvers.oracles.base import MAX_LORAS_GRID
 from solvers.oracles.predictor import PredictorOracle
 from solvers.oracles.twin import TwinOracle
-from twin import GpuPlan, Placement, Workload, score_placement, workload_from_groups
+from twin import GpuPlan, Placement, Workload, load_profile, score_placement, workload_from_groups
 
 
 def enumerated_optimum(problem: Problem) -> int:
@@ -151,3 +151,23 @@ def test_many_types_of_a_learned_oracle_are_annealed_onto_few_gpus(problem: Prob
     greedy = GuidedFfd().run(different).placement
     assert greedy is not None
     assert solution.placement.n_gpus <= greedy.n_gpus
+
+
+@pytest.mark.parametrize(
+    ("name", "group"), [("qwen-2.5-7b", (69, 8, 0.4)), ("llama-3.1-8b", (104, 32, 0.2))], ids=["69-slots", "77-slots"]
+)
+def test_one_gpu_is_found_where_only_a_value_off_the_grid_serves(
+    problem: Problem, name: str, group: tuple[int, int, float]
+) -> None:
+    """No value of the grid serves these; a bound of two would be wrong."""
+    workload = workload_from_groups([group])
+    profile = load_profile(name)
+    oracle = TwinOracle(workload, profile)
+    everything = tuple(range(group[0]))
+    assert not any(oracle.accepts(everything, slots) for slots in MAX_LORAS_GRID)
+    solution = Exact(oracle="twin").run(
+        replace(problem, workload=workload, profile=profile, predictor=None, max_gpus=None)
+    )
+    assert solution.status == "optimal"
+    assert solution.placement is not None
+    assert solution.placement.n_gpus == solution.lower_bound == 1

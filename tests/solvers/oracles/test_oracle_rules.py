@@ -16,7 +16,9 @@ from predictors.features import N_SUMS, RATE
 from solvers.contents.adapter_types import adapter_types
 from solvers.oracles.base import MAX_LORAS_GRID, MadeUp, nearest_first
 from solvers.oracles.predictor import PredictorOracle
-from solvers.oracles.twin import LEAST_UNFINISHED, TwinOracle, _activity, _drains, _share, _turned, _until
+from solvers.oracles.served import activity, drains, turned, until, whole_share
+from solvers.oracles.spans import SlotSpan
+from solvers.oracles.twin import LEAST_UNFINISHED, TwinOracle
 from tests.examples import examples
 from tests.solvers.toy_oracle import ToyOracle
 from tests.twin.drawn import make_requests
@@ -76,7 +78,7 @@ class Given(TwinOracle):
     Parameters
     ----------
     shares : dict
-        Throughput over offered for each `max_loras`.
+        Throughput over offered for each `max_loras`; what lies between two of them has that of the one below.
     """
 
     def __init__(self, shares: dict[int, float], *, cut_off: bool = False, congested: bool = False) -> None:
@@ -85,7 +87,11 @@ class Given(TwinOracle):
 
     def both_shares(self, adapters: tuple[int, ...], max_loras: int) -> tuple[float, float]:
         """What is given."""
-        return self.shares[max_loras], self.shares[max_loras]
+        share = self.shares[max(value for value in self.shares if value <= max_loras)]
+        return share, share
+
+    def _whole_share(self, adapters: tuple[int, ...], span: SlotSpan) -> float:
+        return max(self.both_shares(adapters, value)[0] for value in range(span.low, span.high + 1))
 
     def is_cut_off(self, adapters: tuple[int, ...], hint: int | None = None) -> bool:
         """What is given."""
@@ -165,7 +171,7 @@ def test_a_shortfall_is_more_than_chance(
     answers = iter(shares[1:])
     monkeypatch.setattr(oracle, "_simulate_ranks", lambda *_: result(next(answers), unfinished=unfinished))
     requests = oracle.workload.requests
-    assert oracle._falls_short(shares[0], requests, oracle.workload.ranks, 1) == beyond_doubt
+    assert (oracle._chance(shares[0], requests, oracle.workload.ranks, SlotSpan(1, 1)) < 0) == beyond_doubt
 
 
 @pytest.mark.parametrize(
@@ -195,9 +201,9 @@ class Counted(TwinOracle):
         super().__init__(workload_from_groups([(30, 8, 1.0), (2, 32, 1.0)], duration_s=100.0), LLAMA)
         self.per_rank = per_rank
 
-    def _simulate_ranks(self, requests: Requests, ranks: NDArray[np.int64], max_loras: int) -> GpuResult:
+    def _simulate_ranks(self, requests: Requests, ranks: NDArray[np.int64], span: SlotSpan) -> GpuResult:
         self.calls += 1
-        share = 1.0 - self.per_rank * float(ranks.sum()) - 0.001 * abs(max_loras - 4)
+        share = 1.0 - self.per_rank * float(ranks.sum()) - 0.001 * abs(min(max(4, span.low), span.high) - 4)
         answer: GpuResult = result(share)
         return answer
 
@@ -224,15 +230,15 @@ def test_what_asks_for_more_than_what_starves_is_not_simulated_again() -> None:
 
 
 def test_made_up_contents_are_remembered_by_all_that_they_ask_for() -> None:
-    """A content known to starve stands for those with at least its adapters, its rank and its load, at its `max_loras` alone."""
+    """A content known to starve stands for those with at least its adapters, its rank and its load, on its span's server."""
 
     class Drawn(TwinOracle):
-        def _made_up_share(self, content: MadeUp, max_loras: int) -> float:
+        def _made_up_share(self, content: MadeUp, span: SlotSpan) -> float:
             self.calls += 1
-            least = 1.1 if max_loras == 4 else 1.05
+            least = 1.1 if span.low <= 4 <= span.high else 1.05
             return least - 0.01 * content.n_adapters - 0.005 * content.rank - 0.01 * content.load
 
-        def _made_up_drains(self, content: MadeUp, max_loras: int) -> bool:
+        def _made_up_drains(self, content: MadeUp, span: SlotSpan) -> bool:
             return False
 
     workload = workload_from_groups([(30, 8, 1.0), (2, 32, 1.0)], duration_s=100.0)
@@ -243,13 +249,12 @@ def test_made_up_contents_are_remembered_by_all_that_they_ask_for() -> None:
         content = MadeUp(
             int(generator.integers(1, 12)), int(generator.choice([8, 16, 32])), float(generator.uniform(0, 12))
         )
-        max_loras = int(generator.choice([4, 8]))
-        answer = one._made_up_starves_at(content, max_loras)
-        assert answer == Drawn(workload, LLAMA)._made_up_starves_at(content, max_loras)
+        answer = one.made_up_starves(content)
+        assert answer == Drawn(workload, LLAMA).made_up_starves(content)
         starving += answer
     assert 20 < starving < 180
     calls = one.calls
-    assert one._made_up_starves_at(MadeUp(12, 32, 12.0), 4)
+    assert one.made_up_starves(MadeUp(12, 32, 12.0))
     assert one.calls == calls
 
 
@@ -257,18 +262,18 @@ def test_within_the_margin_a_made_up_content_does_not_starve() -> None:
     class Same(TwinOracle):
         of, drains = 0.0, False
 
-        def _made_up_share(self, content: MadeUp, max_loras: int) -> float:
+        def _made_up_share(self, content: MadeUp, span: SlotSpan) -> float:
             return self.of
 
-        def _made_up_drains(self, content: MadeUp, max_loras: int) -> bool:
+        def _made_up_drains(self, content: MadeUp, span: SlotSpan) -> bool:
             return self.drains
 
-    for share, drains, starves in (
+    for share, drained, starves in (
         (0.9, False, False), (0.895, False, False), (0.8901, False, False), (0.8899, False, True), (0.8899, True, False),
     ):  # fmt: skip
         oracle = Same(workload_from_groups([(3, 8, 1.0)], duration_s=100.0), LLAMA)
-        oracle.of, oracle.drains = share, drains
-        assert oracle._made_up_starves_at(MadeUp(3, 8, 1.0), 2) == starves
+        oracle.of, oracle.drains = share, drained
+        assert oracle.made_up_starves(MadeUp(3, 8, 1.0)) == starves
 
 
 # --- the twin itself
@@ -325,7 +330,7 @@ def test_made_up_sums_are_those_of_the_requests_that_are_replayed(busy: Workload
     sums = oracle.made_up_sums(content)
     assert sums[:2].tolist() == [1.0, 0.0]
     assert sums[2] == pytest.approx((requests.prompt_tokens + requests.requested_tokens).sum() / 60.0)
-    assert sums[3:] == pytest.approx(_activity(requests, 8, oracle._service_times_s, 60.0).sum(axis=1))
+    assert sums[3:] == pytest.approx(activity(requests, 8, oracle._service_times_s, 60.0).sum(axis=1))
     assert (np.diff(sums[3:]) >= 0).all()
     assert len(oracle._thinned(MadeUp(2, 8, 2 * total))) == len(busy.requests)
     # What was kept at a small load is kept at a large one.
@@ -344,7 +349,7 @@ def test_times_in_service_are_half_once_and_twice_what_little_s_law_says(busy: W
 def test_activity_by_hand() -> None:
     """Requests at 1, 2 and 8 s of a window of 10 s, in service for 3 s each: from 1 to 5 and from 8 to 10."""
     requests = make_requests((1.0, 0, 5, 5), (2.0, 0, 5, 5), (4.0, 1, 5, 5), (8.0, 0, 5, 5))
-    assert _activity(requests, 3, np.array([3.0, 100.0]), 10.0) == pytest.approx(
+    assert activity(requests, 3, np.array([3.0, 100.0]), 10.0) == pytest.approx(
         np.array([[0.6, 0.3, 0.0], [0.9, 0.6, 0.0]])
     )
 
@@ -352,30 +357,31 @@ def test_activity_by_hand() -> None:
 @given(turn=st.integers(0, 5))
 def test_a_turn_moves_each_adapter_s_requests_by_one_offset(turn: int) -> None:
     workload = workload_from_groups([(3, 8, 1.0)], duration_s=30.0)
-    requests, turned = workload.requests, _turned(workload.requests, turn, 3, 30.0)
-    assert (np.diff(turned.arrival_s) >= 0).all()
-    assert ((turned.arrival_s >= 0) & (turned.arrival_s < 30.0)).all()
+    requests, moved = workload.requests, turned(workload.requests, turn, 3, 30.0)
+    assert (np.diff(moved.arrival_s) >= 0).all()
+    assert ((moved.arrival_s >= 0) & (moved.arrival_s < 30.0)).all()
     offsets = []
     for adapter in range(3):
-        before, after = (np.sort(r.arrival_s[r.adapter == adapter]) for r in (requests, turned))
+        before, after = (np.sort(r.arrival_s[r.adapter == adapter]) for r in (requests, moved))
         gaps = (np.sort(np.diff(a, append=a[0] + 30.0)) for a in (before, after))
         first, second = gaps
         assert first == pytest.approx(second)
         offsets.append(float((after[0] - before[0]) % 30.0))
-        tokens = (np.sort(r.prompt_tokens[r.adapter == adapter]) for r in (requests, turned))
+        tokens = (np.sort(r.prompt_tokens[r.adapter == adapter]) for r in (requests, moved))
         assert len({tuple(t.tolist()) for t in tokens}) == 1
     assert len(set(offsets)) == 3
 
 
 def test_requests_until_a_time_and_what_drains() -> None:
     requests = make_requests((1.0, 0, 5, 5), (2.0, 0, 5, 5), (4.0, 0, 5, 5))
-    assert len(_until(requests, 4.0)) == 2
-    assert len(_until(requests, 4.1)) == 3
-    assert _drains(result(0.5, unfinished=0))
-    assert not _drains(result(0.5, unfinished=1))
-    assert not _drains(result(-1.0, unfinished=0))
-    assert _share(result(-1.0)) == -1.0
-    assert _share(SimpleNamespace(judgement=None, memory_error=False, throughput=0.0, offered_throughput=0.0)) == 1.0  # type: ignore[arg-type]
+    assert len(until(requests, 4.0)) == 2
+    assert len(until(requests, 4.1)) == 3
+    assert drains(result(0.5, unfinished=0))
+    assert not drains(result(0.5, unfinished=1))
+    assert not drains(result(-1.0, unfinished=0))
+    assert whole_share(result(-1.0)) == -1.0
+    nothing: Any = SimpleNamespace(judgement=None, memory_error=False, throughput=0.0, offered_throughput=0.0)
+    assert whole_share(nothing) == 1.0
 
 
 # --- learned models
