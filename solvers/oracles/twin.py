@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from solvers.contents.divided import n_adapters_of, sent_to
 from solvers.oracles.base import Verdict, nearest_first
 from solvers.oracles.made_up import MadeUpContents
 from solvers.oracles.served import drains, missed, turned, until, whole_share
@@ -64,7 +65,7 @@ class TwinOracle(MadeUpContents):
         super().__init__(workload, profile, service=service, margin=margin)
         #: What is compared with the service level's share, of the worst part of a content and of the whole.
         self._shares: dict[tuple[tuple[int, ...], int], tuple[float, float]] = {}
-        self._drawn: tuple[tuple[int, ...], Requests] | None = None
+        self._drawn: tuple[tuple[int, ...], Requests, NDArray[np.int64]] | None = None
         self._span_shares: dict[tuple[tuple[int, ...], SlotSpan], float] = {}
         #: For each largest rank and span the sums of contents that starve beyond doubt on the span's server.
         self._congesting: dict[int, dict[SlotSpan, list[NDArray[np.float64]]]] = {}
@@ -135,7 +136,7 @@ class TwinOracle(MadeUpContents):
                 accepted.append(span.low)
             return share
 
-        count, rank = len(adapters), int(self.workload.ranks[list(adapters)].max())
+        count, rank = n_adapters_of(self.workload, adapters), int(self.workload.ranks[list(adapters)].max())
         most = self._most_slots(count, rank)
         found = shortfall(
             ask,
@@ -147,6 +148,11 @@ class TwinOracle(MadeUpContents):
             most_asked=MOST_ASKED_FOR_ALL,
         )
         return Verdict(accepted[0] if accepted else None, settled=bool(accepted) or found is not None)
+
+    def slots(self, adapters: Sequence[int]) -> tuple[int, ...]:
+        """As `Oracle.slots`; parts of an adapter are one (`solvers.contents.divided`)."""
+        content = tuple(adapters)
+        return self.slots_for(n_adapters_of(self.workload, content), int(self.workload.ranks[list(content)].max()))
 
     def is_cut_off(self, adapters: tuple[int, ...], hint: int | None = None) -> bool:
         """Whether everything a rejected content is asked would be served a little later.
@@ -166,16 +172,15 @@ class TwinOracle(MadeUpContents):
 
         It is no less beyond doubt if it misses the threshold by more, and missed it as well when the window was shorter.
         """
-        content = np.asarray(adapters)
-        aim, ranks = hint or min(len(adapters), 64), self.workload.ranks[content]
+        requests, ranks = self._sent_to(adapters)
+        aim = hint or min(len(ranks), 64)
 
         def ask(span: SlotSpan) -> float:
             return self._whole_share(adapters, span)
 
         if self.service.judges_requests:
-            requests = self._source.requests_of(content)
             return self._beyond_doubt(ask, requests, ranks, aim) is not None
-        found = self._falls_short_everywhere(ask, len(adapters), int(ranks.max()), aim)
+        found = self._falls_short_everywhere(ask, len(ranks), int(ranks.max()), aim)
         if found is None or found.share < 0:
             return found is not None
 
@@ -289,13 +294,17 @@ class TwinOracle(MadeUpContents):
         return left >= LEAST_UNFINISHED and whole_share(earlier) < STARVATION_SHARE
 
     def _simulate(self, adapters: tuple[int, ...], span: SlotSpan, duration_s: float) -> GpuResult:
-        if self._drawn is None or self._drawn[0] != adapters:
-            # A content is asked about at several `max_loras` in a row.
-            self._drawn = (adapters, self._source.requests_of(np.asarray(adapters)))
-        requests = self._drawn[1]
+        requests, ranks = self._sent_to(adapters)
         if not self.service.judges_requests:
             requests = until(requests, duration_s)
-        return self._asked(requests, self.workload.ranks[list(adapters)], span, duration_s)
+        return self._asked(requests, ranks, span, duration_s)
+
+    def _sent_to(self, adapters: tuple[int, ...]) -> tuple[Requests, NDArray[np.int64]]:
+        """Requests of a content, and the ranks of its adapters."""
+        if self._drawn is None or self._drawn[0] != adapters:
+            # A content is asked about at several `max_loras` in a row.
+            self._drawn = (adapters, *sent_to(self.workload, self._source, adapters))
+        return self._drawn[1:]
 
 
 def _gaps(values: list[int], best: int) -> list[tuple[int, int]]:
