@@ -27,7 +27,7 @@ from twin import GpuPlan, Placement, Workload
 HEAVY, PART = 0.25, 1 / 24
 #: Parts of one adapter up to which a number is looked for that a GPU holds one of.
 MOST_PARTS = 4096
-#: Where no adapter takes so much of a GPU none is divided to save one: whole ones fill GPUs as well. And parts in all that are searched over.
+#: Where no adapter takes so much of a GPU none is divided to save one: whole ones fill GPUs as well. And parts in all, at most.
 LEAST_SHARE, MOST_PARTS_IN_ALL = 0.02, 3000
 #: How often the levels of GPUs are evened out, and the shortfall of a GPU in the mean beyond which that is given up.
 EVENED, HOPELESS = 12, 0.5
