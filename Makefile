@@ -19,11 +19,15 @@ READY_VLLM := $(VENV_VLLM)/.ready
 # Cosmic Ray and what it needs, beside the environment and not in it: the tests run without them.
 COSMIC_RAY ?= cosmic-ray==8.7.0
 MUTATION_TOOLS := build/mutants/tools
+# The kernel tables, beside the environment and not in it: planning does without them.
+TABLES_PACKAGE ?= aiconfigurator-core==0.12.0
+TABLES := build/profile-tables
+READY_TABLES := $(TABLES)/.ready
 READY_MUTANTS := $(MUTATION_TOOLS)/.ready
 RUN := $(VENV)/bin/python -m
 PIP_INSTALL := -m pip --disable-pip-version-check --no-input --quiet install
 
-.PHONY: help setup bench test lint format lock profiles models docs report benchmarks conformance vllm vllm-test regress launcher-test mutants clean distclean
+.PHONY: help setup bench test lint format lock profiles models docs report benchmarks conformance vllm vllm-test regress launcher-test mutants profile-tables profile-test clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +77,12 @@ launcher-test: $(READY) ## the same sweep through joblib, submitit and Ray (a fe
 mutants: $(READY_MUTANTS) ## make small mistakes in the code, a sample of them, and say which the tests do not notice (half an hour)
 	PYTHONPATH=$(abspath $(MUTATION_TOOLS)) $(RUN) tests.mutation $(ARGS)
 
+profile-tables: $(READY_TABLES) ## fetch the kernel tables that python -m bench.profile asks (82 MB), beside the environment
+	@echo "now: PYTHONPATH=$(TABLES) $(RUN) bench.profile model=NAME gpu=NAME"
+
+profile-test: $(READY_TABLES) ## make shipped estimated profiles again with the kernel tables, and compare
+	PYTHONPATH=$(abspath $(TABLES)) $(RUN) pytest tests/tables -m tables $(ARGS)
+
 conformance: $(READY_VLLM) ## compare the twin with real vLLM (CPU build, its own environment)
 	@# vLLM and torch warn about themselves, which is no error of ours.
 	$(VENV_VLLM)/bin/python -m pytest tests/conformance -m 'conformance or vllm' -W default $(ARGS)
@@ -112,6 +122,10 @@ $(READY): requirements.lock requirements-build.lock
 	$(call make_venv,$(VENV))
 	$(VENV)/bin/python $(PIP_INSTALL) --require-hashes --no-build-isolation --requirement requirements.lock
 	$(VENV)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(READY_TABLES): $(READY)
+	$(VENV)/bin/python $(PIP_INSTALL) --upgrade --no-deps --target $(TABLES) '$(TABLES_PACKAGE)'
 	@touch $@
 
 $(READY_MUTANTS): $(READY)

@@ -38,6 +38,7 @@ from bench.planning.published import published_cell, published_need
 from bench.planning.report import command_lines, failure_lines, plan_report, write_plan
 from bench.planning.vllm_arguments import check_arguments
 from bench.planning.vllm_commands import Serving
+from bench.planning.without_predictor import asking_the_twin
 from bench.shared.command import command
 from bench.shared.files import check_folder
 from bench.shared.mistakes import explain_instantiation
@@ -46,7 +47,8 @@ from bench.shared.terminal import at_work, console, plain
 from bench.suites.run import CONTRADICTION
 from twin import ServingProfile, UserError, load_profile
 
-_log = logging.getLogger(__name__)
+# By name: as a command this module is called __main__, whose notes nobody shows.
+_log = logging.getLogger("bench.plan")
 
 #: Exit code when no placement is feasible; 2 is a user's mistake, 3 a refuted bound.
 INFEASIBLE_EXIT = 1
@@ -213,10 +215,18 @@ def _heading(config: PlanConfig, adapters: Sequence[Adapter], profile: ServingPr
     return [
         f"{len(adapters)} adapter{'s' * (len(adapters) != 1)}, {total_rate:.4g} requests/s{reserve} ({config.adapters})",
         (
-            f"profile {profile.name} · seed {config.seed} · objective {objective_of(config.objective).name} · "
+            f"profile {profile.name}{_kind(profile)} · seed {config.seed} · objective {objective_of(config.objective).name} · "
             f"service {config.service.level().name} · {config.duration_s:g} s simulated"
         ),
     ]
+
+
+def _kind(profile: ServingProfile) -> str:
+    """What of a profile must be known to read the answer: that nobody measured it, that a GPU of the plan is several."""
+    said = ["estimated"] if profile.provenance.get("estimated") else []
+    if profile.tensor_parallel_size > 1:
+        said.append(f"a GPU of the plan is a server of {profile.tensor_parallel_size}")
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _other_model(model: str | None, profile: ServingProfile) -> list[str]:
@@ -296,6 +306,9 @@ def candidates(
     """
     if not config.solver:
         raise UserError("solver: name at least one, for instance solver=exact")
+    solvers, instead = asking_the_twin(config.solver, load_profile(config.profile).name)
+    for line in instead:
+        _log.info(line)
     # Solvers know adapters by number; a name is a text that the cell would have to escape.
     planned = [
         replace(adapter, name=str(number), path="", rate=adapter.rate * (1 + config.reserve))
@@ -303,7 +316,7 @@ def candidates(
     ]
     asked = BenchConfig(
         workload={**workload_options(planned, config), "name": "adapters"},
-        solver=config.solver,
+        solver=solvers,
         objective=config.objective,
         service=config.service,
         profile=config.profile,

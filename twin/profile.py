@@ -112,6 +112,8 @@ class ServingProfile:
         time hides behind the model, and what a finished request frees comes back a step later.
     long_prefill_token_threshold : int
         Most prompt tokens of one request in a step, if it is not alone; 0 for no such limit.
+    tensor_parallel_size : int
+        GPUs that one server takes; they are counted as one GPU of the plan.
     provenance : dict
         Where the figures come from: source, command, runs fitted on, runs left out, fit error.
     """
@@ -137,6 +139,7 @@ class ServingProfile:
     watermark_blocks: int = 0
     async_scheduling: bool = False
     long_prefill_token_threshold: int = 0
+    tensor_parallel_size: int = 1
     generated_fraction: float = 1.0
     provenance: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION

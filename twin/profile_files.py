@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from importlib import resources
 from typing import Any
@@ -24,6 +25,8 @@ _SHORTEST_STEP_MS = 1e-3
 _MOST_TOKENS, _MOST_CONTEXT, _MOST_SLOTS, _MOST_RANK = 10**10, 10**8, 10**5, 2**16
 #: vLLM's blocks have 16 tokens; those of hybrid models some hundred or thousand.
 _LARGEST_BLOCK = 2**14
+#: GPUs of one server.
+_MOST_PARALLEL = 64
 _WHOLE = {
     # Smallest and largest value.
     "block_size": (1, _LARGEST_BLOCK),
@@ -33,6 +36,7 @@ _WHOLE = {
     "eager_above_tokens": (0, _MOST_CONTEXT),
     "watermark_blocks": (0, _MOST_TOKENS),
     "long_prefill_token_threshold": (0, _MOST_CONTEXT),
+    "tensor_parallel_size": (1, _MOST_PARALLEL),
 }
 _TRUTH = ("reserve_full_prompt", "async_scheduling")
 
@@ -207,8 +211,21 @@ def _check_loads(profile: ServingProfile) -> None:
 
 
 def shipped_profiles() -> list[str]:
-    """Names of the profiles in the package, such as `llama-3.1-8b/h100-64gb`."""
+    """Names of the measured profiles in the package, such as `llama-3.1-8b/h100-64gb`."""
+    return _names(_folder(estimated=False))
+
+
+def estimated_profiles() -> list[str]:
+    """Names of the profiles in the package that nobody measured (`python -m bench.profile`), such as `mistral-7b/a100-80gb`."""
+    return _names(_folder(estimated=True))
+
+
+def _folder(*, estimated: bool) -> Any:  # noqa: ANN401  # importlib's Traversable has no public name in Python 3.11
     folder = resources.files("twin") / "profiles"
+    return folder / "estimated" if estimated else folder
+
+
+def _names(folder: Any) -> list[str]:  # noqa: ANN401
     return sorted(
         entry.name.removesuffix(".json").replace("__", "/")
         for entry in folder.iterdir()
@@ -236,11 +253,26 @@ def load_profile(name_or_path: str) -> ServingProfile:
     """
     if name_or_path.endswith(".json"):
         return parse_profile(read_text(name_or_path, _WHAT, key="profile"), name_or_path)
-    names = shipped_profiles()
-    full = _full_name(name_or_path, names)
-    if full is None:
-        msg = f"profile={name_or_path}: no such serving profile; shipped are {names}, or give the path of a .json file"
-        raise UserError(msg)
-    file_name = full.replace("/", "__") + ".json"
-    text = (resources.files("twin") / "profiles" / file_name).read_text(encoding="utf-8")
-    return parse_profile(text, file_name)
+    for estimated, names in ((False, shipped_profiles()), (True, estimated_profiles())):
+        full = _full_name(name_or_path, names)
+        if full is not None:
+            file_name = full.replace("/", "__") + ".json"
+            return parse_profile((_folder(estimated=estimated) / file_name).read_text(encoding="utf-8"), file_name)
+    raise UserError(_no_profile(name_or_path))
+
+
+def _no_profile(name: str) -> str:
+    guessed = estimated_profiles()
+    parts = name.lower().split("/")
+    near = [known for known in guessed if known.split("/")[0] in parts] or difflib.get_close_matches(
+        name.lower(), guessed, 3
+    )
+    there = (
+        f"near are {', '.join(near)} (estimated)"
+        if near
+        else f"{len(guessed)} estimated ones are in twin/profiles/estimated"
+    )
+    return (
+        f"profile={name}: no such serving profile; measured are {', '.join(shipped_profiles())}, {there}; python -m bench.profile "
+        "estimates others, or give the path of a .json file"
+    )

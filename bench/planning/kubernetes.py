@@ -145,7 +145,7 @@ def _model_spec(gpu: GpuAnswer, serving: Serving, cluster: Cluster) -> dict[str,
         "replicaCount": 1,
         "requestCPU": cluster.cpus,
         "requestMemory": cluster.memory,
-        "requestGPU": 1,
+        "requestGPU": serving.profile.tensor_parallel_size,
         "vllmConfig": {
             "maxLoras": gpu.max_loras,
             "maxModelLen": serving.profile.max_model_len,

@@ -278,6 +278,13 @@ def _notes(found: Answer, serving: Serving) -> list[str]:
         notes.append("adapters have replicas: the router must send each GPU the share that plan.json says")
     failed = [row for row in found.rows if row.gpus is None]
     notes += [f"{row.solver}: {row.status.replace('_', ' ')}: {row.message}" for row in failed]
+    known = serving.profile.provenance
+    if known.get("estimated"):
+        error = known.get("step_time_error_pct_estimated", float("nan"))
+        notes.append(
+            f"profile {serving.profile.name} is estimated, nobody measured such a server: step times of measured ones were {error:.0f} % "
+            "off in the mean when estimated; reserve=0.2 plans for that"
+        )
     if serving.profile.engine_version.split(".")[:2] != ["0", "32"]:
         profile = serving.profile
         notes.append(

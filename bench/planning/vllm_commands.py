@@ -46,6 +46,11 @@ class Serving:
             raise UserError(f"adapter_path={self.adapter_path} must have {{name}} in it, where the adapter's name goes")
         if self.gpus_per_host < 1:
             raise UserError(f"gpus_per_host={self.gpus_per_host} must be 1 or more")
+        if self.gpus_per_host < self.profile.tensor_parallel_size:
+            raise UserError(
+                f"gpus_per_host={self.gpus_per_host} must be {self.profile.tensor_parallel_size} or more: profile {self.profile.name} is "
+                "of servers with so many GPUs"
+            )
         if not 0 < self.first_port <= 65536 - self.gpus_per_host:
             raise UserError(f"port={self.first_port} must leave room for a port for each GPU of a host below 65536")
 
@@ -54,9 +59,15 @@ class Serving:
         return adapter.path or self.adapter_path.replace("{name}", adapter.name)
 
     def place_of(self, gpu: int) -> tuple[int, int, int]:
-        """Host, device on it and port of a GPU, all counted from 0 but the port."""
-        host, device = divmod(gpu, self.gpus_per_host)
-        return host, device, self.first_port + device
+        """Host, first device on it and port of a planned GPU, all counted from 0 but the port."""
+        parallel = self.profile.tensor_parallel_size
+        host, place = divmod(gpu, self.gpus_per_host // parallel)
+        return host, place * parallel, self.first_port + place
+
+    def devices_of(self, gpu: int) -> str:
+        """Devices of a planned GPU as `CUDA_VISIBLE_DEVICES` names them: several for a server that shares its layers."""
+        first = self.place_of(gpu)[1]
+        return ",".join(str(first + number) for number in range(self.profile.tensor_parallel_size))
 
 
 def lora_modules(adapters: Sequence[Adapter], serving: Serving) -> list[str]:
@@ -83,7 +94,7 @@ def arguments(gpu: GpuAnswer, serving: Serving) -> list[str]:
 
 def command_line(gpu: GpuAnswer, serving: Serving) -> str:
     """The command for a shell, on the device of its host that the GPU is."""
-    return f"CUDA_VISIBLE_DEVICES={serving.place_of(gpu.gpu)[1]} {shlex.join(arguments(gpu, serving))}"
+    return f"CUDA_VISIBLE_DEVICES={serving.devices_of(gpu.gpu)} {shlex.join(arguments(gpu, serving))}"
 
 
 def script(gpus: Sequence[GpuAnswer], serving: Serving, host: int) -> str:

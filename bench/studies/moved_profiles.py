@@ -14,7 +14,7 @@ from twin import ServingProfile, UserError
 from twin.profile import STEP_TERMS
 
 # Provenance of a profile: the error on runs left out of the fit says more than that on those it was fitted on.
-_ERRORS = ("step_time_error_pct_left_out", "step_time_error_pct_fitted")
+_ERRORS = ("step_time_error_pct_left_out", "step_time_error_pct_fitted", "step_time_error_pct_estimated")
 
 
 def fit_error_pct(profile: ServingProfile) -> float:

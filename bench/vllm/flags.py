@@ -41,6 +41,7 @@ class ServerFlags:
     max_num_batched_tokens: int
     max_model_len: int
     block_size: int = 16
+    tensor_parallel_size: int = 1
 
     @classmethod
     def of(
@@ -73,16 +74,19 @@ class ServerFlags:
             max_num_batched_tokens=profile.max_num_batched_tokens,
             max_model_len=profile.max_model_len,
             block_size=profile.block_size,
+            tensor_parallel_size=profile.tensor_parallel_size,
         )
 
     def limit_arguments(self) -> list[str]:
         """The limits of a request and of a batch; no prefix caching, since the twin simulates none."""
+        parallel = ["--tensor-parallel-size", str(self.tensor_parallel_size)] if self.tensor_parallel_size > 1 else []
         return [
             "--max-model-len", str(self.max_model_len),
             "--max-num-seqs", str(self.max_num_seqs),
             "--max-num-batched-tokens", str(self.max_num_batched_tokens),
             "--block-size", str(self.block_size),
             "--no-enable-prefix-caching",
+            *parallel,
         ]  # fmt: skip
 
     def lora_arguments(self) -> list[str]:

@@ -52,7 +52,10 @@ class Job:
 
     def fingerprint(self, placed: Placed) -> str:
         """What a measurement must have been made of to be this one's."""
-        parts = hashlib.sha256(json.dumps([asdict(self.flags), self.ranks, placed.profile.model]).encode())
+        flags = asdict(self.flags)
+        if flags["tensor_parallel_size"] == 1:  # Windows that were measured before there was this flag.
+            del flags["tensor_parallel_size"]
+        parts = hashlib.sha256(json.dumps([flags, self.ranks, placed.profile.model]).encode())
         for values in (self.requests.arrival_s, self.requests.adapter, self.requests.prompt_tokens):
             parts.update(np.ascontiguousarray(values).tobytes())
         parts.update(np.ascontiguousarray(self.requests.output_tokens).tobytes())

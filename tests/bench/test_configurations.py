@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 import bench.__main__  # noqa: F401  # registers the schema
 from bench.comparison.build import build_workload
 from bench.comparison.config import BenchConfig
-from bench.shared.command import CONF
+from bench.shared.overrides import CONF
 from bench.shared.plugins import register_solvers
 from solvers.registry import list_solvers
 from twin import Lengths, load_profile

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.shared.command import CONF
+from bench.shared.overrides import CONF
 
 
 @pytest.mark.parametrize("command", ["bench", "bench.plan", "bench.regress"])

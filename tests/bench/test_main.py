@@ -10,7 +10,7 @@ import pytest
 
 from bench.__main__ import main
 from bench.comparison.rows import read_rows
-from bench.shared.command import CONF
+from bench.shared.overrides import CONF
 from solvers.registry import list_solvers
 from twin import Placement
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from bench.new import KINDS, main, spelled_out
-from bench.shared.command import CONF
+from bench.shared.overrides import CONF
 from tests.test_repository import uncommented_options
 
 pytestmark = pytest.mark.usefixtures("_in_tmp_path")

@@ -203,7 +203,7 @@ def test_too_few_gpus_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["adapters=none.csv"], "adapters=none.csv: no such file"),
         (["reserve=-1"], "reserve=-1.0 must be a share of the load"),
         (["what_if.rate.biling=1"], "what_if.rate.biling: no adapter of this name (did you mean billing?)"),
-        (["what_if.rate.billing=much"], "what_if.rate.billing: "),
+        (["what_if.rate.billing=much"], "(what_if.rate.billing) must be a number"),
         (["profile=nosuch"], "profile=nosuch: no such serving profile"),
         (["objective=min_latency"], "add gpus=N"),
         (["gpus=0"], "gpus=0 must be 1 or more"),

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 import bench.__main__  # noqa: F401  # registers the schema
 from bench.comparison.compare import Comparison, compare
-from bench.shared.command import CONF
+from bench.shared.overrides import CONF
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 COMMANDS = [shlex.split(line)[2:] for line in re.findall(r"^\$ (python -m bench.*)$", README, flags=re.MULTILINE)]

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 import bench.__main__  # noqa: F401  # says what the options of conf/config.yaml are
 from bench.comparison.build import build_workload
-from bench.shared.command import CONF
+from bench.shared.overrides import CONF
 from bench.suites.generate import collection
 from bench.suites.instance import Instance, check_instance, read_instance
 from bench.suites.library import FOLDER, instance_path, load_suite, read_benchmark, write_instances

@@ -18,7 +18,7 @@ from hydra.plugins.launcher import Launcher
 
 from bench.__main__ import main
 from bench.comparison.rows import Row, read_rows
-from bench.shared.command import CONF
+from bench.shared.overrides import CONF
 
 TINY = ["-m", "workload=groups", "workload.groups=[{count: 3, rank: 8, rate: 0.5}]", "out=sweep.parquet"]
 
