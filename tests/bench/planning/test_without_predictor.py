@@ -17,7 +17,7 @@ def test_with_a_predictor_nothing_changes() -> None:
 
 def test_the_twin_is_asked_where_there_is_the_choice() -> None:
     kept, lines = asking_the_twin(
-        {"exact": EXACT, "latency": LATENCY, "ffd": {"_target_": "solvers.ffd.Ffd"}}, "mine/gpu"
+        {"exact": EXACT, "latency": LATENCY, "ffd": {"_target_": "solvers.ffd.GuidedFfd"}}, "mine/gpu"
     )
     assert kept == {"exact": EXACT, "latency": {**LATENCY, "oracle": "twin"}}
     assert lines == [
@@ -30,4 +30,4 @@ def test_a_plan_needs_at_least_one() -> None:
     with pytest.raises(
         UserError, match=r"no predictor was trained for it, which solver ffd cannot do without; exact and max_pack"
     ):
-        asking_the_twin({"ffd": {"_target_": "solvers.ffd.Ffd"}}, "mine/gpu")
+        asking_the_twin({"ffd": {"_target_": "solvers.ffd.GuidedFfd"}}, "mine/gpu")
