@@ -17,6 +17,8 @@ _log = logging.getLogger(__name__)
 
 # Lengths of an adapter with a mean of its own lie within this factor of it, if they do not by the workload's lengths. By hand.
 _LENGTH_RANGE = 4.0
+# A smaller spread is rounding. By hand.
+_NO_SPREAD = 1e-6
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,8 @@ def _lengths_like(
         # Where the range leaves no room for the spread, the lengths draw together.
         room = min(most / mean, mean / fewest)
         sigma = given.sigma if room >= _LENGTH_RANGE / 2 else min(given.sigma, 0.3 * math.log(max(room, 1.0)))
+        # A mean that is one token but for rounding: no spread at all, where a numerical one finds no solution.
+        sigma = sigma if sigma > _NO_SPREAD else 0.0
         ranges.append(replace(given, mean_tokens=mean, min_tokens=fewest, max_tokens=most, sigma=sigma))
     limit = min(max(lengths.max_total_tokens, ranges[0].max_tokens + ranges[1].max_tokens), profile.max_model_len)
     return replace(lengths, prompt=ranges[0], output=ranges[1], max_total_tokens=limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictors import Predictor, adapter_contributions, content_tail
-from predictors.features import MAX_LORAS, N_FEATURES, N_SUMS, RATE, WINDOW
+from predictors.features import MAX_LORAS, N_CLASSES, N_FEATURES, N_SUMS, RATE, WINDOW
 from predictors.kernels import STARVATION, values_of
 from predictors.meanfield import LOAD, SERVICE_INPUT
 from predictors.model import inputs_of
@@ -22,6 +23,10 @@ from twin.engine import PER_LOAD, PER_LOAD_ADAPTER
 
 #: What loads of adapters cost, in a profile table.
 LOAD_COLUMNS = [LOAD, PER_LOAD, PER_LOAD_ADAPTER]
+
+
+# Counts of made-up contents are fractions; sums of them are as exact as this.
+_ROUNDING = 1e-9
 
 
 class PredictorOracle(Oracle):
@@ -127,7 +132,7 @@ class PredictorOracle(Oracle):
             The largest rank of such a content is at least this, as it is of the sums.
         sums : array of shape (N_SUMS,)
         """
-        slots = self._slots_from(rank)
+        slots = self._slots_from(rank, max(1, math.ceil(sums[:N_CLASSES].sum() - _ROUNDING)))
         # What was asked before is often similar.
         if (
             self._light_at in slots
@@ -148,11 +153,13 @@ class PredictorOracle(Oracle):
         inputs, _ = inputs_of((self._arrays[0], self._arrays[1]), content)
         return float(inputs[0, SERVICE_INPUT] * content[0, WINDOW])
 
-    @lru_cache(maxsize=64)  # noqa: B019  # as long as the oracle, of a handful of ranks
-    def _slots_from(self, rank: int) -> tuple[int, ...]:
-        """Every `max_loras` that any content of at least a largest rank may be given."""
+    @lru_cache(maxsize=4096)  # noqa: B019  # as long as the oracle, of a handful of ranks and some hundred counts
+    def _slots_from(self, rank: int, count: int) -> tuple[int, ...]:
+        """Every `max_loras` that any content of at least a largest rank and so many adapters may be given (`Oracle.slots_for`)."""
         limits = {self.profile.largest_max_loras(known) for known in self.profile.ranks if known >= rank}
-        return tuple(value for value in sorted({*MAX_LORAS_GRID, *limits}) if 0 < value <= max(limits))
+        # A content may have a slot for each of its adapters, and more of them than are counted.
+        one_each = range(count, min(max(limits), self.workload.n_adapters) + 1)
+        return tuple(value for value in sorted({*MAX_LORAS_GRID, *limits, *one_each}) if 0 < value <= max(limits))
 
 
 def workload_tail(workload: Workload) -> NDArray[np.float64]:

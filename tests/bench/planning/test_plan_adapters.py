@@ -127,6 +127,12 @@ def test_the_requests_of_an_adapter_are_its_own(listing: list[Adapter], data: st
         np.testing.assert_array_equal(getattr(alone, name), getattr(among, name))
 
 
+@pytest.mark.parametrize("tokens", [1.0, np.nextafter(1.0, 2.0), 1.0 + 1e-12, 1.0 + 1e-7, 1.0001])
+def test_a_mean_of_one_token_but_for_rounding_is_planned_for(tokens: float) -> None:
+    requests = workload_of([Adapter("a", 8, 5.0, None, tokens), Adapter("b", 8, 1.0)], TRAFFIC, PROFILE).requests
+    assert requests.requested_tokens[requests.adapter == 0].mean() == pytest.approx(tokens, abs=0.01)
+
+
 @pytest.mark.parametrize(("prompt", "output"), [(20.0, 900.0), (3000.0, 1000.0), (1.0, 1.0), (60_000.0, 60_000.0)])
 def test_the_mean_lengths_of_an_adapter_are_kept(prompt: float, output: float) -> None:
     listing = [Adapter("a", 8, 20.0, prompt, output), Adapter("b", 8, 20.0)]

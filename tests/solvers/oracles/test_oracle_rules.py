@@ -414,10 +414,14 @@ def test_a_learned_oracle_answers_as_a_fresh_one(
 def test_a_learned_oracle_tries_what_starts_at_the_rank_or_above(profile: ServingProfile, predictor: Predictor) -> None:
     """384, 224 and 96 slots start at ranks 8, 16 and 32, so beside rank 16 or above at most 224."""
     oracle = learned(profile, predictor)
-    assert max(oracle._slots_from(8)) == 384
-    assert max(oracle._slots_from(16)) == 224
-    assert max(oracle._slots_from(32)) == 96
-    assert set(oracle._slots_from(16)) == {value for value in (*MAX_LORAS_GRID, 224, 96) if value <= 224}
+    several = oracle.workload.n_adapters
+    assert max(oracle._slots_from(8, several)) == 384
+    assert max(oracle._slots_from(16, several)) == 224
+    assert max(oracle._slots_from(32, several)) == 96
+    known = {value for value in (*MAX_LORAS_GRID, 224, 96) if value <= 224}
+    assert set(oracle._slots_from(16, several + 1)) == known
+    # A content may have a slot for each of its adapters, and may be larger than what is counted.
+    assert set(oracle._slots_from(16, 5)) == known | set(range(5, several + 1))
 
 
 def test_of_equal_slots_the_nearest_to_the_hint_is_taken(
