@@ -10,7 +10,9 @@ modulo the block size, and the running requests are walked in order only when bl
 Waiting requests stand in one queue per adapter; two winner trees (adapters in this step's set,
 adapters outside it) give the next request that the `max_loras` scan would admit.
 
-Work is done per arrival, admission, finish and preemption; a step by itself costs nanoseconds.
+Work is done per arrival, admission, finish and preemption. A step in which nobody comes, joins or leaves is decided like the
+one before it: such steps pass in a loop of their own, nanoseconds each. Who comes while nobody waits is admitted without having
+been in a queue.
 
 With asynchronous scheduling a step is decided while the one before it runs, so that what a request
 frees when it finishes comes back one step later: until then it *drains*, in its seat and with its
@@ -62,9 +64,11 @@ N_SAMPLE_COLUMNS = 12
 ITL_BINS = 1600
 ITL_FIRST_S = 1e-4
 ITL_LOG_WIDTH = math.log(1.01)
+# What is that near to the edge of a bin is told by its logarithm.
+ITL_EDGE = 1e-12
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def itl_bin(seconds: float) -> int:
     """Bin of `itl_counts` that an inter-token latency falls into."""
     if seconds <= ITL_FIRST_S:
@@ -72,7 +76,18 @@ def itl_bin(seconds: float) -> int:
     return min(ITL_BINS - 1, int(math.log(seconds / ITL_FIRST_S) / ITL_LOG_WIDTH))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
+def bin_edges(place: int, seconds: float) -> tuple[float, float]:
+    """Latencies that fall into the bin of `seconds`, as far as can be told without a logarithm of each."""
+    low = ITL_FIRST_S * math.exp(place * ITL_LOG_WIDTH) * (1 + ITL_EDGE)
+    high = ITL_FIRST_S * math.exp((place + 1) * ITL_LOG_WIDTH) * (1 - ITL_EDGE)
+    return (
+        low if low <= seconds and itl_bin(low) == place else seconds,
+        high if high >= seconds and itl_bin(high) == place else seconds,
+    )
+
+
+@njit(cache=True, nogil=True)
 def step_seconds(  # noqa: PLR0913  # the terms of the step-time model
     step_s: Floats, running: int, adapters: int, tokens: int, kv_tokens: int, loads: int, eager_above: int
 ) -> float:
@@ -92,30 +107,56 @@ def step_seconds(  # noqa: PLR0913  # the terms of the step-time model
     return seconds
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
+def constant_seconds(step_s: Floats, decoding: int, adapters: int, eager_above: int) -> tuple[float, float]:
+    """What is added to the time of the KV tokens in `step_seconds`, before and after, of a step that only decodes."""
+    seconds = (
+        step_s[PER_STEP]
+        + step_s[PER_RUNNING] * decoding
+        + step_s[PER_ADAPTER] * adapters
+        + step_s[PER_TOKEN] * decoding
+        + step_s[PER_TOKEN_ADAPTER] * decoding * adapters
+    )
+    eager = step_s[PER_EAGER_STEP] + step_s[PER_EAGER_TOKEN] * (decoding - eager_above)
+    return seconds, eager if decoding > eager_above else 0.0
+
+
+@njit(cache=True, nogil=True)
 def log_event(  # noqa: PLR0913  # the log, and what one line of it says
     events: Ints, n_events: int, step: int, kind: int, request: int, tokens: int
-) -> int:
-    """Log a decision where there is room for it; returns how many there were so far."""
+) -> None:
+    """Log a decision where there is room for it."""
     if n_events < len(events):
         events[n_events, 0] = step
         events[n_events, 1] = kind
         events[n_events, 2] = request
         events[n_events, 3] = tokens
-    return n_events + 1
 
 
-@njit(cache=True, nogil=True, inline="always")
-def leave_step(  # noqa: PLR0913  # the lists that it moves in
-    a: int, in_step: Ints, gpu_after: Ints, gpu_before: Ints, host_after: Ints, host_before: Ints
-) -> bool:
-    """Take one running request from adapter `a`; True if it was the last, so that other adapters may take its places."""
-    in_step[a] -= 1
-    if in_step[a] > 0:
-        return False
-    list_append(gpu_after, gpu_before, a)
-    list_append(host_after, host_before, a)
-    return True
+@njit(cache=True, nogil=True)
+def enqueue(  # noqa: PLR0913  # the queues that it stands in
+    i: int,
+    a: int,
+    queue_head: Ints,
+    queue_tail: Ints,
+    queue_next: Ints,
+    head_key: Ints,
+    in_step: Ints,
+    tree_in: Ints,
+    tree_out: Ints,
+) -> None:
+    """Put a request that has just come at the end of its adapter's queue."""
+    if queue_head[a] < 0:
+        queue_head[a] = i
+        queue_tail[a] = i
+        head_key[a] = i
+        if in_step[a]:
+            tree_update(tree_in, head_key, a, True)
+        else:
+            tree_update(tree_out, head_key, a, True)
+    else:
+        queue_next[queue_tail[a]] = i
+        queue_tail[a] = i
 
 
 @njit(cache=True, nogil=True)
@@ -162,6 +203,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
     first_token_s, finish_s : arrays of shape (n_requests,), filled in
         Must come in as NaN; a request that was turned away by the cap gets -1 in both.
     itl_counts : array of shape (ITL_BINS,), filled in
+        Of length 0: none are counted.
     events : array of shape (n, 4), filled in
         Decision log; of length 0: none is kept.
     samples : array of shape (n, N_SAMPLE_COLUMNS), filled in
@@ -244,6 +286,8 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
     n_draining = 0
     step = 0
     upcoming = 0
+    # Before it all have been admitted or stand in a queue.
+    came = 0
     n_waiting = 0
     n_decoding = 0
     n_active = 0
@@ -254,10 +298,15 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
     next_sample_s = 0.0
     n_events = 0
     n_samples = 0
+    event_room = len(events)
+    sample_room = len(samples)
     n_unfinished = limits[JUDGED]
     window_is_over = False
-    totals_of_window = totals
-    itl_counts_of_window = itl_counts
+    # Inter-token latencies known to fall into one bin.
+    bin_of_s, from_s, until_s = 0, np.inf, -np.inf
+    totals_of_window = np.zeros(N_TOTALS)
+    counting = len(itl_counts) > 0
+    itl_counts_of_window = np.zeros(len(itl_counts) if horizon_s > duration_s else 0, np.int64)
 
     while True:
         while freed >= 0:
@@ -278,11 +327,11 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                 totals[END_S] = start
                 totals[N_EVENTS] = n_events
                 totals[N_SAMPLES] = n_samples
-                totals_of_window = totals.copy()
-                itl_counts_of_window = itl_counts.copy()
+                totals_of_window[:] = totals
+                itl_counts_of_window[:] = itl_counts
                 # What is served on leaves no events and no samples.
-                events = events[:0]
-                samples = samples[:0]
+                event_room = 0
+                sample_room = 0
             if start >= horizon_s or n_unfinished == 0:
                 break
 
@@ -297,17 +346,24 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                 if i < limits[JUDGED]:
                     n_unfinished -= 1
                 continue
-            a = adapter[i]
             queue_key[i] = i
             n_waiting += 1
-            if queue_head[a] < 0:
-                queue_head[a] = i
-                queue_tail[a] = i
-                head_key[a] = i
-                tree_update(tree_in if in_step[a] else tree_out, head_key, a, True)
-            else:
+            if came < i or n_waiting == 1:
+                # Nobody else waits: mostly it is admitted without having been in a queue, as are those who come with it.
+                continue
+            came = upcoming
+            a = adapter[i]
+            if queue_head[a] >= 0:
                 queue_next[queue_tail[a]] = i
                 queue_tail[a] = i
+                continue
+            queue_head[a] = i
+            queue_tail[a] = i
+            head_key[a] = i
+            if in_step[a]:
+                tree_update(tree_in, head_key, a, True)
+            else:
+                tree_update(tree_out, head_key, a, True)
 
         # Running requests first: one token each, the unfinished prefill last.
         chunk = 0
@@ -338,7 +394,9 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                     list_remove(run_after, run_before, victim)
                     totals[PREEMPTIONS] += 1
                     preempted = True
-                    n_events = log_event(events, n_events, step, PREEMPT, victim, 0)
+                    if n_events < event_room:
+                        log_event(events, n_events, step, PREEMPT, victim, 0)
+                    n_events += 1
                     if victim != partial and last_step[victim] < step:
                         # Its last token is on its way; vLLM lets it pass through the queue.
                         free += sequence[victim]
@@ -370,7 +428,10 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                             bucket_tail[place] = before
                         else:
                             bucket_before[after] = before
-                    if leave_step(a, in_step, gpu_after, gpu_before, host_after, host_before):
+                    in_step[a] -= 1
+                    if in_step[a] == 0:
+                        list_append(gpu_after, gpu_before, a)
+                        list_append(host_after, host_before, a)
                         n_active -= 1
                         if queue_head[a] >= 0:
                             tree_update(tree_in, head_key, a, False)
@@ -383,7 +444,10 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                         queue_tail[a] = victim
                     queue_head[a] = victim
                     n_waiting += 1
-                    tree_update(tree_in if in_step[a] else tree_out, head_key, a, True)
+                    if in_step[a]:
+                        tree_update(tree_in, head_key, a, True)
+                    else:
+                        tree_update(tree_out, head_key, a, True)
                     if victim == i:
                         gave_up = True
                         break
@@ -399,7 +463,9 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
         if partial >= 0:
             n_scheduled += 1
             partial_computed += chunk
-            n_events = log_event(events, n_events, step, CHUNK, partial, chunk)
+            if n_events < event_room:
+                log_event(events, n_events, step, CHUNK, partial, chunk)
+            n_events += 1
             if partial_computed == prompt[partial] + generated[partial]:
                 completed[0] = partial
                 n_completed = 1
@@ -417,10 +483,21 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                     other = tree_out[1]
                     if a < 0 or (other >= 0 and head_key[other] < head_key[a]):
                         a = other
+                queued = a >= 0
+                # Then those who have just come.
+                while a < 0 and came < upcoming:
+                    b = adapter[came]
+                    if finish_s[came] == -1.0:
+                        came += 1
+                    elif queue_head[b] < 0 and (in_step[b] > 0 or n_active < max_loras):
+                        a = b
+                    else:
+                        enqueue(came, b, queue_head, queue_tail, queue_next, head_key, in_step, tree_in, tree_out)
+                        came += 1
                 if a < 0:
                     n_skipped = n_waiting
                     break
-                i = queue_head[a]
+                i = queue_head[a] if queued else came
                 length = prompt[i] + generated[i]
                 spare = free - (limits[WATERMARK] if n_scheduled + n_draining > 0 else 0)
                 if reserve_full and (length + block_size - 1) // block_size > spare:
@@ -434,14 +511,19 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                 prefill_tokens += new
                 n_waiting -= 1
                 n_scheduled += 1
-                queue_head[a] = queue_next[i]
-                queue_next[i] = -1
-                more = queue_head[a] >= 0
-                if more:
-                    head_key[a] = queue_key[queue_head[a]]
+                if queued:
+                    queue_head[a] = queue_next[i]
+                    queue_next[i] = -1
+                    more = queue_head[a] >= 0
+                    if more:
+                        head_key[a] = queue_key[queue_head[a]]
+                    if in_step[a] == 0:
+                        tree_update(tree_out, head_key, a, False)
+                    tree_update(tree_in, head_key, a, more)
+                else:
+                    came += 1
                 if in_step[a] == 0:
                     n_active += 1
-                    tree_update(tree_out, head_key, a, False)
                     if on_gpu[a]:
                         list_remove(gpu_after, gpu_before, a)
                     if on_host[a]:
@@ -471,15 +553,21 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                         on_gpu[a] = True
                         n_gpu += 1
                 in_step[a] += 1
-                tree_update(tree_in, head_key, a, more)
                 list_append(run_after, run_before, i)
-                n_events = log_event(events, n_events, step, ADMIT, i, new)
+                if n_events < event_room:
+                    log_event(events, n_events, step, ADMIT, i, new)
+                n_events += 1
                 if new == length:
                     completed[n_completed] = i
                     n_completed += 1
                 else:
                     partial = i
                     partial_computed = new
+        while came < upcoming:
+            if finish_s[came] != -1.0:
+                a = adapter[came]
+                enqueue(came, a, queue_head, queue_tail, queue_next, head_key, in_step, tree_in, tree_out)
+            came += 1
 
         if n_scheduled == 0 and not preempted:
             if n_draining == 0:
@@ -503,7 +591,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
         )
         # Asynchronous scheduling hides behind the step before.
         seconds = (max(seconds, scheduling) if asynchronous else seconds + scheduling) + load_time
-        if start >= next_sample_s and n_samples < len(samples):
+        if start >= next_sample_s and n_samples < sample_room:
             samples[n_samples, SAMPLE_START] = start
             samples[n_samples, SAMPLE_SECONDS] = seconds
             samples[n_samples, SAMPLE_RUNNING] = n_running
@@ -531,8 +619,8 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
         totals[MAX_RUNNING] = max(totals[MAX_RUNNING], n_running)
         now = start if asynchronous else start + seconds
         free_s = start + seconds
-        if decoding_now > 0:
-            itl_counts[itl_bin(seconds)] += decoding_now
+        if counting and decoding_now > 0:
+            itl_counts[bin_of_s if from_s <= seconds <= until_s else itl_bin(seconds)] += decoding_now
 
         # Tokens come out at the end of the step: first tokens, joins, finishes.
         i = bucket_head[step % n_buckets]
@@ -552,7 +640,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                 held_tokens = prompt[done] + generated[done]
                 if math.isnan(first_token_s[done]):
                     first_token_s[done] = free_s
-                else:
+                elif counting:
                     # One who was preempted: its client waited since the token before.
                     itl_counts[itl_bin(free_s - left_at_s[done])] += 1
                 last_step[done] = step + output[done] - generated[done] - 1
@@ -580,17 +668,59 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
             leaving = done
             n_draining += 1
             a = adapter[done]
-            if leave_step(a, in_step, gpu_after, gpu_before, host_after, host_before):
+            in_step[a] -= 1
+            if in_step[a] == 0:
+                # The last of its adapter, so that other adapters may take its place.
+                list_append(gpu_after, gpu_before, a)
+                list_append(host_after, host_before, a)
                 n_active -= 1
                 if queue_head[a] >= 0:
                     tree_update(tree_in, head_key, a, False)
                     tree_update(tree_out, head_key, a, True)
-            n_events = log_event(events, n_events, step, FINISH, done, 0)
+            if n_events < event_room:
+                log_event(events, n_events, step, FINISH, done, 0)
+            n_events += 1
         if asynchronous:
             freed, draining = draining, leaving
         else:
             freed = leaving
         step += 1
+        if prefill_tokens > 0 or preempted or n_decoding == 0 or leaving >= 0 or freed >= 0 or n_draining > 0:
+            continue
+
+        # Nobody came, joined or left: the steps to come are decided like this one until somebody does, or blocks run out.
+        end_s = duration_s if not window_is_over else (horizon_s if n_unfinished > 0 else 0.0)
+        arrival = arrival_s[upcoming] if upcoming < n_requests else np.inf
+        sample_s = next_sample_s if n_samples < sample_room else np.inf
+        place, residue = step % n_buckets, (-step) % block_size
+        fixed_s, later_s = constant_seconds(step_s, n_decoding, n_active, eager_above)
+        while (
+            free_s < end_s
+            and arrival > now
+            and free_s < sample_s
+            and bucket_head[place] < 0
+            and crossing[residue] <= free
+        ):
+            free -= crossing[residue]
+            kv_tokens += n_decoding
+            seconds = max(min_step_s, fixed_s + step_s[PER_KV_TOKEN] * kv_tokens + later_s)
+            seconds = max(seconds, scheduling) if asynchronous else seconds + scheduling
+            totals[BUSY_S] += seconds
+            totals[RUNNING_S] += seconds * n_decoding
+            totals[WAITING_S] += seconds * n_queued
+            totals[ADAPTERS_S] += seconds * n_active
+            totals[KV_TOKENS_S] += seconds * kv_tokens
+            totals[SCHEDULER_S] += scheduling
+            now = free_s if asynchronous else free_s + seconds
+            free_s += seconds
+            if counting:
+                if not from_s <= seconds <= until_s:
+                    bin_of_s = itl_bin(seconds)
+                    from_s, until_s = bin_edges(bin_of_s, seconds)
+                itl_counts[bin_of_s] += n_decoding
+            step += 1
+            place = place + 1 if place + 1 < n_buckets else 0
+            residue = residue - 1 if residue > 0 else block_size - 1
 
     if window_is_over:
         itl_counts[:] = itl_counts_of_window

@@ -14,7 +14,7 @@ from twin.compiled import njit
 Ints = NDArray[np.int64]
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def list_append(after: Ints, before: Ints, item: int) -> None:
     """Append `item` to a circular doubly linked list whose sentinel is the last slot."""
     sentinel = len(after) - 1
@@ -25,7 +25,7 @@ def list_append(after: Ints, before: Ints, item: int) -> None:
     before[sentinel] = item
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def list_prepend(after: Ints, before: Ints, item: int) -> None:
     """Put `item` at the head of a circular doubly linked list whose sentinel is the last slot."""
     sentinel = len(after) - 1
@@ -36,7 +36,7 @@ def list_prepend(after: Ints, before: Ints, item: int) -> None:
     after[sentinel] = item
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def list_remove(after: Ints, before: Ints, item: int) -> None:
     """Take `item` out of the list that it is in."""
     after[before[item]] = after[item]
@@ -50,13 +50,15 @@ def tree_update(tree: Ints, key: Ints, leaf: int, present: bool) -> None:
     `tree` has shape (2 * n_leaves,), n_leaves a power of two; a node holds the leaf with the
     smallest key below it, or -1. The winner of all is at `tree[1]`.
     """
-    node = len(tree) // 2 + leaf
-    tree[node] = leaf if present else -1
-    node //= 2
-    while node >= 1:
-        left, right = tree[2 * node], tree[2 * node + 1]
-        if left < 0 or (right >= 0 and key[right] < key[left]):
-            tree[node] = right
-        else:
-            tree[node] = left
-        node //= 2
+    node = (len(tree) >> 1) + leaf
+    winner = leaf if present else -1
+    tree[node] = winner
+    while node > 1:
+        other = tree[node ^ 1]
+        if other >= 0 and (winner < 0 or key[other] < key[winner]):
+            winner = other
+        node >>= 1
+        if winner != leaf and tree[node] == winner:
+            # Neither who wins here nor its key has changed, nor has anything above.
+            break
+        tree[node] = winner

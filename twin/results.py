@@ -54,13 +54,13 @@ class EngineRun:
     events: NDArray[np.int64]
 
     @classmethod
-    def blank(cls, n_requests: int, n_samples: int, n_events: int) -> EngineRun:
-        """What the engine fills in, with room for so many samples and events."""
+    def blank(cls, n_requests: int, n_samples: int, n_events: int, n_bins: int = engine.ITL_BINS) -> EngineRun:
+        """What the engine fills in, with room for so many samples and events, and bins of inter-token latencies."""
         return cls(
             totals=np.zeros(engine.N_TOTALS),
             first_token_s=np.full(n_requests, np.nan),
             finish_s=np.full(n_requests, np.nan),
-            itl_counts=np.zeros(engine.ITL_BINS, dtype=np.int64),
+            itl_counts=np.zeros(n_bins, dtype=np.int64),
             samples=np.zeros((n_samples, engine.N_SAMPLE_COLUMNS)),
             events=np.zeros((n_events, 4), dtype=np.int64),
         )

@@ -100,7 +100,11 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, by keyword; past
     n_adapters = len(ranks)
     rank = profile.server_rank(max_lora_rank or (int(np.max(ranks)) if n_adapters else profile.ranks[0]))
     capacity = profile.kv_tokens(max_loras, rank) if kv_tokens is None else kv_tokens
-    run = EngineRun.blank(len(requests), _room_for_samples(duration_s, sample_every_s, max_samples), record_events)
+    # Only the step-by-step engine can cut several prompts at once.
+    long_way = step_by_step or profile.long_prefill_token_threshold > 0
+    n_bins = engine.ITL_BINS if latencies or long_way else 0
+    room = _room_for_samples(duration_s, sample_every_s, max_samples)
+    run = EngineRun.blank(len(requests), room, record_events, n_bins)
     totals = run.totals
     if capacity > 0:
         limits = _limits(profile, capacity, slots, max(max_cpu_loras or n_adapters, slots), open_cap)
@@ -109,8 +113,6 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, by keyword; past
         if (judge := service if service.judges_requests else shown) is not None:
             horizon_s = judge.horizon_s(requests, duration_s)
             limits[engine.JUDGED] = judge.judged(requests, duration_s).stop
-        # Only the step-by-step engine can cut several prompts at once.
-        long_way = step_by_step or profile.long_prefill_token_threshold > 0
         simulate = run_step_by_step if long_way else engine.run_engine
         totals = simulate(
             _writeable(requests.arrival_s),

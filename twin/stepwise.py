@@ -81,7 +81,8 @@ def _blocks(tokens: int, block_size: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _log(events: Ints, totals: Floats, kind: int, request: int, tokens: int) -> None:
-    totals[N_EVENTS] = log_event(events, int(totals[N_EVENTS]), int(totals[STEPS]), kind, request, tokens)
+    log_event(events, int(totals[N_EVENTS]), int(totals[STEPS]), kind, request, tokens)
+    totals[N_EVENTS] += 1
 
 
 @njit(cache=True, nogil=True)
@@ -155,8 +156,7 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # takes what `ru
     next_sample_s = 0.0
     n_unfinished = limits[JUDGED]
     window_is_over = False
-    totals_of_window = totals
-    itl_counts_of_window = itl_counts
+    totals_of_window, itl_counts_of_window = totals, itl_counts
 
     while True:
         if n_running == 0 and n_waiting == 0:

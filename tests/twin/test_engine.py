@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tests.examples import examples
 from tests.twin.drawn import Server, make_requests, servers, small_profile
-from twin import GpuResult, engine, simulate_requests
+from twin import GpuResult, engine, load_profile, simulate_requests, workload_from_groups
 from twin.decisions import Step, expand, simulate_decisions
 from twin.profile import STEP_TERMS
 
@@ -47,14 +47,46 @@ def _numbers(value: Any) -> NDArray[np.float64]:  # noqa: ANN401  # a field of a
 
 
 @examples(300)
-@given(server=servers(), open_cap=st.sampled_from([0, 0, 5]), sample_every_s=st.sampled_from([0.0, 0.5]))
-def test_the_fast_engine_equals_the_step_by_step_one(server: Server, open_cap: int, sample_every_s: float) -> None:
+@given(server=servers(), open_cap=st.sampled_from([0, 0, 5]), sample_every_s=st.sampled_from([0.0, 0.5, None]))
+def test_the_fast_engine_equals_the_step_by_step_one(
+    server: Server, open_cap: int, sample_every_s: float | None
+) -> None:
+    # Where every step is sampled, none is passed over.
     server = replace(tight(server), open_cap=open_cap)
     fast, slow = (
         server.simulate(step_by_step=step_by_step, sample_every_s=sample_every_s, record_events=500_000)
         for step_by_step in (False, True)
     )
     assert_same(fast, slow)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("rate", [0.02, 0.3, 3.0])
+def test_steps_in_which_nothing_happens_are_those_that_are_sampled_one_by_one(rate: float, asynchronous: bool) -> None:
+    """Minutes of decoding between arrivals: to the digit, counts of inter-token latencies included."""
+    workload = workload_from_groups([(6, 8, rate), (2, 16, 2 * rate)], duration_s=300.0)
+    profile = replace(load_profile("llama-3.1-8b"), async_scheduling=asynchronous)
+    passed_over, visited = (
+        simulate_requests(
+            workload.requests, workload.ranks, profile, 4, duration_s=300.0, sample_every_s=every_s, max_samples=10**6
+        )
+        for every_s in (None, 0.0)
+    )
+    assert len(visited.samples) == visited.steps > 1000
+    for field in fields(GpuResult):
+        if field.name != "samples":
+            np.testing.assert_equal(getattr(passed_over, field.name), getattr(visited, field.name), err_msg=field.name)
+
+
+@given(place=st.integers(0, engine.ITL_BINS - 1), part=st.floats(0, 1))
+def test_bins_of_latencies_are_known_by_their_edges(place: int, part: float) -> None:
+    seconds = engine.ITL_FIRST_S * np.exp((place + part) * engine.ITL_LOG_WIDTH)
+    where = engine.itl_bin(seconds)
+    low, high = engine.bin_edges(where, seconds)
+    assert low <= seconds <= high
+    assert engine.itl_bin(low) == engine.itl_bin(high) == engine.itl_bin((low + high) / 2) == where
+    # Wide enough to be of use: all but the very edges of the bin.
+    assert high / low > 1.0099 or not 0 < where < engine.ITL_BINS - 1 or min(part, 1 - part) < 1e-6
 
 
 # --- laws
