@@ -9,6 +9,7 @@ import numpy as np
 
 from twin import engine
 from twin.service import PUBLISHED, STARVATION_SHARE, Judgement, ServiceLevel
+from twin.tally import tallied, waited
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -187,16 +188,13 @@ class GpuResult:
             Without them, which a verdict does not need, their figures are NaN.
         """
         max_loras, rank, kv_tokens = server
-        done = np.flatnonzero((run.finish_s >= 0) & (run.finish_s <= duration_s))
         judge = service if service.judges_requests else shown
         arrived = len(requests) if judge is None else int(np.searchsorted(requests.arrival_s, duration_s))
-        offered = (requests.prompt_tokens + requests.requested_tokens)[:arrived]
-        served = requests.prompt_tokens[done] + requests.output_tokens[done]
-        first, last = run.first_token_s[done], run.finish_s[done]
-        arrival = requests.arrival_s[done]
-        overhead_s = profile.request_overhead_ms / 1000
-        gaps = requests.output_tokens[done] - 1
-        itl_mean = float((last - first).sum() / gaps.sum() * 1000) if gaps.sum() else np.nan
+        served, offered, finished, output_tokens = tallied(
+            run.finish_s, requests.adapter, requests.prompt_tokens, requests.output_tokens, requests.requested_tokens,
+            arrived, duration_s, n_adapters,
+        )  # fmt: skip
+        figures = _latencies(run, requests, profile, duration_s) if latencies else (UNKNOWN,) * 4
         return cls(
             throughput=float(served.sum() / duration_s),
             offered_throughput=float(offered.sum() / duration_s),
@@ -205,15 +203,15 @@ class GpuResult:
             max_lora_rank=rank,
             kv_capacity_tokens=kv_tokens,
             arrived=arrived,
-            finished=len(done),
+            finished=finished,
             adapter_ids=np.arange(n_adapters),
-            adapter_throughput=np.bincount(requests.adapter[done], served, n_adapters) / duration_s,
-            adapter_offered=np.bincount(requests.adapter[:arrived], offered, n_adapters) / duration_s,
-            ttft=_latency(first - arrival + overhead_s) if latencies else UNKNOWN,
-            tpot=_latency((last - first)[gaps > 0] / gaps[gaps > 0]) if latencies else UNKNOWN,
-            itl=LatencyFigures(itl_mean, *_percentiles_of_counts(run.itl_counts)) if latencies else UNKNOWN,
-            e2e=_latency(last - arrival + overhead_s) if latencies else UNKNOWN,
-            output_tokens=int(requests.output_tokens[done].sum()),
+            adapter_throughput=served / duration_s,
+            adapter_offered=offered / duration_s,
+            ttft=figures[0],
+            tpot=figures[1],
+            itl=figures[2],
+            e2e=figures[3],
+            output_tokens=output_tokens,
             samples=run.samples,
             events=run.events,
             first_token_s=run.first_token_s,
@@ -292,6 +290,24 @@ def _counted(totals: NDArray[np.float64]) -> dict[str, Any]:
     }
 
 
+def _latencies(
+    run: EngineRun, requests: Requests, profile: ServingProfile, duration_s: float
+) -> tuple[LatencyFigures, LatencyFigures, LatencyFigures, LatencyFigures]:
+    """TTFT, TPOT, ITL and end-to-end latency of the requests that finished in the window."""
+    done = np.flatnonzero((run.finish_s >= 0) & (run.finish_s <= duration_s))
+    first, last = run.first_token_s[done], run.finish_s[done]
+    arrival = requests.arrival_s[done]
+    overhead_s = profile.request_overhead_ms / 1000
+    gaps = requests.output_tokens[done] - 1
+    itl_mean = float((last - first).sum() / gaps.sum() * 1000) if gaps.sum() else np.nan
+    return (
+        _latency(first - arrival + overhead_s),
+        _latency((last - first)[gaps > 0] / gaps[gaps > 0]),
+        LatencyFigures(itl_mean, *_percentiles_of_counts(run.itl_counts)),
+        _latency(last - arrival + overhead_s),
+    )
+
+
 def _latency(seconds: NDArray[np.float64]) -> LatencyFigures:
     if not len(seconds):
         return UNKNOWN
@@ -310,9 +326,7 @@ def _percentiles_of_counts(counts: NDArray[np.int64]) -> list[float]:
 def _wait_ms(token_s: NDArray[np.float64], arrival_s: NDArray[np.float64], duration_s: float) -> float:
     if not len(arrival_s):
         return 0.0
-    # NaN and -1 alike: none came.
-    until_s = np.where(token_s >= 0, np.minimum(token_s, duration_s), duration_s)
-    return float((until_s - arrival_s).mean() * 1000)
+    return float(waited(token_s, arrival_s, duration_s).mean() * 1000)
 
 
 def _judgement(  # noqa: PLR0913  # what a judgement is made of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -97,6 +97,7 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, by keyword; past
         raise UserError(f"max_loras={max_loras} must be 1 or more")
     slots = max(max_loras, slots or 0)
     _check_lengths(requests, profile)
+    requests = requests.writeable()
     n_adapters = len(ranks)
     rank = profile.server_rank(max_lora_rank or (int(np.max(ranks)) if n_adapters else profile.ranks[0]))
     capacity = profile.kv_tokens(max_loras, rank) if kv_tokens is None else kv_tokens
@@ -115,10 +116,10 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, by keyword; past
             limits[engine.JUDGED] = judge.judged(requests, duration_s).stop
         simulate = run_step_by_step if long_way else engine.run_engine
         totals = simulate(
-            _writeable(requests.arrival_s),
-            _writeable(requests.adapter),
-            _writeable(requests.prompt_tokens),
-            _writeable(requests.output_tokens),
+            requests.arrival_s,
+            requests.adapter,
+            requests.prompt_tokens,
+            requests.output_tokens,
             n_adapters,
             *_load_times_s(profile, rank, ranks),
             profile.step_coefficients(max_loras, rank) / 1000,
@@ -154,11 +155,6 @@ def _load_times_s(
     load_s = np.array([profile.load_time_ms(rank, int(r)) / 1000 for r in unique])[inverse]
     disk_s = np.array([profile.disk_time_ms(int(r)) / 1000 for r in unique])[inverse]
     return load_s, disk_s
-
-
-def _writeable(array: NDArray[Any]) -> NDArray[Any]:
-    """The array itself, or a copy of a read-only one: Numba would compile the engine once more for that kind."""
-    return array if array.flags.writeable else array.copy()
 
 
 def _limits(

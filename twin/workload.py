@@ -65,6 +65,13 @@ class Requests:
             view.flags.writeable = False
         return Requests(*views)
 
+    def writeable(self) -> Requests:
+        """The requests themselves, or copies of read-only arrays: Numba would compile each kernel once more for that kind."""
+        arrays = [getattr(self, each.name) for each in fields(self)]
+        if all(array.flags.writeable for array in arrays):
+            return self
+        return Requests(*[array.copy() for array in arrays])
+
     def of(self, adapters: NDArray[np.int64], n_adapters: int) -> Requests:
         """Requests of some adapters only, still in order of arrival."""
         wanted = np.zeros(n_adapters, dtype=bool)
