@@ -32,6 +32,9 @@ VOUCHED: tuple[Status, ...] = ("optimal", "feasible")
 #: for solvers that keep time by `solvers.limits.Deadline`; others may set it themselves.
 TIME_BOUND = "time_bound"
 
+#: Key in the `details` of a solution of what its lower bound rests on, as JSON, for `python -m bench.verify`; None where there is nothing.
+CERTIFICATE = "certificate"
+
 #: Longest message of a solution, in characters, and longest `details`, in characters of JSON.
 LONGEST_MESSAGE, LONGEST_DETAILS = 10_000, 4_000_000
 # Counts of several answers are added up, and written as 64-bit numbers.

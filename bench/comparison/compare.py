@@ -17,7 +17,7 @@ from bench.comparison.asked import Asked, AskedHere, SolverFailed, failure_of
 from bench.comparison.cell import Cell
 from bench.comparison.common import Comparison
 from bench.comparison.rows import ERROR, PERCENTILES, Row
-from solvers.base import TIME_BOUND, Solution, Solver
+from solvers.base import CERTIFICATE, TIME_BOUND, Solution, Solver
 from solvers.fleet import fewest_gpus
 from twin import PUBLISHED, Score, load_profile
 
@@ -189,7 +189,8 @@ def _filled(row: Row, comparison: Comparison, outcome: _Attempt) -> Row:
         lower_bound=solution.lower_bound,
         oracle_calls=solution.oracle_calls,
         solve_time_s=solution.solve_time_s,
-        details=json.dumps(solution.details),
+        details=json.dumps({name: value for name, value in solution.details.items() if name != CERTIFICATE}),
+        certificate=_certificate(solution),
     )
     row = replace(row, bound_slack=_slack(solution))
     if score is None or solution.placement is None:
@@ -224,6 +225,11 @@ def _filled(row: Row, comparison: Comparison, outcome: _Attempt) -> Row:
         placement=solution.placement.to_json(),
         gpu_results=json.dumps([_figures(result) for result in score.results]),
     )
+
+
+def _certificate(solution: Solution) -> str | None:
+    text = solution.details.get(CERTIFICATE)
+    return text if isinstance(text, str) and solution.lower_bound is not None else None
 
 
 def _slack(solution: Solution) -> float | None:

@@ -57,6 +57,8 @@ class Row:
     bound_slack : float
         By how much the proof's bound in fractions of GPUs is above `lower_bound` - 1: what it can lose before the bound falls.
         Absent where no fraction proves the bound.
+    certificate : str
+        JSON: what the bound rests on, for `python -m bench.verify`.
     draws, holds_on : int
         The placement was scored with the requests of so many other seeds as well, and is feasible on so many of these draws.
     service : str
@@ -129,6 +131,7 @@ class Row:
     gpus: int | None = None
     lower_bound: int | None = None
     bound_slack: float | None = None
+    certificate: str | None = None
     draws: int | None = None
     holds_on: int | None = None
     service: str = "published"

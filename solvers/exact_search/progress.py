@@ -43,6 +43,11 @@ class Progress:
         """Whether the bounds have met."""
         return self.best is not None and self.lower_bound >= self.best.n_gpus
 
+    @property
+    def certain(self) -> int:
+        """The lower bound that rests on nothing but what was asked."""
+        return self._certain
+
     def raise_bound(self, bound: int, *, certain: bool = False) -> None:
         """Take note of a lower bound.
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from solvers.contents.adapter_types import AdapterTypes
 from solvers.contents.demands import Demands, presence
 from solvers.oracles.base import MadeUp, Oracle
+from solvers.oracles.grounds import Grounds
 from solvers.oracles.served import activity, drains, offered_tokens, served_share, until, whole_share
 from solvers.oracles.spans import SlotSpan, costs_grow, octaves, shortfall, singles
 from twin import GpuResult, Requests, ServingProfile, Workload, simulate_requests
@@ -52,6 +53,8 @@ class MadeUpContents(Oracle):
         # With what goes on arriving while the last judged requests are served.
         self._source = workload.lengthened(service.tail_s) if service.judges_requests else workload
         self._made_up_shares: dict[tuple[MadeUp, SlotSpan], float] = {}
+        #: What bounds rest on, for a certificate.
+        self.grounds = Grounds()
         #: For each span the made-up contents known to starve on its server.
         self._starving: dict[SlotSpan, list[MadeUp]] = {}
         #: For each largest rank whether spans stand for their values.
@@ -99,6 +102,11 @@ class MadeUpContents(Oracle):
         requests, count, window_s = self.workload.requests, self.workload.n_adapters, self.workload.duration_s
         return np.column_stack([self.loads, activity(requests, count, self._service_times_s, window_s).T])
 
+    @property
+    def service_times_s(self) -> NDArray[np.float64]:
+        """Times in service at which activity is compared."""
+        return self._service_times_s
+
     @cached_property
     def loads(self) -> NDArray[np.float64]:
         """Offered tokens per second of each adapter, by the requests that are replayed, shape (n_adapters,)."""
@@ -132,9 +140,14 @@ class MadeUpContents(Oracle):
         count, rank = content.n_adapters, content.rank
         spans, most = self._spans_for(count, rank), self._most_slots(count, rank)
         found = shortfall(ask, spans, least, min(count, 64), most=most)
-        for span in found.asked if found is not None else ():
-            self._starving.setdefault(span, []).append(self._lightest(content, span))
-        return found is not None
+        if found is None:
+            return False
+        self.grounds.made_up(content, found.asked, most)
+        for span in found.asked:
+            lightest = self._lightest(content, span)
+            self._starving.setdefault(span, []).append(lightest)
+            self.grounds.made_up(lightest, [span], most)
+        return True
 
     def _is_known(self, content: MadeUp, span: SlotSpan) -> bool:
         """Whether a content asks for as much as one that starves on the server of a span, or of one that holds it."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from solvers.contents.divided import n_adapters_of, sent_to
 from solvers.oracles.base import Verdict, nearest_first
+from solvers.oracles.grounds import RealContent
 from solvers.oracles.made_up import MadeUpContents
 from solvers.oracles.served import drains, missed, turned, until, whole_share
 from solvers.oracles.spans import Shortfall, SlotSpan, shortfall, singles
@@ -223,9 +224,12 @@ class TwinOracle(MadeUpContents):
             return share
 
         found = self._beyond_doubt(ask, requests, ranks, self._congested_hint)
-        for span in found.asked if found is not None else ():
+        if found is None:
+            return False
+        self.grounds.real(RealContent(adapters, rank), sums, found.asked, self._most_slots(len(adapters), rank))
+        for span in found.asked:
             known.setdefault(span, []).append(sums)
-        return found is not None
+        return True
 
     def _beyond_doubt(
         self, ask: Callable[[SlotSpan], float | None], requests: Requests, ranks: NDArray[np.int64], aim: int

@@ -33,6 +33,8 @@ from solvers.zones.questions import zone_questions
 ROUNDS, QUESTIONS, FRESH = 12, 12, 15
 #: A dearest content is good enough within this share of its price: between questions, and for what is reported.
 COARSE_GAP = 3e-3
+#: And for a proof that is written down.
+TIGHT_GAP = 1e-7
 #: Share of the time that is left for either of two kinds of questions before it is the other's turn: at least two turns of each.
 TURN_SHARE = 0.3
 #: Share of the cover's prices in the first trial of a round; the rest are the best so far (Wentges, 1997, smooths so).
@@ -89,6 +91,21 @@ class ZoneBound:
     def gpus(self) -> int:
         """The bound in whole GPUs."""
         return max(1, math.ceil(self.value - 1e-6))
+
+    def proof(self, deadline: Deadline) -> tuple[float, ZoneTable]:
+        """The bound that its prices prove with the multipliers of the table, which are made to fit them.
+
+        Parameters
+        ----------
+        deadline : Deadline
+            Multipliers that are not found until then fit less well.
+        """
+        self.table.refresh()
+        pricing = ZonePricing(
+            self.table, self.sums, np.ones(len(self.sums)), self.questions.oracle.workload.ranks, end=deadline
+        )
+        pricing.dearest(self.prices, TIGHT_GAP)
+        return float(self.prices.sum()) / float(pricing.bounds(self.prices).max()), self.table
 
     def rule_out(self, rank: int, sums: NDArray[np.float64]) -> None:
         """Rule out what asks for as much as contents that are known to starve beside a largest rank."""

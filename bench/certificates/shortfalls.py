@@ -1,0 +1,164 @@
+"""The contents that a certificate rests on, simulated again: each falls short at every `max_loras`, by more than chance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.certificates.adding_up import RefusedError
+from twin import GpuResult, Requests, ServiceLevel, ServingProfile, Workload, simulate_requests
+
+#: A content falls short by this margin at every `max_loras`, and by more than so many standard deviations of what it varies by when each
+#: adapter's requests are moved in time so many times (a deviation counts for the fourth at least), each time with so many
+#: requests that were not served as they should. A certificate may ask for more, not for less.
+MARGINS = {"margin": 0.01, "turns": 4, "sigmas": 3.0, "least_deviation": 0.004, "least_missed": 30}
+
+
+@dataclass(frozen=True)
+class Content:
+    """Adapters, one of them taken to be of a rank and the others of the workload's smallest; or `made_up` equally busy ones.
+
+    To those the workload's own requests are dealt, thinned to a `load` in tokens per second. `spans` are values of `max_loras`
+    at which the content falls short, on a server with the KV cache and steps of the first and the slots of the last. A `cut` rules out
+    all that asks for as much as its `sums`.
+    """
+
+    rank: int
+    adapters: tuple[int, ...]
+    made_up: int
+    load: float
+    spans: tuple[tuple[int, int], ...]
+    sums: tuple[float, ...]
+    cut: bool
+
+
+class Shortfalls:
+    """Simulates contents of one workload; `simulated` counts.
+
+    `sums`, shape (n_adapters, 1 + n_times), is what each adapter asks for: offered tokens per second, and the share of the window in
+    which it has a request in service, if each takes one of `times_s`.
+    """
+
+    def __init__(
+        self, workload: Workload, profile: ServingProfile, service: ServiceLevel, times_s: Sequence[float]
+    ) -> None:
+        self.workload, self.profile, self.service, self.times_s = workload, profile, service, tuple(times_s)
+        self.simulated = 0
+        self.source = workload.lengthened(service.tail_s) if service.judges_requests else workload
+        self.sums = self._sums(workload.requests, workload.n_adapters)
+        self._total = _tokens(workload.requests).sum() / workload.duration_s
+        self._draws = np.random.Generator(np.random.PCG64(workload.seed)).random((2, len(self.source.requests)))
+
+    def check(self, content: Content, others: Sequence[Content]) -> None:
+        """Raise `RefusedError` unless a content falls short at every `max_loras`, some of them by those of `others`."""
+        ids, count = content.adapters, content.made_up or len(content.adapters)
+        whole = len(set(ids)) == len(ids) and all(0 <= adapter < self.workload.n_adapters for adapter in ids)
+        if not whole or content.made_up < 0 or (content.made_up > 0) == bool(ids):
+            raise RefusedError("a content is neither a set of adapters nor made up")
+        ranks = np.full(count, self.workload.ranks.min())
+        ranks[0] = content.rank
+        requests = self._requests(content)
+        in_window = requests.take(np.flatnonzero(requests.arrival_s < self.workload.duration_s))
+        if not np.allclose(self._sums(in_window, count).sum(axis=0), content.sums, rtol=1e-9, atol=1e-9):
+            raise RefusedError("a content asks for other sums than it says")
+        if content.cut:
+            self._check_values(content, count, others)
+        shares = {span: self._falls_short(content, requests, ranks, span) for span in content.spans}
+        if not content.made_up:
+            best = max(shares, key=lambda span: shares[span])
+            self._check_chance(requests, ranks, best, shares[best])
+
+    def _check_values(self, content: Content, count: int, others: Sequence[Content]) -> None:
+        """Every `max_loras` is spoken of: by the content's own spans, or by those of made-up ones that ask for less."""
+        slots = range(1, self.profile.largest_max_loras(content.rank) + 1)
+        capacities = [self.profile.kv_tokens(value, content.rank) for value in slots]
+        steps = [self.profile.step_coefficients(value, content.rank) for value in (1, 2)]
+        if any(later > earlier for earlier, later in pairwise(capacities)) or (steps[1] < steps[0]).any():
+            raise RefusedError("on this profile a slot more may cost less: a span says nothing of what is in it")
+        less = [
+            other
+            for other in others
+            if 0 < other.made_up <= content.made_up and other.rank <= content.rank and other.load <= content.load
+        ]
+        known = {value for each in (content, *less) for low, high in each.spans for value in range(low, high + 1)}
+        if missing := set(slots[:count]) - known:
+            raise RefusedError(f"nothing is said of a content at max_loras={min(missing)}")
+
+    def _falls_short(
+        self, content: Content, requests: Requests, ranks: NDArray[np.int64], span: tuple[int, int]
+    ) -> float:
+        window_s = self.workload.duration_s
+        share = _share(self.simulate(requests, ranks, span, window_s))
+        if share >= self.service.share - MARGINS["margin"]:
+            raise RefusedError(
+                f"a content keeps {share:.4f} at max_loras={span[0]} to {span[1]}: not short by the margin"
+            )
+        if content.made_up and not self.service.judges_requests:
+            # A window in which a GPU at 90 % of the offered throughput catches up, and any single request ends.
+            later = self.simulate(requests, ranks, span, max(window_s / 0.9, window_s + 60.0))
+            if not later.memory_error and later.finished == later.arrived:
+                raise RefusedError("a made-up content falls short for the window's end alone")
+        return share
+
+    def _check_chance(self, requests: Requests, ranks: NDArray[np.int64], span: tuple[int, int], share: float) -> None:
+        """The shortfall where it is least is more than what it varies by when each adapter's requests are moved in time."""
+        shares, length_s = [share], self.source.duration_s
+        for turn in range(int(MARGINS["turns"]) if share >= 0 else 0):
+            offset_s = np.random.default_rng(turn).uniform(0.0, length_s, len(ranks))
+            arrival_s = (requests.arrival_s + offset_s[requests.adapter]) % length_s
+            moved = replace(requests, arrival_s=arrival_s).take(np.argsort(arrival_s, kind="stable"))
+            result = self.simulate(moved, ranks, span, self.workload.duration_s)
+            shares.append(_share(result))
+            judged = result.judgement
+            missed = result.arrived - result.finished if judged is None else int((judged.judged - judged.met).sum())
+            if missed < MARGINS["least_missed"] or shares[-1] >= self.service.share - MARGINS["margin"]:
+                raise RefusedError("a content falls short for the moments at which its requests come")
+        deviation = max(float(np.std(shares, ddof=1)) if share >= 0 else 0.0, MARGINS["least_deviation"])
+        if float(np.mean(shares)) + MARGINS["sigmas"] * deviation >= self.service.share:
+            raise RefusedError("a content falls short by no more than chance")
+
+    def simulate(
+        self, requests: Requests, ranks: NDArray[np.int64], span: tuple[int, int], duration_s: float
+    ) -> GpuResult:
+        """One GPU; a `span` of two values is a server that is no worse than any between them."""
+        if not 1 <= span[0] <= span[1]:
+            raise RefusedError(f"{list(span)} is no span of max_loras")
+        self.simulated += 1
+        return simulate_requests(
+            requests, ranks, self.profile, span[0], slots=span[1], duration_s=duration_s, service=self.service,
+            latencies=False,
+        )  # fmt: skip
+
+    def _requests(self, content: Content) -> Requests:
+        if not content.made_up:
+            return self.source.requests_of(np.array(content.adapters))
+        rows = np.flatnonzero(self._draws[0] < content.load / self._total)
+        dealt = (self._draws[1, rows] * content.made_up).astype(np.int64)
+        return replace(self.source.requests.take(rows), adapter=dealt)
+
+    def _sums(self, requests: Requests, count: int) -> NDArray[np.float64]:
+        window_s = self.workload.duration_s
+        order = np.lexsort((requests.arrival_s, requests.adapter))
+        adapter, arrival_s = requests.adapter[order], requests.arrival_s[order]
+        gap_s, same = window_s - arrival_s, adapter[1:] == adapter[:-1]
+        gap_s[:-1][same] = np.diff(arrival_s)[same]
+        busy = [np.bincount(adapter, np.clip(gap_s, 0.0, time_s), count) for time_s in self.times_s]
+        return np.column_stack([np.bincount(requests.adapter, _tokens(requests), count), *busy]) / window_s
+
+
+def _tokens(requests: Requests) -> NDArray[np.int64]:
+    return requests.prompt_tokens + requests.requested_tokens
+
+
+def _share(result: GpuResult) -> float:
+    """What the service level compares with its share, of the whole GPU; below 0 where it does not start."""
+    if result.memory_error:
+        return -1.0
+    if result.judgement is not None:
+        return result.judgement.goodput
+    return result.throughput / result.offered_throughput if result.offered_throughput else math.inf
