@@ -7,8 +7,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import log_ndtr, ndtr, ndtri, ndtri_exp
 
 from twin.errors import UserError
 from twin.numbers import number, whole
@@ -109,6 +107,8 @@ _GRID = np.concatenate([[0.0], _ENDS[::-1], np.arange(1, 4096) * _CELL, 1 - _END
 
 def _log_mass(a: float, b: float) -> float:
     """Log of the standard normal probability between a and b, exact in either tail."""
+    from scipy.special import log_ndtr
+
     if a > 0:
         a, b = -b, -a
     return float(log_ndtr(b) + np.log1p(-np.exp(log_ndtr(a) - log_ndtr(b))))
@@ -122,6 +122,10 @@ def _truncated_mean(mu: float, sigma: float, low: float, high: float) -> float:
 
 @lru_cache(maxsize=256)
 def _quantile_table(mean: float, sigma: float, low: int, high: int) -> NDArray[np.float64]:
+    # SciPy takes half a second to import, which a command that draws nothing need not.
+    from scipy.optimize import brentq
+    from scipy.special import log_ndtr, ndtri_exp
+
     # Rounding to whole tokens is symmetric about the half-open cells, hence the half-token margins.
     edge_low, edge_high = low - 0.5, high + 0.5
     # Far enough for a mean within some per cent of an end of the range; there the density is a power law.
@@ -251,6 +255,8 @@ class Lengths:
 
     def _requested(self, prompt_uniform: NDArray[np.float64], uniform: NDArray[np.float64]) -> NDArray[np.int64]:
         """Output tokens asked for, before they are cut to fit."""
+        from scipy.special import ndtr, ndtri
+
         if self.correlation:
             own = np.sqrt(1 - self.correlation**2)
             uniform = ndtr(self.correlation * ndtri(prompt_uniform) + own * ndtri(uniform))

@@ -10,6 +10,7 @@ import numpy as np
 
 from twin import engine
 from twin.errors import UserError
+from twin.memory import keep_freed_memory
 from twin.results import EngineRun, GpuResult
 from twin.service import PUBLISHED, ServiceLevel
 from twin.stepwise import run_step_by_step
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from twin.placement import GpuPlan, Placement
     from twin.profile import ServingProfile
     from twin.workload import Requests, Workload
+
+keep_freed_memory()
 
 
 def simulate_requests(  # noqa: PLR0913  # flags of one server, by keyword; past 60 lines by their docstring

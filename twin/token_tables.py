@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from twin.compiled import njit
 
@@ -51,6 +50,8 @@ class OutputTable(NamedTuple):
 @cache
 def normal_table() -> Floats:
     """Cubics of the normal quantile function below a half, shape (levels * cells, 4)."""
+    from scipy.special import ndtri
+
     level = np.repeat(np.arange(_LEVELS), _CELLS)
     width = float(_CELLS) ** -1 * float(_FACTOR) ** -level
     left = np.tile(np.arange(_CELLS), _LEVELS) * width
@@ -76,6 +77,8 @@ def output_table(quantiles: Floats, grid: Floats, least: int, most: int) -> Outp
     least, most : int
         Fewest and most tokens.
     """
+    from scipy.special import ndtri
+
     bounds = np.append(ndtri(np.interp(np.arange(least, most) + 0.5, quantiles, grid)), np.inf)
     edges = np.linspace(-_OUTERMOST, _OUTERMOST, round(2 * _OUTERMOST) * _CELLS_OF_A_UNIT + 1)
     return OutputTable(least, bounds, np.searchsorted(bounds, edges - _NEAR))
