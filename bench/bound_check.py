@@ -2,8 +2,9 @@
 
 A bound rests on contents of a GPU that starve beyond doubt, and on everything that asks for more starving too (`solvers.zones.bound`). Both
 hold up to the chance of single requests, so both are put to the test on contents that were not asked about: those of all feasible
-placements in the rows, and, to look for luck on purpose, what these become when adapters are exchanged for busier ones as long as the
-twin accepts it. The bound's prices say that no accepted content costs more than 1.
+placements in the rows, those with replicas among them, and, to look for luck on purpose, what these become when adapters
+and shares of them are exchanged for busier ones, at any `max_loras`, as long as the twin accepts it. The bound's prices say that no
+accepted content costs more than 1.
 """
 
 from __future__ import annotations
@@ -101,18 +102,33 @@ def _done(table: Path, config: BoundCheckConfig) -> dict[tuple[str, int], Checke
         if name not in frame or not np.isclose(frame[name], value).all():
             raise UserError(f"table={table}: holds lines made with another {name}; remove it or name another file")
     names = [each.name for each in fields(CheckedBound)]
+    if lacking := [name for name in names if name not in frame]:
+        raise UserError(
+            f"table={table}: has no column {lacking[0]}: another release made it; remove it or name another file"
+        )
     lines = [CheckedBound(*values) for values in frame[names].itertuples(index=False)]
     return {(line.instance, line.workload_seed): line for line in lines}
 
 
 def _table(checked: Sequence[CheckedBound]) -> Table:
     table = Table(header_style="bold")
-    for name in ("instance", "bound", "fewest", "cuts", "accepted", "lucky", "as much\nas a cut", "dearest", "over 1"):
+    for name in (
+        "instance",
+        "bound",
+        "fewest",
+        "cuts",
+        "accepted",
+        "lucky",
+        "with\nshares",
+        "as much\nas a cut",
+        "dearest",
+        "over 1",
+    ):
         table.add_column(name, justify="left" if name == "instance" else "right", overflow="fold")
     for each in checked:
         table.add_row(
             each.instance, f"{each.bound:.3f}", str(each.fewest), str(each.cuts), str(each.accepted), str(each.lucky),
-            str(each.ruled_out), f"{each.dearest:.3f}", str(each.refuting),
+            str(each.divided), str(each.ruled_out), f"{each.dearest:.3f}", str(each.refuting),
         )  # fmt: skip
     return table
 

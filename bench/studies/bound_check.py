@@ -8,17 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from bench.comparison.build import build_workload
+from bench.comparison.build import build_workload, service_of
 from bench.comparison.cell import Cell
 from bench.comparison.rows import Row
 from bench.statistics.instances import Case
+from bench.studies.brute_force import GpuTwin
 from solvers.base import Problem
 from solvers.exact_search.bounds import Bounds
 from solvers.exact_search.state import SearchState
 from solvers.limits import Deadline
 from solvers.objectives.min_gpus import MinGpus
 from solvers.oracles.twin import TwinOracle
-from twin import Placement, load_profile
+from twin import GpuPlan, Placement, load_profile
+
+#: Adapters and the shares of them that a GPU has, 1 without replicas; by adapter.
+Portion = tuple[tuple[int, float], ...]
+
+#: How often an adapter comes as a whole, and its share otherwise; how often another one goes for it; numbers of slots that are tried
+#: beside the last one. By hand, as luck may be anywhere.
+WHOLE, SHARES, EXCHANGED, FREE = 0.7, (0.2, 0.9), 0.6, 6
 
 #: Rounding of prices that are sums of hundreds; by hand, far above it and below any price.
 ROUNDING = 1e-6
@@ -53,6 +61,8 @@ class CheckedBound:
         Contents that the bound holds for too much, each with all that ask for more.
     accepted, lucky : int
         Contents of the rows that the twin accepts, and those found by exchanges.
+    divided : int
+        Of these, contents with shares of adapters.
     ruled_out : int
         Accepted ones that ask for as much as some cut; they would not matter if they cost less than 1.
     dearest : float
@@ -71,6 +81,7 @@ class CheckedBound:
     cuts: int
     accepted: int
     lucky: int
+    divided: int
     ruled_out: int
     dearest: float
     refuting: int
@@ -97,86 +108,89 @@ def check(case: Case, options: BoundCheckOptions) -> CheckedBound:
     """
     rows = served(case)
     cell = Cell.from_json(rows[0].cell, f"rows of {case.key[0]}", trust=options.trust, makes=["workload"])
-    profile = load_profile(cell.profile)
+    profile, service = load_profile(cell.profile), service_of(cell)
     workload = build_workload(cell.workload, profile)
-    problem = Problem(workload, profile, MinGpus(), time_limit_s=options.seconds)
-    state = SearchState(problem, TwinOracle(workload, profile), Deadline.after(options.seconds), workers=1)
-    bounds = Bounds(state)
+    problem = Problem(workload, profile, MinGpus(), time_limit_s=options.seconds, service=service)
+    oracle = TwinOracle(workload, profile, service=service)
+    bounds = Bounds(SearchState(problem, oracle, Deadline.after(options.seconds), workers=1))
     bounds.first()
     zones = bounds.zones
     assert zones is not None  # noqa: S101  # made by that call
     # On beyond the GPUs of the placements: the higher the prices, the stricter the test.
-    zones.run(state.deadline)
+    zones.run(bounds.state.deadline)
 
     placements = [Placement.from_json(row.placement) for row in rows if row.placement is not None]
-    accepted = {tuple(sorted(plan.adapters)) for placement in placements for plan in placement.gpus}
+    accepted = {portion_of(plan) for placement in placements for plan in placement.gpus}
     # The oracle that bounded remembers contents; luck is looked for with one that was asked nothing.
-    lucky = (
-        busier_contents(min(placements, key=lambda each: each.n_gpus), TwinOracle(workload, profile), options)
-        - accepted
-    )
+    fewest = min(placements, key=lambda each: each.n_gpus)
+    lucky = busier_contents(fewest, GpuTwin(workload, profile, service), options) - accepted
     ruled_out = refuting = 0
     dearest = 0.0
-    for content in accepted | lucky:
-        members = list(content)
-        asked, rank = zones.sums[members].sum(axis=0), int(workload.ranks[members].max())
+    for portion in accepted | lucky:
+        members, shares = [adapter for adapter, _ in portion], np.array([share for _, share in portion])
+        # Of an adapter's share no less is asked than that share of what it asks for.
+        asked, rank = shares @ zones.sums[members], int(workload.ranks[members].max())
         ruled_out += any(rank >= least and (asked >= sums).all() for least, sums in zones.cuts)
-        price = float(zones.prices[members].sum())
+        price = float(shares @ zones.prices[members])
         refuting += price > 1 + ROUNDING
         dearest = max(dearest, price)
-    fewest = min(placement.n_gpus for placement in placements)
+    divided = sum(any(share < 1 for _, share in portion) for portion in accepted | lucky)
     return CheckedBound(
-        case.key[0], zones.value, fewest, len(zones.cuts), len(accepted), len(lucky), ruled_out, dearest, refuting,
-        case.key[-1], **settings_of(options),
+        case.key[0], zones.value, fewest.n_gpus, len(zones.cuts), len(accepted), len(lucky), divided, ruled_out, dearest,
+        refuting, case.key[-1], **settings_of(options),
     )  # fmt: skip
 
 
-def busier_contents(placement: Placement, oracle: TwinOracle, options: BoundCheckOptions) -> set[tuple[int, ...]]:
-    """Contents that the twin accepts after adapters were added, or exchanged for busier ones, time and again.
+def portion_of(plan: GpuPlan) -> Portion:
+    """What a GPU of a placement has."""
+    shares = (1.0,) * len(plan.adapters) if plan.shares is None else plan.shares
+    return tuple(sorted(zip(plan.adapters, shares, strict=True)))
+
+
+def busier_contents(placement: Placement, twin: GpuTwin, options: BoundCheckOptions) -> set[Portion]:
+    """Contents that the twin accepts after adapters, or shares of them, were added or exchanged for busier ones, time and again.
 
     Parameters
     ----------
     placement : Placement
-        Accepted by the oracle.
-    oracle : TwinOracle
+        Feasible.
+    twin : GpuTwin
     options : BoundCheckOptions
     """
     generator = np.random.default_rng(options.seed)
-    load = oracle.loads
-    found: set[tuple[int, ...]] = set()
+    workload = twin.workload
+    load = np.bincount(
+        workload.requests.adapter,
+        workload.requests.prompt_tokens + workload.requests.requested_tokens,
+        workload.n_adapters,
+    )
+    found: set[Portion] = set()
     for plan in placement.gpus[: options.gpus]:
-        content, slots = set(plan.adapters), plan.max_loras
+        content, slots = dict(portion_of(plan)), plan.max_loras
         for _ in range(options.exchanges):
             outside = np.setdiff1d(np.arange(len(load)), list(content))
             if not len(outside):
                 break
             coming = int(generator.choice(outside))
             leaving = int(generator.choice(sorted(content)))
-            trial = content | {coming}
-            if generator.random() < 0.6:
-                if load[coming] <= load[leaving]:
+            share = 1.0 if generator.random() < WHOLE else float(generator.uniform(*SHARES))
+            trial = {**content, coming: share}
+            if generator.random() < EXCHANGED:
+                if share * load[coming] <= content[leaving] * load[leaving]:
                     continue
-                trial -= {leaving}
-            adapters = tuple(sorted(trial))
-            near = [slots, *(value for value in oracle.slots(adapters) if slots / 2 <= value <= 2 * slots)]
-            accepting = next((value for value in near if oracle.accepts(adapters, value)), None)
-            if accepting is not None:
+                del trial[leaving]
+            # Any number of slots, those near the last ones first.
+            near = slots * np.exp(generator.uniform(-np.log(2), np.log(2), FREE))
+            accepting = twin.serves_at(trial, [slots, *np.rint(near).astype(int).tolist()])
+            if accepting:
                 content, slots = trial, accepting
-                found.add(adapters)
+                found.add(tuple(sorted(trial.items())))
     return found
 
 
 def served(case: Case) -> list[Row]:
-    """Rows whose placements the twin calls feasible, each adapter on one GPU."""
-    return [
-        row
-        for row in case.rows
-        if row.feasible
-        and row.gpus
-        and row.placement
-        and row.cell
-        and not Placement.from_json(row.placement).has_replicas
-    ]
+    """Rows whose placements the twin calls feasible."""
+    return [row for row in case.rows if row.feasible and row.gpus and row.placement and row.cell]
 
 
 def key_of(case: Case) -> tuple[str, int]:

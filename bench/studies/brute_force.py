@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from solvers.base import Solution, Tags
-from twin import GpuPlan, Placement, Requests, ServiceLevel, ServingProfile, Workload, simulate_requests
+from twin import GpuPlan, GpuResult, Placement, Requests, ServiceLevel, ServingProfile, Workload, simulate_requests
 
 #: Beyond so many adapters not all contents are simulated, but only the one of all adapters.
 MOST_ENUMERATED = 16
@@ -81,17 +81,34 @@ class GpuTwin:
             self._known[adapters] = found
         return found
 
+    def serves_at(self, shares: Mapping[int, float], slots: Sequence[int]) -> int:
+        """The first of some `max_loras` with which the GPU serves so large shares of adapters; 0 if it serves them with none.
+
+        Parameters
+        ----------
+        shares : mapping of int to float
+            Of each adapter.
+        slots : sequence of int
+            Those that a GPU cannot have are left out.
+        """
+        content = np.array(sorted(shares))
+        intervals = None
+        if min(shares.values()) < 1:
+            intervals = np.array([[0.0, shares[adapter]] for adapter in content.tolist()])
+        requests, ranks = self._source.requests_of(content, intervals), self.workload.ranks[content]
+        most = self._most(ranks)
+        return next(
+            (value for value in slots if 1 <= value <= most and not self._simulate(requests, ranks, value).fails), 0
+        )
+
+    def _most(self, ranks: NDArray[np.int64]) -> int:
+        return min(len(ranks), self.profile.largest_max_loras(int(ranks.max())))
+
     def _search(self, requests: Requests, ranks: NDArray[np.int64]) -> tuple[int, float]:
-        most = min(len(ranks), self.profile.largest_max_loras(int(ranks.max())))
+        most = self._most(ranks)
         best = -1.0
         for value in sorted(range(1, most + 1), key=lambda slots: abs(np.log(slots / min(self._hint, most)))):
-            if time.monotonic() > self._end_s:
-                raise BudgetSpentError
-            self.simulated += 1
-            result = simulate_requests(
-                requests, ranks, self.profile, value,
-                duration_s=self.workload.duration_s, service=self.service, latencies=False,
-            )  # fmt: skip
+            result = self._simulate(requests, ranks, value)
             if not result.fails:
                 self._hint = value
                 return value, 1.0
@@ -99,6 +116,15 @@ class GpuTwin:
                 share = result.throughput / max(result.offered_throughput, 1e-12)
                 best = max(best, share if result.judgement is None else result.judgement.goodput)
         return 0, best
+
+    def _simulate(self, requests: Requests, ranks: NDArray[np.int64], max_loras: int) -> GpuResult:
+        if time.monotonic() > self._end_s:
+            raise BudgetSpentError
+        self.simulated += 1
+        return simulate_requests(
+            requests, ranks, self.profile, max_loras,
+            duration_s=self.workload.duration_s, service=self.service, latencies=False,
+        )  # fmt: skip
 
 
 class Partitions:

@@ -13,12 +13,12 @@ import pytest
 from bench.bound_check import BoundCheckConfig, main
 from bench.comparison.cell import Cell
 from bench.comparison.compare import Comparison, compare
-from bench.comparison.rows import write_rows
+from bench.comparison.rows import read_rows, write_rows
 from bench.studies.bound_check import busier_contents
+from bench.studies.brute_force import GpuTwin
 from solvers.base import Solver
-from solvers.oracles.twin import TwinOracle
 from solvers.zones.bound import ZoneBound
-from twin import GpuPlan, Placement, load_profile, workload_from_groups
+from twin import PUBLISHED, GpuPlan, Placement, load_profile, workload_from_groups
 
 GROUPS = [[4, 8, 1.0], [2, 16, 2.0]]
 
@@ -85,19 +85,40 @@ def test_a_bound_that_is_too_high_is_refuted(
 
 
 def test_luck_is_found_by_exchanges_and_accepted() -> None:
+    """Busier contents, some with shares of adapters, each of which the twin serves at a number of slots that need not be of a grid."""
     workload = workload_from_groups([(30, 16, 1.2), (30, 8, 0.6)], duration_s=120.0, seed=3)
-    oracle = TwinOracle(workload, load_profile("llama-3.1-8b"))
+    profile = load_profile("llama-3.1-8b")
     adapters = tuple(range(0, 60, 4))
-    slots = oracle.find_max_loras(adapters)
-    assert slots is not None
+    slots, _ = GpuTwin(workload, profile, PUBLISHED).serves(adapters)
+    assert slots
     placement = Placement((GpuPlan(adapters, slots),))
     config = BoundCheckConfig(rows="", exchanges=30, seed=1)
-    found = busier_contents(placement, oracle, config)
-    assert found == busier_contents(placement, TwinOracle(workload, oracle.profile), config)
-    start = oracle.asks[list(adapters), 0].sum()
-    for content in found:
-        assert oracle.find_max_loras(content, slots) is not None
-        assert oracle.asks[list(content), 0].sum() > start
+    found = busier_contents(placement, GpuTwin(workload, profile, PUBLISHED), config)
+    assert found == busier_contents(placement, GpuTwin(workload, profile, PUBLISHED), config)
+    assert any(share < 1 for portion in found for _, share in portion)
+    start = workload.rates[list(adapters)].sum()
+    assert max(sum(share * workload.rates[adapter] for adapter, share in portion) for portion in found) > start
+    for portion in found:
+        content = tuple(adapter for adapter, _ in portion)
+        intervals = np.array([[0.0, share] for _, share in portion])
+        assert GpuTwin(workload, profile, PUBLISHED).serves(content, intervals)[0]
+
+
+def test_placements_with_replicas_are_looked_at(rows: Path) -> None:
+    """Each adapter halved between two GPUs: a GPU has shares of all of them."""
+    (served, *_) = [row for row in read_rows(rows) if row.feasible]
+    halved = Placement((GpuPlan(tuple(range(6)), 6, (0.5,) * 6),) * 2)
+    changed = replace(served, solver="halved", placement=halved.to_json(), gpus=2, gpu_results=None)
+    write_rows([changed], rows)
+    table = rows.with_name("check.csv")
+    main([str(rows), "seconds=1", "exchanges=0", f"table={table}"])
+    line = pd.read_csv(table).iloc[0]
+    assert (line.accepted, line.divided) == (1, 1)
+    assert line.refuting == 0
+    table.write_text("instance,seconds,gpus,exchanges,seed\ntiny,1.0,8,0,0\n")
+    with pytest.raises(SystemExit) as stopped:
+        main([str(rows), "seconds=1", "exchanges=0", f"table={table}"])
+    assert stopped.value.code == 2
 
 
 @pytest.mark.parametrize("mistake", ["seconds=-1", "gpus=-1", "exchanges=-2", "instances=[other]"])
