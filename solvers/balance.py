@@ -74,7 +74,7 @@ def _of_least_latency(problem: Problem, model: FillModel, groups: list[list[int]
     oracle = TwinLatency(problem, latency)
     oracle.deadline = deadline
     rates, n_gpus = problem.workload.rates, problem.max_gpus or 1
-    dealt = latency.spread(np.argsort(-rates, kind="stable"), n_gpus)
+    dealt = latency.spread(np.argsort(-rates, kind="stable"), n_gpus, deadline)
     fleet = oracle.best_fleet([groups, dealt, least_loaded(rates, np.arange(len(rates)), n_gpus)])
     calls = model.calls + latency.calls + oracle.calls
     details = {**_loads(model, [list(plan.adapters) for plan in fleet.plans]), "latency_ms": fleet.latency_ms}

@@ -153,7 +153,10 @@ def _even_spreads(problem: Problem) -> list[list[list[int]]]:
 def _predicted_spreads(problem: Problem, model: LatencyModel, deadline: Deadline) -> Iterator[list[list[int]]]:
     """As `_even_spreads`, those of little predicted latency."""
     workload, n_gpus = problem.workload, problem.max_gpus or 1
-    dealt = model.spread(np.argsort(-workload.rates, kind="stable"), n_gpus)
+    try:
+        dealt = model.spread(np.argsort(-workload.rates, kind="stable"), n_gpus, deadline)
+    except OutOfTimeError:
+        return
     yield dealt
     for start in (dealt, rank_by_rank(workload.rates, workload.ranks, n_gpus)):
         yield model.improved(start, Deadline.after(deadline.left_s / 4))[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
@@ -67,16 +68,18 @@ class MinMaxLoad(FleetSolver):
         types = adapter_types(problem.workload)
         loads = np.array([model.weights[members[0]] for members in types.members])
         groups = least_loaded(model.weights, np.argsort(-model.weights, kind="stable"), problem.max_gpus)
-        counts = np.array([[len(np.intersect1d(group, members)) for members in types.members] for group in groups])
         units = np.ceil(loads * LOAD_SCALE).astype(np.int64)
+        dealt = _Dealt.of(groups, types)
         bound = 0
-        if counts.size <= MOST_VARIABLES:
-            counts, bound = _dealt(types, units, counts, problem.time_limit_s * CP_SAT_SHARE, self.workers)
-        largest = int((counts @ units).max())
+        if len(groups) * len(types) <= MOST_VARIABLES:
+            counts, bound = _balanced(types, units, dealt.counts(), problem.time_limit_s * CP_SAT_SHARE, self.workers)
+            largest, contents = int((counts @ units).max()), _contents(counts, types)
+        else:
+            largest, contents = dealt.largest(units), dealt.contents()
         latency = LatencyModel(problem)
         oracle = TwinLatency(problem, latency)
         oracle.deadline = deadline
-        spreads = [[list(content) for content in _contents(counts, types)]]
+        spreads = [[list(content) for content in contents]]
         if isinstance(problem.objective, MinLatency):
             rates = problem.workload.rates
             spreads.append(least_loaded(rates, np.arange(len(rates)), problem.max_gpus))
@@ -94,7 +97,51 @@ class MinMaxLoad(FleetSolver):
         return Solution("feasible", Placement(fleet.plans), oracle_calls=calls, details=details)
 
 
-def _dealt(
+@dataclass(frozen=True)
+class _Dealt:
+    """Adapters on GPUs, of each type the first on the first GPU: which of a type goes where is all the same.
+
+    Attributes
+    ----------
+    gpu_of, kind_of : arrays of shape (n_adapters,)
+    n_gpus, n_types : int
+    """
+
+    gpu_of: NDArray[np.int64]
+    kind_of: NDArray[np.int64]
+    n_gpus: int
+    n_types: int
+
+    @staticmethod
+    def of(groups: list[list[int]], types: AdapterTypes) -> _Dealt:
+        members = np.concatenate(types.members)
+        kind_of, given = np.empty((2, len(members)), dtype=np.int64)
+        kind_of[members] = np.repeat(np.arange(len(types)), [len(each) for each in types.members])
+        for gpu, group in enumerate(groups):
+            given[group] = gpu
+        gpu_of = np.empty_like(given)
+        gpu_of[members] = given[np.lexsort((given, kind_of))]
+        return _Dealt(gpu_of, kind_of, len(groups), len(types))
+
+    def counts(self) -> NDArray[np.int64]:
+        """Adapters by GPU and type, shape (n_gpus, n_types)."""
+        flat = np.bincount(self.gpu_of * self.n_types + self.kind_of, minlength=self.n_gpus * self.n_types)
+        return flat.reshape(self.n_gpus, self.n_types).astype(np.int64)
+
+    def largest(self, units: NDArray[np.int64]) -> int:
+        """The largest load of a GPU."""
+        loads = np.zeros(self.n_gpus, dtype=np.int64)
+        np.add.at(loads, self.gpu_of, units[self.kind_of])
+        return int(loads.max())
+
+    def contents(self) -> list[tuple[int, ...]]:
+        """Adapters of each GPU that has any, ascending."""
+        ends = np.cumsum(np.bincount(self.gpu_of, minlength=self.n_gpus))
+        parts = np.split(np.argsort(self.gpu_of, kind="stable"), ends[:-1])
+        return [tuple(part.tolist()) for part in parts if len(part)]
+
+
+def _balanced(
     types: AdapterTypes, units: NDArray[np.int64], hint: NDArray[np.int64], time_limit_s: float, workers: int
 ) -> tuple[NDArray[np.int64], int]:
     """Counts per GPU and type, shape (n_gpus, n_types), with the least largest load found, and a bound on it."""

@@ -103,7 +103,6 @@ def gpu_cost(  # noqa: PLR0913  # arrays of three forests
 def deal(  # noqa: PLR0913  # arrays of three forests
     rows: NDArray[np.float64],
     order: NDArray[np.int64],
-    n_gpus: int,
     tail: NDArray[np.float64],
     metric: int,
     grid: NDArray[np.int64],
@@ -112,35 +111,37 @@ def deal(  # noqa: PLR0913  # arrays of three forests
     starvation: tuple[NDArray[Any], ...],
     threshold: float,
     most_tried: int,
-) -> tuple[NDArray[np.int64], int]:
-    """Give each adapter, in order, to the GPU whose cost it raises least.
+    gpu_of: NDArray[np.int64],
+    sums: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    places: NDArray[np.int64],
+    costs: NDArray[np.float64],
+) -> int:
+    """Give each of some adapters, in order, to the GPU whose cost it raises least.
 
     Parameters
     ----------
     rows : array of shape (n_adapters, N_SUMS)
         Contributions.
-    order : array of shape (n_adapters,)
-    n_gpus : int
+    order : array of shape (n_given,)
     tail : array of shape (N_FEATURES - N_SUMS,)
     metric, grid, itl, ttft, starvation, threshold
         As for `gpu_cost`.
     most_tried : int
         Only so many GPUs are tried for an adapter: those with the least cost.
+    gpu_of : array of shape (n_adapters,), filled in
+    sums : array of shape (n_gpus, N_SUMS), updated
+    counts, places, costs : arrays of shape (n_gpus,), updated
+        Of the GPUs: adapters, place of `max_loras` in the grid, and cost, 0 at first.
 
     Returns
     -------
-    gpu_of : array of shape (n_adapters,)
-    calls : int
+    int
         GPU contents asked about.
     """
     content = np.empty(N_FEATURES)
     content[N_SUMS:] = tail
     inputs = np.empty(N_INPUTS, np.float32)
-    sums = np.zeros((n_gpus, N_SUMS))
-    counts = np.zeros(n_gpus, np.int64)
-    places = np.zeros(n_gpus, np.int64)
-    costs = np.zeros(n_gpus)
-    gpu_of = np.empty(len(rows), np.int64)
     calls = 0
     for a in order:
         best, rise, best_cost, best_place = 0, np.inf, 0.0, 0
@@ -162,7 +163,7 @@ def deal(  # noqa: PLR0913  # arrays of three forests
         counts[best] += 1
         costs[best], places[best] = best_cost, best_place
         gpu_of[a] = best
-    return gpu_of, calls
+    return calls
 
 
 @njit(cache=True, nogil=True)

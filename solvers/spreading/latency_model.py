@@ -24,6 +24,8 @@ MOST_TRIED = 16
 #: Proposals of the local search, for each adapter and at most, and those of one compiled call, between looks at the clock.
 #: By hand: some swaps for every adapter, and a few seconds for a fleet of a thousand.
 PROPOSALS_EACH, MOST_PROPOSALS, CHUNK = 50, 10_000, 500
+#: Adapters that are dealt in one compiled call, between looks at the clock. By hand: some hundredths of a second.
+DEALT = 32
 #: Temperature at first, in shares of the sum of costs: about a change in one GPU of few. It falls to nothing. By hand.
 HOT = 1e-3
 
@@ -72,11 +74,23 @@ class LatencyModel:
         place, _ = self._best(self.rows[list(adapters)].sum(axis=0), len(adapters))
         return int(min(self.grid[place], max(len(adapters), 1)))
 
-    def spread(self, order: NDArray[np.int64], n_gpus: int) -> list[list[int]]:
-        """Adapters of each GPU when each goes, in order, where it adds least to the mean latency; shape (n_gpus,)."""
-        gpu_of, calls = deal(self.rows, order, n_gpus, self._tail, *self._asked, MOST_TRIED)
-        self.calls += calls
-        return [np.flatnonzero(gpu_of == gpu).tolist() for gpu in range(n_gpus)]
+    def spread(self, order: NDArray[np.int64], n_gpus: int, deadline: Deadline | None = None) -> list[list[int]]:
+        """Adapters of each GPU when each goes, in order, where it adds least to the mean latency; shape (n_gpus,).
+
+        Raises
+        ------
+        OutOfTimeError
+            If the deadline passes before all have a GPU.
+        """
+        gpu_of = np.zeros(len(self.rows), dtype=np.int64)
+        counts, places = np.zeros((2, n_gpus), dtype=np.int64)
+        state = (gpu_of, np.zeros((n_gpus, N_SUMS)), counts, places, np.zeros(n_gpus))
+        for first in range(0, len(order), DEALT):
+            if deadline is not None:
+                deadline.check()
+            some = order[first : first + DEALT]
+            self.calls += deal(self.rows, some, self._tail, *self._asked, MOST_TRIED, *state)
+        return _groups(gpu_of, n_gpus)
 
     def improved(
         self, groups: list[list[int]], deadline: Deadline, *, proposals: int | None = None
@@ -103,7 +117,7 @@ class LatencyModel:
             np.add.at(sums, gpu_of, self.rows)
             if float(costs.sum()) < least:
                 best, least = gpu_of.copy(), float(costs.sum())
-        return [np.flatnonzero(best == gpu).tolist() for gpu in range(len(groups))], least
+        return _groups(best, len(groups)), least
 
     def _state(
         self, gpu_of: NDArray[np.int64], counts: NDArray[np.int64]
@@ -121,3 +135,9 @@ class LatencyModel:
         everywhere = len(self.grid)
         cost, place = gpu_cost(content, count, everywhere, everywhere, *self._asked, np.empty(N_INPUTS, np.float32))
         return place, cost
+
+
+def _groups(gpu_of: NDArray[np.int64], n_gpus: int) -> list[list[int]]:
+    """Adapters of each GPU, ascending."""
+    ends = np.cumsum(np.bincount(gpu_of, minlength=n_gpus))
+    return [part.tolist() for part in np.split(np.argsort(gpu_of, kind="stable"), ends[:-1])]
