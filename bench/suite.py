@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.table import Table
 
+from bench.comparison.rows import Row
 from bench.shared.command import command
 from bench.shared.files import check_folder
 from bench.shared.terminal import console, tracked
@@ -25,6 +26,7 @@ from bench.suites.library import (
     write_instances,
 )
 from twin import UserError
+from twin.service import NAMED, PUBLISHED
 
 ACTIONS = ("list", "check", "generate", "select", "update", "stamp")
 
@@ -47,6 +49,8 @@ class SuiteConfig:
         For update: files or folders with rows of runs. For stamp: such rows of the twin that the figures hold for.
     command : str
         For update: the command that made them.
+    service : str
+        For list and check: the named service level whose figures are meant. Update and stamp take all levels of the rows.
     """
 
     action: str = "list"
@@ -56,6 +60,7 @@ class SuiteConfig:
     folder: str | None = None
     results: list[str] = field(default_factory=list)
     command: str = ""
+    service: str = PUBLISHED.name
 
 
 @command("suite", SuiteConfig)
@@ -64,6 +69,8 @@ def main(config: SuiteConfig) -> None:
     folder = Path(config.folder) if config.folder else FOLDER
     if config.action not in ACTIONS:
         raise UserError(f"action={config.action}: must be one of {', '.join(ACTIONS)}")
+    if config.service not in NAMED:
+        raise UserError(f"service={config.service}: must be one of {', '.join(NAMED)}")
     if config.action not in ("list", "check"):
         check_folder("folder", str(folder))
     if config.action == "generate":
@@ -77,9 +84,9 @@ def main(config: SuiteConfig) -> None:
     else:
         instances = load_suite(config.tier, folder, tags=config.tags, ids=config.ids)
         if config.action == "check":
-            _check(instances, folder)
+            _check(instances, folder, config.service)
         else:
-            _list(instances, folder)
+            _list(instances, folder, config.service)
 
 
 def _generate(folder: Path) -> None:
@@ -98,9 +105,9 @@ def _select(folder: Path) -> None:
     console().print(f"{len(ids)} instances in {folder / 'benchmark.txt'}", soft_wrap=True)
 
 
-def _check(instances: Sequence[Instance], folder: Path) -> None:
+def _check(instances: Sequence[Instance], folder: Path, service: str) -> None:
     """Read every file, build every workload, and compare the best known figures with the twin of today."""
-    known = read_best_known(folder)
+    known = read_best_known(folder, service)
     for instance in tracked(instances, "checking"):
         check_instance(instance, instance_path(instance.id, folder))
     prints = {name: fingerprint(name) for name in {instance.profile for instance in instances}}
@@ -116,8 +123,8 @@ def _check(instances: Sequence[Instance], folder: Path) -> None:
         )
 
 
-def _list(instances: Sequence[Instance], folder: Path) -> None:
-    known = read_best_known(folder)
+def _list(instances: Sequence[Instance], folder: Path, service: str) -> None:
+    known = read_best_known(folder, service)
     try:
         benchmark = set(read_benchmark(folder))
     except UserError:
@@ -157,26 +164,44 @@ def _update(folder: Path, config: SuiteConfig) -> None:
         raise UserError("results must be given: results=[FILE_OR_FOLDER,...] with the rows of runs on the suite")
     instances = load_suite("collection", folder)
     rows = read_results(config.results)
-    before = read_best_known(folder)
     wrong = violations(rows)
     if wrong:
         raise UserError(f"{wrong[0]}: nothing is written")
-    after = improved(instances, before, rows, config.command)
-    changed = [name for name in sorted(after) if after[name] != before.get(name)]
-    table = Table("instance", "bound", "GPUs", "from", header_style="bold")
-    for name in changed:
-        new, old = after[name], before.get(name)
-        table.add_row(
-            name,
-            f"{old.lower_bound if old else '-'} -> {new.lower_bound}",
-            f"{old.gpus if old else '-'} -> {new.gpus}",
-            f"{new.lower_bound_solver}, {new.gpus_solver}",
-        )
     terminal = console()
+    levels = [name for name in NAMED if any(row.service == name for row in rows)]
+    table = Table("instance", "service", "bound", "GPUs", "from", header_style="bold")
+    changed = total = 0
+    for level in levels:
+        before = read_best_known(folder, level)
+        # Of another level than the published rule only what somebody has solved is known.
+        mine = instances if level == PUBLISHED.name else _solved(instances, rows, level, before)
+        after = improved(mine, before, rows, config.command, level)
+        write_best_known(after, folder, level)
+        total += len(after)
+        for name in sorted(after):
+            if after[name] != before.get(name):
+                changed += 1
+                table.add_row(*_change(before.get(name), after[name]))
     if changed:
         terminal.print(table)
-    write_best_known(after, folder)
-    terminal.print(f"{len(changed)} of {len(after)} instances changed in {folder / 'best_known.csv'}", soft_wrap=True)
+    terminal.print(f"{changed} of {total} figures changed in {folder / 'best_known.csv'}", soft_wrap=True)
+
+
+def _solved(
+    instances: Sequence[Instance], rows: Sequence[Row], level: str, before: Mapping[str, BestKnown]
+) -> list[Instance]:
+    there = {row.instance for row in rows if row.service == level} | set(before)
+    return [instance for instance in instances if instance.id in there]
+
+
+def _change(old: BestKnown | None, new: BestKnown) -> tuple[str, ...]:
+    return (
+        new.id,
+        new.service,
+        f"{old.lower_bound if old else '-'} -> {new.lower_bound}",
+        f"{old.gpus if old else '-'} -> {new.gpus}",
+        f"{new.lower_bound_solver}, {new.gpus_solver}",
+    )
 
 
 def _stamp(folder: Path, config: SuiteConfig) -> None:
@@ -187,15 +212,19 @@ def _stamp(folder: Path, config: SuiteConfig) -> None:
             "results must be given: results=[results/reference], rows of the twin that the figures hold for"
         )
     instances = load_suite("collection", folder)
-    before = read_best_known(folder)
-    after, shown = stamped(instances, before, read_results(config.results))
-    write_best_known(after, folder)
-    changed = sum(after[name] != before[name] for name in before)
-    console().print(
-        f"{shown.placements} placements on {shown.instances} instances simulated again: as in the rows. "
-        f"{changed} of {len(after)} instances stamped in {folder / 'best_known.csv'}",
-        soft_wrap=True,
-    )
+    rows = read_results(config.results)
+    for level in NAMED.values():
+        before = read_best_known(folder, level.name)
+        if not before:
+            continue
+        after, shown = stamped(instances, before, rows, level)
+        write_best_known(after, folder, level.name)
+        changed = sum(after[name] != before[name] for name in before)
+        console().print(
+            f"{level.name}: {shown.placements} placements on {shown.instances} instances simulated again: as in the rows. "
+            f"{changed} of {len(after)} instances stamped in {folder / 'best_known.csv'}",
+            soft_wrap=True,
+        )
 
 
 if __name__ == "__main__":

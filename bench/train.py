@@ -21,15 +21,21 @@ from rich.table import Table
 from bench.shared.command import command
 from bench.shared.files import check_file, check_folder, write_text
 from bench.shared.terminal import at_work, console
-from bench.training.labels import DatasetOptions, make_dataset, read_dataset
+from bench.training.labels import LEVELS, STARVATION, DatasetOptions, make_dataset, read_dataset, read_level_dataset
+from bench.training.level_errors import level_table, write_levels
 from bench.training.model_card import write_card
-from predictors import Predictor, save_predictor
+from predictors import Predictor, load_predictor, save_predictor
 from predictors.fit import fit_predictor
+from predictors.fit_levels import fit_levels
+from predictors.levels import LevelModels
 from predictors.options import FAMILIES, TrainingOptions
 from twin import ServingProfile, UserError, load_profile, shipped_profiles
 
 #: Where data are kept that were made for training only.
 DATA_FOLDER = Path("results/runs/train")
+
+#: What can be trained: throughput, starvation, mean latency and feasible load; and service levels and percentiles of latency.
+MODELS = (STARVATION, LEVELS)
 
 FIGURES = (
     ("throughput_smape", "throughput SMAPE %"),
@@ -48,8 +54,11 @@ class TrainConfig:
     """Options of `python -m bench.train`; `conf/train.yaml` says what each is for."""
 
     profile: str | None = None
+    models: list[str] = field(default_factory=lambda: list(MODELS))
     data: str | None = None
     points: int = 50_000
+    level_data: str | None = None
+    level_points: int = 12_000
     workers: int = 2
     out: str | None = None
     tables: str | None = "results/predictors"
@@ -75,8 +84,10 @@ class TrainConfig:
 @command("train", TrainConfig)
 def main(config: TrainConfig) -> None:
     """Train a predictor for one profile or for all shipped ones of GPUs."""
-    if config.profile is None and (config.data or config.out):
-        raise UserError("profile must be given with data or out: profile=NAME")
+    if config.profile is None and (config.data or config.level_data or config.out):
+        raise UserError("profile must be given with data, level_data or out: profile=NAME")
+    if not config.models or not set(config.models) <= set(MODELS):
+        raise UserError(f"models={config.models}: choose among {list(MODELS)}")
     if config.out:
         check_file("out", config.out, ".npz")
     if config.tables:
@@ -88,16 +99,24 @@ def main(config: TrainConfig) -> None:
         profile = load_profile(name)
         terminal = console(stderr=True)
         begin = time.perf_counter()
-        predictor = train(profile, config, options, terminal)
         out = Path(config.out) if config.out else shipped_path(profile)
+        predictor = (
+            train(profile, config, options, terminal) if STARVATION in config.models else load_predictor(str(out))
+        )
+        if LEVELS in config.models:
+            predictor = replace(predictor, levels=train_levels(profile, config, options, terminal))
         save_predictor(predictor, out)
         seconds = time.perf_counter() - begin
         screen = console()
         screen.print(report(predictor))
         screen.print(card_lines(predictor), soft_wrap=True)
+        if predictor.levels is not None:
+            screen.print(level_table(predictor))
         screen.print(f"{out}: {out.stat().st_size / 1024:.0f} KiB, made in {seconds:.0f} s", soft_wrap=True)
         if config.tables:
             screen.print(f"errors by region: {write_regions(predictor, Path(config.tables))}", soft_wrap=True)
+            if predictor.levels is not None:
+                screen.print(f"service levels: {write_levels(predictor, Path(config.tables))}", soft_wrap=True)
             screen.print(f"model card: {write_card(predictor, Path(config.tables))}", soft_wrap=True)
 
 
@@ -126,23 +145,51 @@ def train(profile: ServingProfile, config: TrainConfig, options: TrainingOptions
     UserError
         If the data were made with another profile, or are too few.
     """
-    path = Path(config.data) if config.data else _made(profile, config, terminal)
+    path = Path(config.data) if config.data else _made(profile, config, terminal, STARVATION)
     data, made_with, settings = read_dataset(path)
+    _check_same(path, made_with, profile)
+    with at_work(terminal, f"{profile.name}: training") as show:
+        predictor = fit_predictor(data, profile, options, lambda line: show(f"{profile.name}: {line}"))
+    predictor.card["data"] = _about(settings)
+    return predictor
+
+
+def train_levels(
+    profile: ServingProfile, config: TrainConfig, options: TrainingOptions, terminal: Console
+) -> LevelModels:
+    """Read or make the data of service levels and fit models to them.
+
+    Raises
+    ------
+    UserError
+        If the data were made with another profile, or are too few.
+    """
+    path = Path(config.level_data) if config.level_data else _made(profile, config, terminal, LEVELS)
+    data, made_with, settings = read_level_dataset(path)
+    _check_same(path, made_with, profile)
+    with at_work(terminal, f"{profile.name}: training service levels") as show:
+        models = fit_levels(data, profile, options, lambda line: show(f"{profile.name}: {line}"))
+    models.card["data"] = _about(settings)
+    return models
+
+
+def _check_same(path: Path, made_with: ServingProfile, profile: ServingProfile) -> None:
     if replace(made_with, provenance={}) != replace(profile, provenance={}):
         raise UserError(
             f"data={path}: made with another version of profile {made_with.name} than {profile.name} is now; "
             f"make them again: python -m bench.dataset profile={profile.name} out={path}"
         )
-    with at_work(terminal, f"{profile.name}: training") as show:
-        predictor = fit_predictor(data, profile, options, lambda line: show(f"{profile.name}: {line}"))
+
+
+def _about(settings: dict[str, Any]) -> dict[str, Any]:
     kept = ("points", "wanted_points", "boundary", "guide", "seed", "piece")
-    predictor.card["data"] = {key: settings[key] for key in kept if key in settings}
-    return predictor
+    return {key: settings[key] for key in kept if key in settings}
 
 
-def _made(profile: ServingProfile, config: TrainConfig, terminal: Console) -> Path:
-    out = DATA_FOLDER / f"{profile.name.replace('/', '__')}.parquet"
-    settings = DatasetOptions(out=str(out), points=config.points, seed=config.seed, workers=config.workers)
+def _made(profile: ServingProfile, config: TrainConfig, terminal: Console, labels: str) -> Path:
+    ending, points = ("", config.points) if labels == STARVATION else ("__levels", config.level_points)
+    out = DATA_FOLDER / f"{profile.name.replace('/', '__')}{ending}.parquet"
+    settings = DatasetOptions(out=str(out), points=points, seed=config.seed, workers=config.workers, labels=labels)
     path = make_dataset(settings, profile, terminal)
     if path is None:
         raise UserError(f"data: {out} is being made by another command; wait for it, or give data=FILE.parquet")

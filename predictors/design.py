@@ -73,12 +73,13 @@ def draw_content(
     profile: ServingProfile,
     table: tuple[NDArray[np.float64], NDArray[np.float64]],
     *,
+    load: float = 1.0,
     load_spread: float = 0.7,
 ) -> DrawnContent:
     """Draw one content.
 
     Its mix of rates and ranks, adapter count and `max_loras` are drawn first; then all rates are scaled so that
-    the estimated load is log-normal around 1, because nothing is to be learned far from saturation.
+    the estimated load is log-normal around what is given, because nothing is to be learned far from saturation.
 
     Parameters
     ----------
@@ -86,6 +87,8 @@ def draw_content(
     profile : ServingProfile
     table : tuple of arrays
         Of `profile_table(profile)`.
+    load : float
+        Median of the estimated load that is aimed at.
     load_spread : float
         Standard deviation of the logarithm of the estimated load that is aimed at.
     """
@@ -99,7 +102,7 @@ def draw_content(
     window_s = float(generator.choice(WINDOWS_S, p=WINDOW_SHARES))
     # A quarter keeps the rates as drawn, whatever the load.
     if generator.random() < 0.75:
-        target = float(np.exp(load_spread * generator.standard_normal()))
+        target = float(load * np.exp(load_spread * generator.standard_normal()))
         rates = scale_to_load(ranks, rates, max_loras, length_stats(lengths), table, target)
     return DrawnContent(ranks, rates, max_loras, lengths, min(window_s, longest_window_s(rates)))
 

@@ -24,9 +24,16 @@ if TYPE_CHECKING:
 SEED_SHIFT = 1_000_003
 
 
-def distil(X: NDArray[np.float32], values: NDArray[np.float64], options: TrainingOptions) -> Forest:
-    """A tree that gives the values of a forest, shape (n,), as well as one tree can."""
-    tree = DecisionTreeRegressor(max_leaf_nodes=options.distilled_leaves, min_samples_leaf=5, random_state=options.seed)
+def distil(
+    X: NDArray[np.float32],
+    values: NDArray[np.float64],
+    options: TrainingOptions,
+    signs: tuple[int, ...] | None = None,
+) -> Forest:
+    """A tree that gives the values of a forest, shape (n,), as well as one tree can; directions to keep to cost it little."""
+    tree = DecisionTreeRegressor(
+        max_leaf_nodes=options.distilled_leaves, min_samples_leaf=5, random_state=options.seed, monotonic_cst=signs
+    )
     return export(tree.fit(X, values))
 
 

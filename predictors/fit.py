@@ -21,7 +21,14 @@ from predictors.families import (
     make_model,
 )
 from predictors.features import ACTIVE, N_SERVICE_TIMES, OUTPUT, RATE, WINDOW
-from predictors.meanfield import LOAD_INPUT, MONOTONE, SERVABLE_INPUT, SERVICE_INPUT, profile_table
+from predictors.meanfield import (
+    LOAD_INPUT,
+    MONOTONE,
+    N_STARVATION_INPUTS,
+    SERVABLE_INPUT,
+    SERVICE_INPUT,
+    profile_table,
+)
 from predictors.model import FORESTS, RANGE_NAMES, Predictor, inputs_of, range_values
 from predictors.options import TrainingOptions
 from twin import UserError
@@ -86,23 +93,24 @@ def fit_predictor(  # past 60 lines by its docstring
 
     targets = _targets(learned, profile, options)
     log(f"drawing {options.distillation_points} contents to distil on")
-    extra = unlabelled_inputs(profile, options)
+    extra = unlabelled_inputs(profile, options)[:, :N_STARVATION_INPUTS]
     forests, families, errors = _fit_best(targets, extra, options, log)
     starvation = next(target for target in targets if target.name == "starvation")
     out_of_fold = _out_of_fold(families["starvation"], starvation, options, log)
-    calibration = _calibrate(out_of_fold, learned.starved)
+    calibration = calibrate(out_of_fold, learned.starved)
     thresholds = _thresholds(np.interp(out_of_fold, *calibration), learned, options)
     for target in targets:
         log(f"distilling {target.name}")
         forests[f"{target.name}_tree"] = _distilled(forests[target.name], target, extra, calibration, options)
     distilled = _thresholds(forests["starvation_tree"].values(starvation.X), learned, options)
+    named: dict[str, Any] = {**forests}
     predictor = Predictor(
         profile=profile,
         calibration=calibration,
         starvation_threshold=thresholds[f"{options.risk:g}"],
         distilled_threshold=distilled[f"{options.risk:g}"],
         card={},
-        **forests,
+        **named,
     )
     predictor.card.update(
         **_about_the_data(data, train, test, options),
@@ -219,7 +227,7 @@ def fit_boundary_model(
     rows = np.flatnonzero((state == 0) & (data.offered > 0))
     options = TrainingOptions(boosting_rounds=150, boosting_leaves=16, boosting_inputs=1.0, seed=seed)
     starved = data.starved[rows].astype(int)
-    target = Target("starvation", inputs[rows], starved, rows, MONOTONE, classes=True)
+    target = _target("starvation", inputs[rows], starved, rows, monotone=True)
     forest = export(make_model("boosting", target, options).fit(target.X, target.y))
 
     def probability(contents: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -252,13 +260,13 @@ def _targets(data: LabelledContents, profile: ServingProfile, options: TrainingO
     share = data.throughput / data.offered
     correction = np.clip(np.log(np.maximum(share, 1e-9) / estimate), *CORRECTION_RANGE)
     targets = [
-        Target("throughput", X, correction, data.group),
-        Target("starvation", X, data.starved.astype(float), data.group, MONOTONE, classes=True),
+        _target("throughput", X, correction, data.group),
+        _target("starvation", X, data.starved.astype(float), data.group, monotone=True),
     ]
     step_ms = 1000 * X[:, SERVICE_INPUT] * data.contents[:, WINDOW] / data.contents[:, OUTPUT]
     for name, latency in (("itl", data.itl_ms), ("ttft", data.ttft_ms)):
         seen = np.flatnonzero(np.isfinite(latency) & (latency > 0))
-        targets.append(Target(name, X[seen], np.log(latency[seen] / step_ms[seen]), data.group[seen]))
+        targets.append(_target(name, X[seen], np.log(latency[seen] / step_ms[seen]), data.group[seen]))
     known = np.flatnonzero(np.isfinite(data.feasible_load))
     generator = np.random.default_rng(options.seed)
     contents, feasible, group = data.contents[known], data.feasible_load[known], data.group[known]
@@ -269,8 +277,16 @@ def _targets(data: LabelledContents, profile: ServingProfile, options: TrainingO
     # The estimated load at which the content starves.
     critical = np.log(feasible * inputs[:, LOAD_INPUT])
     # Not monotone: an adapter more can make the mix an easier one for its load.
-    targets.append(Target("feasible_load", inputs, critical, np.concatenate([group, group])))
+    targets.append(_target("feasible_load", inputs, critical, np.concatenate([group, group])))
     return targets
+
+
+def _target(
+    name: str, X: NDArray[np.float32], y: NDArray[Any], group: NDArray[np.int64], *, monotone: bool = False
+) -> Target:
+    """A target of the models that see the inputs of starvation; one that is monotone has two classes."""
+    signs = MONOTONE[:N_STARVATION_INPUTS] if monotone else None
+    return Target(name, X[:, :N_STARVATION_INPUTS], y, group, signs, classes=monotone)
 
 
 def with_rates_scaled(contents: NDArray[np.float64], shifts: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -305,8 +321,14 @@ def _out_of_fold(
     return scores
 
 
-def _calibrate(scores: NDArray[np.float64], starved: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Ascending (score, probability) table, shape (2, n), from out-of-fold scores."""
+def calibrate(scores: NDArray[np.float64], starved: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Ascending (score, probability) table, shape (2, n), from out-of-fold scores.
+
+    Parameters
+    ----------
+    scores : array of shape (n,)
+    starved : array of shape (n,), bool
+    """
     isotonic = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(scores, starved)
     # Knots at even quantiles of the undecided scores and at both ends.
     undecided = np.sort(scores[np.abs(isotonic.predict(scores) - 0.5) < 0.4999])

@@ -39,6 +39,7 @@ from predictors.features import (
     SERVICE_TIMES_S,
     WINDOW,
 )
+from twin import INTERACTIVE
 from twin.compiled import njit
 from twin.engine import (
     PER_ADAPTER,
@@ -68,9 +69,9 @@ N_COLUMNS = N_STEP_COLUMNS + 2
 SCHEDULER, SCHEDULER_RUNNING, TOKEN_BUDGET, MAX_SEQS, EAGER_ABOVE, MIN_STEP, FIRST_CLASS = range(7)
 N_FLAGS = 7
 
-#: What the trees split on, and how each may move a starvation probability: +1 for inputs that grow and
-#: -1 for inputs that shrink when an adapter joins, 0 for inputs that the adapters do not change.
-INPUTS = (
+#: What the trees of starvation, throughput, mean latency and feasible load split on, and how each may move a starvation probability:
+#: +1 for inputs that grow and -1 for inputs that shrink when an adapter joins, 0 for inputs that the adapters do not change.
+STARVATION_INPUTS = (
     ("load", 1),
     ("load_over_servable", 1),
     ("load_of_full_batch", 1),
@@ -92,9 +93,20 @@ INPUTS = (
     ("servable_share", 0),
     ("window_s", 0),
 )
+#: What those of service levels and percentiles (`predictors.levels`) see besides, likewise: the estimated time of a step, that of
+#: a step with the batch full, from arrival to the first token on an idle GPU, the wait for a slot, and how many adapters are
+#: expected to have requests enough to be judged by themselves.
+LEVEL_INPUTS = (
+    ("step_ms", 1), ("full_step_ms", 1), ("first_token_ms", 1), ("slot_wait_ms", 1), ("judged_alone", 1),
+)  # fmt: skip
+#: All of them; the first are those of starvation.
+INPUTS = STARVATION_INPUTS + LEVEL_INPUTS
 INPUT_NAMES = tuple(name for name, _ in INPUTS)
+N_STARVATION_INPUTS = len(STARVATION_INPUTS)
 MONOTONE = tuple(sign for _, sign in INPUTS)
 N_INPUTS = len(INPUTS)
+#: Share of the window in which an adapter with just enough requests to be judged by itself has one.
+JUDGED_SHARE = (1.0 - INTERACTIVE.warm_up) / INTERACTIVE.least_judged
 LOAD_INPUT, SERVABLE_INPUT = INPUT_NAMES.index("load"), INPUT_NAMES.index("servable_share")
 SERVICE_INPUT = INPUT_NAMES.index("service_over_window")
 
@@ -314,6 +326,8 @@ def model_inputs(  # one formula after the other
     fill = 0.0
     service_s = 0.0
     stall = 0.0
+    full_step = 0.0
+    first_token = 0.0
     largest = math.inf
     for place in range(min(top, int(flags[FIRST_CLASS])), top + 1):
         row = table[place, max_loras]
@@ -326,7 +340,10 @@ def model_inputs(  # one formula after the other
         active = min(float(max_loras), expected_active(content, output * step))
         stall = max(stall, loads * (row[LOAD] + row[PER_LOAD] + row[PER_LOAD_ADAPTER] * active))
         largest = min(largest, batch)
+        full_step = max(full_step, full_at_rank * batch / (rate * output))
+        first_token = max(first_token, step + row[PER_TOKEN] * prompt + row[LOAD])
     servable = (prompt + output) / (prompt + content[REQUESTED])
+    wait = slot_wait(content, max_loras, service_s)
     values = (
         load,
         load / servable,
@@ -337,7 +354,7 @@ def model_inputs(  # one formula after the other
         expected_active(content, service_s * 4.0) / max_loras,
         n_adapters / max_loras,
         service_s / content[WINDOW],
-        slot_wait(content, max_loras, service_s) / content[WINDOW],
+        wait / content[WINDOW],
         stall,
         n_adapters,
         rate,
@@ -348,6 +365,11 @@ def model_inputs(  # one formula after the other
         output,
         servable,
         content[WINDOW],
+        1000.0 * service_s / output,
+        1000.0 * full_step,
+        1000.0 * first_token,
+        1000.0 * wait,
+        expected_active(content, JUDGED_SHARE * content[WINDOW]),
     )
     for place in range(N_INPUTS):
         inputs[place] = values[place]

@@ -11,9 +11,10 @@ import numpy as np
 from predictors import features as content_places
 from predictors.features import FEATURE_NAMES, N_CLASSES, N_FEATURES
 from predictors.kernels import FEASIBLE_LOAD, LATENCY, STARVATION, THROUGHPUT, values_of
+from predictors.levels import PERCENTILES, Latency, LevelModels
 from predictors.meanfield import N_INPUTS, model_inputs_batch, profile_table
 from predictors.trees import Forest
-from twin import UserError
+from twin import PUBLISHED, ServiceLevel, UserError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -59,6 +60,12 @@ class Predictor:
         `card["risk"]` of the starved contents of left-out twin data is missed.
     card : dict
         Model card: data, ranges, errors on left-out data, thresholds for other risks.
+    levels : LevelModels, optional
+        Models of service levels and of percentiles of latency.
+    service : ServiceLevel
+        What `starvation` and what goes with it are about: the published rule, or another level (`under`).
+    published : Predictor, optional
+        The same for the published rule, where this one is for another level.
     """
 
     profile: ServingProfile
@@ -76,6 +83,9 @@ class Predictor:
     starvation_threshold: float
     distilled_threshold: float
     card: dict[str, Any]
+    levels: LevelModels | None = None
+    service: ServiceLevel = PUBLISHED
+    published: Predictor | None = field(default=None, repr=False, compare=False)
     table: NDArray[np.float64] = field(init=False, repr=False, compare=False)
     flags: NDArray[np.float64] = field(init=False, repr=False, compare=False)
 
@@ -174,6 +184,68 @@ class Predictor:
     def _forest_arrays(self, target: str, distilled: bool) -> tuple[NDArray[Any], ...]:
         forest: Forest = getattr(self, f"{target}_tree" if distilled else target)
         return self.table, self.flags, *forest.arrays
+
+    def predict_percentile_ms(
+        self, what: Latency, percentile: int, contents: ArrayLike, *, distilled: bool = False
+    ) -> NDArray[np.float64]:
+        """A percentile of the TTFT of the requests that finish inside the window, or of the ITL of their tokens.
+
+        Parameters
+        ----------
+        what : {"ttft", "itl"}
+        percentile : {50, 90, 95, 99}
+        contents : array-like of shape (n, N_FEATURES)
+        distilled : bool
+            By the single tree.
+
+        Returns
+        -------
+        array of shape (n,)
+            Milliseconds, as the engine sees it; NaN where nothing is served.
+
+        Raises
+        ------
+        UserError
+            If the predictor has learned no percentiles, or not this one.
+        """
+        if self.levels is None or percentile not in PERCENTILES:
+            known = list(PERCENTILES) if self.levels else "none"
+            raise UserError(f"percentile={percentile}: the predictor of {self.profile_name} knows {known}")
+        forest = self.levels.percentile(what, percentile, distilled=distilled)
+        return values_of(LATENCY, _rows(contents), *_uncalibrated((self.table, self.flags, *forest.arrays)))
+
+    def under(self, level: ServiceLevel) -> Predictor:
+        """The same predictor with a service level in place of the published rule, wherever it speaks of starvation.
+
+        Parameters
+        ----------
+        level : ServiceLevel
+
+        Returns
+        -------
+        Predictor
+            Whose `service` is the level; or the published rule, if it is that or the level was not learned.
+        """
+        if level == self.service:
+            return self
+        mine = self.published or self
+        verdicts = mine.levels.verdicts(level) if mine.levels and level.judges_requests else None
+        if verdicts is None:
+            return mine
+        thresholds = {"thresholds": verdicts.thresholds, "distilled_thresholds": verdicts.distilled_thresholds}
+        return replace(
+            mine,
+            starvation=verdicts.forest,
+            starvation_tree=verdicts.tree,
+            calibration=verdicts.calibration,
+            card={**mine.card, **thresholds},
+            service=level,
+            published=mine,
+        ).at_risk(mine.card["risk"])
+
+    def knows(self, level: ServiceLevel) -> bool:
+        """Whether what it says of starvation is about a level."""
+        return self.service == level or not (level.judges_requests or self.service.judges_requests)
 
     def at_risk(self, risk: float) -> Predictor:
         """The same predictor with the thresholds that miss another share of the starved contents.

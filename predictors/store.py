@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-from dataclasses import fields
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -14,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from predictors.features import FEATURE_NAMES
-from predictors.meanfield import INPUT_NAMES, N_INPUTS
+from predictors.meanfield import INPUT_NAMES, N_INPUTS, N_STARVATION_INPUTS
 from predictors.model import FORESTS, Predictor
-from predictors.trees import Forest
+from predictors.stored_parts import forest_arrays, levels_as_arrays, levels_of, read_calibration, read_forest
 from twin import UserError
 from twin.files import written
 from twin.inputs import filled_size
@@ -43,19 +42,20 @@ def save_predictor(predictor: Predictor, path: Path) -> None:
     """
     header = {
         "schema_version": SCHEMA_VERSION,
-        "inputs": INPUT_NAMES,
+        "inputs": INPUT_NAMES[:N_STARVATION_INPUTS],
         "contents": FEATURE_NAMES,
         "starvation_threshold": predictor.starvation_threshold,
         "distilled_threshold": predictor.distilled_threshold,
         "card": predictor.card,
         "profile": json.loads(predictor.profile.to_json()),
     }
-    arrays: dict[str, NDArray[Any]] = {
-        f"{name}_{part.name}": getattr(getattr(predictor, name), part.name)
-        for name in FORESTS
-        for part in fields(Forest)
-    }
+    arrays: dict[str, NDArray[Any]] = {}
+    for name in FORESTS:
+        arrays |= forest_arrays(name, getattr(predictor, name))
     arrays["calibration"] = predictor.calibration
+    if predictor.levels is not None:
+        header["levels"], of_levels = levels_as_arrays(predictor.levels)
+        arrays.update(of_levels)
     arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
     with written(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # its stub takes the keywords for allow_pickle
@@ -100,13 +100,15 @@ def _read(path: Path, modified: int) -> Predictor:  # noqa: ARG001  # a file tha
             arrays = {name: file[name] for name in file.files}
         header = json.loads(arrays["header"].tobytes())
         _check_release(path, header)
+        forests: dict[str, Any] = {name: read_forest(name, arrays, N_INPUTS) for name in FORESTS}
         return Predictor(
             profile=parse_profile(json.dumps(header["profile"]), str(path)),
-            calibration=_calibration(arrays["calibration"]),
+            calibration=read_calibration(arrays["calibration"]),
             starvation_threshold=float(header["starvation_threshold"]),
             distilled_threshold=float(header["distilled_threshold"]),
             card=header["card"],
-            **{name: _forest(name, arrays) for name in FORESTS},
+            levels=levels_of(header["levels"], arrays) if "levels" in header else None,
+            **forests,
         )
     except UserError:
         raise
@@ -145,43 +147,14 @@ def _check_sizes(path: Path) -> None:
 
 
 def _check_release(path: Path, header: dict[str, Any]) -> None:
-    here = {"schema_version": SCHEMA_VERSION, "inputs": list(INPUT_NAMES), "contents": list(FEATURE_NAMES)}
+    here = {
+        "schema_version": SCHEMA_VERSION,
+        "inputs": list(INPUT_NAMES[:N_STARVATION_INPUTS]),
+        "contents": list(FEATURE_NAMES),
+    }
     differing = [key for key, value in here.items() if header[key] != value]
     if differing:
         raise UserError(
             f"{path}: a predictor of another release (its {' and '.join(differing)} differ); "
             "train it again with python -m bench.train"
         )
-
-
-def _calibration(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    table = np.ascontiguousarray(table, np.float64)
-    if table.ndim != 2 or len(table) != 2 or not np.all(np.diff(table[0]) > 0) or not np.all(np.diff(table[1]) >= 0):
-        raise ValueError("calibration must ascend")
-    return table
-
-
-def _forest(name: str, arrays: dict[str, NDArray[Any]]) -> Forest:
-    """A forest that is safe to walk: compiled code does not check its steps, so every node is checked here."""
-    parts = {part.name: arrays[f"{name}_{part.name}"] for part in fields(Forest)}
-    forest = Forest(
-        parts["roots"].astype(np.int32),
-        parts["feature"].astype(np.int16),
-        parts["threshold"].astype(np.float32),
-        parts["right"].astype(np.int32),
-    )
-    n_nodes = len(forest.feature)
-    node = np.flatnonzero(forest.feature >= 0)
-    right = forest.right[node]
-    if (
-        any(array.ndim != 1 for array in forest.arrays)
-        or not len(forest.threshold) == len(forest.right) == n_nodes
-        or not forest.n_trees
-        or np.any((forest.roots < 0) | (forest.roots >= n_nodes))
-        or np.any(forest.feature >= N_INPUTS)
-        # Children stand behind their parent, so a walk ends.
-        or np.any((right <= node) | (right >= n_nodes) | (node + 1 >= n_nodes))
-        or not np.all(np.isfinite(forest.threshold))
-    ):
-        raise ValueError(f"the arrays of {name} are no trees")
-    return forest

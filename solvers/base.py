@@ -82,7 +82,8 @@ class Problem:
     objective : Objective
         What the harness compares candidates by; a solver may use its hints.
     predictor : Predictor, optional
-        Learned throughput and starvation, for solvers tagged `needs_predictor`.
+        Learned throughput and starvation, for solvers tagged `needs_predictor`; what it says of starvation is about the service
+        level, where it has learned that (`Predictor.knows`).
     max_gpus : int, optional
         GPU limit; for solvers tagged `needs_fleet`, the fleet that they spread over.
     time_limit_s : float
@@ -100,6 +101,10 @@ class Problem:
     time_limit_s: float = 60.0
     seed: int = 0
     service: ServiceLevel = PUBLISHED
+
+    def __post_init__(self) -> None:
+        if self.predictor is not None:
+            object.__setattr__(self, "predictor", self.predictor.under(self.service))
 
 
 @dataclass(frozen=True)

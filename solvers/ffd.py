@@ -8,7 +8,7 @@ from solvers.base import Problem, Solution, Solver, Tags
 from solvers.contents.orders import sorted_plan, zigzag_order
 from solvers.filling.test_points import TEST_POINTS, PredictorTest, PublishedTest, TwinTest, fill_by_test_points
 from solvers.limits import OutOfTimeError
-from solvers.oracles.choice import say_out_of_range
+from solvers.oracles.choice import say_not_learned, say_out_of_range
 from twin import Placement, UserError
 
 TWIN_ANSWERS = ("never", "outside", "unsure", "always")
@@ -32,8 +32,9 @@ class GuidedFfd(Solver):
     ----------
     twin : {"never", "unsure", "outside", "always"}
         When the twin is asked in place of the predictors: not at all, as published; where the probability of starvation lies
-        between the threshold and 0.99; only for workloads outside the range that the predictors were trained on (included
-        in the former); or at every test point, which is the greedy with perfect predictors.
+        between the threshold and 0.99; only for workloads outside the range that the predictors were trained on, and for service
+        levels that they have not learned (included in the former); or at every test point, which is the greedy with perfect
+        predictors.
     risk : float, optional
         Share of starved contents that the starvation predictor may miss; by default the predictor's own, 0.01.
     distilled : bool
@@ -88,7 +89,9 @@ class GuidedFfd(Solver):
         twin = TwinTest(problem)
         if self.twin == "always":
             return twin
-        if self.twin != "never" and say_out_of_range(predictor, problem.workload):
+        if self.twin != "never" and (
+            say_not_learned(predictor, problem.service) or say_out_of_range(predictor, problem.workload)
+        ):
             return twin
         if self.risk is not None:
             predictor = predictor.at_risk(self.risk)

@@ -70,7 +70,7 @@ class Latency(Solver):
         return self._judged_by_predictor(problem, plans)
 
     def _judged_by_twin(self, problem: Problem, plans: tuple[GpuPlan, ...]) -> Solution:
-        oracle = TwinOracle(problem.workload, problem.profile)
+        oracle = TwinOracle(problem.workload, problem.profile, service=problem.service)
         oracle.deadline = Deadline.after(problem.time_limit_s)
         try:
             starved = [n for n, plan in enumerate(plans) if not oracle.accepts(plan.adapters, plan.max_loras)]

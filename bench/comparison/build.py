@@ -37,12 +37,23 @@ def service_of(cell: Cell) -> ServiceLevel:
     UserError
         For what is none.
     """
-    for name, value in cell.service.items():
+    return level_of(cell.service)
+
+
+def level_of(options: Mapping[str, Any]) -> ServiceLevel:
+    """The service level that some options describe; the published rule where there are none.
+
+    Raises
+    ------
+    UserError
+        For what is none.
+    """
+    for name, value in options.items():
         odd = isinstance(value, bool) or (isinstance(value, float) and math.isnan(value))
         if odd or isinstance(value, str) != (name == "name"):
             raise UserError(f"service.{name}={shown(value)} must be {'text' if name == 'name' else 'a number'}")
     try:
-        return ServiceLevel(**cell.service)
+        return ServiceLevel(**options)
     except (TypeError, OverflowError) as error:
         raise UserError(f"service: {error}") from None
 

@@ -48,13 +48,13 @@ def proven_bound(row: Row) -> int | None:
     return row.lower_bound
 
 
-def best_bounds(rows: Iterable[Row], known: Mapping[str, int]) -> dict[str, int]:
-    """Best lower bound of each instance: what the rows carry or prove, or what was known before.
+def best_bounds(rows: Iterable[Row], known: Mapping[str, int], service: str = PUBLISHED.name) -> dict[str, int]:
+    """Best lower bound of each instance under a service level: what the rows carry or prove, or what was known before.
 
     A solver's claim that another's feasible placement refutes is none (`violations` tells of it).
     """
     bounds = dict(known)
-    rows = [row for row in rows if row.service == PUBLISHED.name]
+    rows = [row for row in rows if row.service == service]
     fewest = _fewest(rows)
     for row in rows:
         claimed = proven_bound(row)
@@ -81,9 +81,9 @@ def violations(rows: Iterable[Row]) -> list[str]:
     The bounds rest on the twin being monotone up to the chance of single requests (`solvers.exact`), so that this
     cannot be taken for granted.
     """
-    groups: dict[tuple[str, str, str, int], list[Row]] = defaultdict(list)
+    groups: dict[tuple[str, str, str, int, str], list[Row]] = defaultdict(list)
     for row in rows:
-        groups[row.workload_label, row.profile, row.objective, row.seed].append(row)
+        groups[row.workload_label, row.profile, row.objective, row.seed, row.service].append(row)
     lines = []
     for (workload, *_), group in groups.items():
         bounds = [(bound, row.solver_label) for row in group if (bound := proven_bound(row)) is not None]
@@ -100,12 +100,16 @@ def violations(rows: Iterable[Row]) -> list[str]:
 
 
 def improved(
-    instances: Sequence[Instance], known: Mapping[str, BestKnown], rows: Iterable[Row], command: str
+    instances: Sequence[Instance],
+    known: Mapping[str, BestKnown],
+    rows: Iterable[Row],
+    command: str,
+    service: str = PUBLISHED.name,
 ) -> dict[str, BestKnown]:
     """What is known of each instance after a run: the larger bound and the fewer GPUs of before and now.
 
-    Figures of another twin or profile are dropped. Rows of other workloads, or of an instance with options changed,
-    are left out.
+    Figures of another twin or profile are dropped. Rows of other workloads, of an instance with options changed, or of another
+    service level are left out.
 
     Parameters
     ----------
@@ -114,6 +118,8 @@ def improved(
     rows : iterable of Row
     command : str
         That made the rows.
+    service : str
+        Name of the service level.
     """
     by_id = {instance.id: instance for instance in instances}
     best: dict[str, BestKnown] = {}
@@ -121,11 +127,11 @@ def improved(
         mark = fingerprint(instance.profile)
         old = known.get(instance.id)
         if old is None or old.twin != mark:
-            old = BestKnown(instance.id, 1, TRIVIAL, None, "", "", mark)
+            old = BestKnown(instance.id, 1, TRIVIAL, None, "", "", mark, service)
         best[instance.id] = old
     for row in rows:
         owner = by_id.get(row.workload)
-        if owner is None or row.service != PUBLISHED.name or not is_of(row, owner):
+        if owner is None or row.service != service or not is_of(row, owner):
             continue
         best[row.workload] = _better(best[row.workload], row, command)
     # A claim that a feasible placement refutes is no bound.

@@ -13,6 +13,7 @@ from bench.suites.instance import Instance, read_instance
 from twin import UserError
 from twin.inputs import read_text
 from twin.numbers import MOST_ADAPTERS, whole
+from twin.service import NAMED, PUBLISHED
 
 #: Where the shipped suite lies.
 FOLDER = Path(__file__).resolve().parent
@@ -41,6 +42,8 @@ class BestKnown:
         What the figures come from.
     twin : str
         Fingerprint of twin and profile that the figures hold for.
+    service : str
+        Service level that the figures hold for, one of the named ones.
     """
 
     id: str
@@ -50,6 +53,7 @@ class BestKnown:
     gpus_solver: str
     command: str
     twin: str
+    service: str = PUBLISHED.name
 
     @property
     def gap(self) -> float | None:
@@ -128,19 +132,30 @@ def write_benchmark(ids: Sequence[str], folder: Path = FOLDER) -> None:
     write_text(folder / _BENCHMARK, header + "".join(f"{name}\n" for name in sorted(ids)))
 
 
-def read_best_known(folder: Path = FOLDER) -> dict[str, BestKnown]:
-    """What is known of each instance, by id; empty without the table.
+def read_best_known(folder: Path = FOLDER, service: str = PUBLISHED.name) -> dict[str, BestKnown]:
+    """What is known of each instance under a service level, by id; empty without the table.
+
+    Parameters
+    ----------
+    folder : Path
+    service : str
+        Name of the level; the published rule by default.
 
     Raises
     ------
     UserError
         For a table with other columns or values.
     """
+    return {name: best for (level, name), best in _all_best_known(folder).items() if level == service}
+
+
+def _all_best_known(folder: Path) -> dict[tuple[str, str], BestKnown]:
+    """The whole table, by service level and id."""
     path = folder / _BEST_KNOWN
     if not path.exists():
         return {}
     names = [field.name for field in fields(BestKnown)]
-    found = {}
+    found: dict[tuple[str, str], BestKnown] = {}
     text = read_text(path, f"a table with the columns {', '.join(names)}")
     reader = csv.DictReader(text.splitlines(keepends=True))
     try:
@@ -152,10 +167,12 @@ def read_best_known(folder: Path = FOLDER) -> dict[str, BestKnown]:
     for number, line in enumerate(lines, start=2):
         if None in line or None in line.values():
             raise UserError(f"{path}: line {number}: must have a value for each of the {len(names)} columns")
-        if line["id"] in found:
-            raise UserError(f"{path}: line {number}: {line['id']} is there twice")
+        if line["service"] not in NAMED:
+            raise UserError(f"{path}: line {number}: service={line['service']} must be one of {', '.join(NAMED)}")
+        if (line["service"], line["id"]) in found:
+            raise UserError(f"{path}: line {number}: {line['id']} is there twice under {line['service']}")
         try:
-            found[line["id"]] = BestKnown(
+            found[line["service"], line["id"]] = BestKnown(
                 id=line["id"],
                 lower_bound=whole("lower_bound", int(line["lower_bound"]), at_least=1, at_most=MOST_ADAPTERS),
                 lower_bound_solver=line["lower_bound_solver"],
@@ -163,19 +180,33 @@ def read_best_known(folder: Path = FOLDER) -> dict[str, BestKnown]:
                 gpus_solver=line["gpus_solver"],
                 command=line["command"],
                 twin=line["twin"],
+                service=line["service"],
             )
         except ValueError as error:
             raise UserError(f"{path}: line {number}: {error}") from None
     return found
 
 
-def write_best_known(known: Mapping[str, BestKnown], folder: Path = FOLDER) -> None:
-    """Write the table, by id."""
+def write_best_known(known: Mapping[str, BestKnown], folder: Path = FOLDER, service: str = PUBLISHED.name) -> None:
+    """Write what is known under a service level into the table, which keeps what it says of other levels.
+
+    Parameters
+    ----------
+    known : mapping of str to BestKnown
+        By id.
+    folder : Path
+    service : str
+        Name of the level; the published rule by default.
+    """
     import io
+
+    levels = list(NAMED)
+    kept = {key: best for key, best in _all_best_known(folder).items() if key[0] != service}
+    kept |= {(service, name): best for name, best in known.items()}
 
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(BestKnown)], lineterminator="\n")
     writer.writeheader()
-    for name in sorted(known):
-        writer.writerow(asdict(known[name]))
+    for key in sorted(kept, key=lambda key: (levels.index(key[0]), key[1])):
+        writer.writerow(asdict(kept[key]))
     write_text(folder / _BEST_KNOWN, text.getvalue())

@@ -20,7 +20,7 @@ from bench.suites.bounds import best_bounds, fingerprint, violations
 from bench.suites.instance import Instance
 from bench.suites.library import FOLDER, load_suite, read_best_known
 from bench.suites.summary import results_csv, summary_markdown, summary_table
-from twin import PUBLISHED
+from twin.service import NAMED
 
 #: Exit code of a run in which a placement contradicts a proven bound.
 CONTRADICTION = 3
@@ -47,10 +47,12 @@ def run_suite(config: BenchConfig, overrides: Sequence[str] = ()) -> list[Row]:
     out = check_folder("suite.results", options.results)
     folder = Path(options.folder or FOLDER)
     instances = load_suite(options.tier, folder, tags=options.tags, ids=options.ids)
+    level = config.service.level()
+    of_level = read_best_known(folder, level.name) if level == NAMED.get(level.name) else {}
     known = {
         instance.id: best.lower_bound
         for instance in instances
-        if (best := read_best_known(folder).get(instance.id)) and best.twin == fingerprint(instance.profile)
+        if (best := of_level.get(instance.id)) and best.twin == fingerprint(instance.profile)
     }
     rows = _run(suite_cells(config, instances, known, overrides), config)
     rows = with_bounds(rows, known)
@@ -73,7 +75,7 @@ def run_suite(config: BenchConfig, overrides: Sequence[str] = ()) -> list[Row]:
 def suite_cells(
     config: BenchConfig, instances: Sequence[Instance], known: dict[str, int], overrides: Sequence[str] = ()
 ) -> list[Cell]:
-    """One cell for each instance and solver, ordered by instance."""
+    """One cell for each instance and solver, ordered by instance; `known` has the best bounds for their service level."""
     # What is changed for all instances alike tells solvers apart, not workloads.
     kept = tuple(override for override in overrides if override.lstrip("+~").startswith("solver."))
     cells = cells_of(config, kept)
@@ -84,8 +86,7 @@ def suite_cells(
             profile=instance.profile,
             seed=instance.seed,
             instance=instance.id,
-            # What is known of the instances is known of the published rule.
-            best_bound=None if cell.service else known.get(instance.id),
+            best_bound=known.get(instance.id),
         )
         for instance in instances
         for cell in cells
@@ -94,10 +95,10 @@ def suite_cells(
 
 def with_bounds(rows: Sequence[Row], known: dict[str, int]) -> list[Row]:
     """The rows with the best bound of all, those that the run itself has proven included."""
-    bounds = best_bounds(rows, known)
+    bounds = {level: best_bounds(rows, known, level) for level in {row.service for row in rows}}
     done = []
     for row in rows:
-        bound = bounds.get(row.instance) if row.service == PUBLISHED.name else row.best_bound
+        bound = bounds[row.service].get(row.instance)
         done.append(replace(row, best_bound=bound, gap=gap_to(bound, row)))
     return done
 

@@ -10,7 +10,7 @@ from bench.comparison.rows import Row
 from bench.suites.bounds import fingerprint, is_of
 from bench.suites.instance import Instance
 from bench.suites.library import BestKnown
-from twin import Placement, Score, UserError, load_profile, score_placement
+from twin import PUBLISHED, Placement, Score, ServiceLevel, UserError, load_profile, score_placement
 
 #: What a row and the twin of today must say alike; whole numbers exactly, the others up to rounding of sums.
 FIGURES = ("throughput", "offered_throughput", "itl_ms", "ttft_ms", "e2e_ms", "headroom")
@@ -32,7 +32,10 @@ class Shown:
 
 
 def stamped(
-    instances: Sequence[Instance], known: Mapping[str, BestKnown], rows: Iterable[Row]
+    instances: Sequence[Instance],
+    known: Mapping[str, BestKnown],
+    rows: Iterable[Row],
+    service: ServiceLevel = PUBLISHED,
 ) -> tuple[dict[str, BestKnown], Shown]:
     """The best known figures with the fingerprint of today, after the twin of today has said what rows of an older one say.
 
@@ -45,20 +48,22 @@ def stamped(
     known : mapping of str to BestKnown
     rows : iterable of Row
         With placements, of instances of each profile.
+    service : ServiceLevel
+        Only rows of this level show anything, and its figures are stamped.
 
     Raises
     ------
     UserError
         If a figure differs, or there is no placement for some profile.
     """
-    rows = list(rows)
+    rows = [row for row in rows if row.service == service.name]
     stale = [i for i in instances if i.id in known and known[i.id].twin != fingerprint(i.profile)]
     needed = {instance.profile for instance in stale}
     checked, placements = [], 0
     for instance in instances:
         chosen = _chosen(instance, rows) if instance.profile in needed else []
         for row in chosen:
-            _compare(instance, row)
+            _compare(instance, row, service)
         if chosen:
             checked.append(instance)
             placements += len(chosen)
@@ -77,9 +82,9 @@ def _chosen(instance: Instance, rows: Sequence[Row]) -> list[Row]:
     return feasible[:1] + [row for row in placed if not row.feasible][:1]
 
 
-def _compare(instance: Instance, row: Row) -> None:
+def _compare(instance: Instance, row: Row, service: ServiceLevel) -> None:
     placement = Placement.from_json(row.placement or "", f"{row.workload}, {row.solver}")
-    score = score_placement(instance.workload(), placement, load_profile(instance.profile))
+    score = score_placement(instance.workload(), placement, load_profile(instance.profile), service=service)
     for name in (*COUNTS, *FIGURES):
         was, now = getattr(row, name), _figure(score, name)
         if was != now and not (name in FIGURES and was is not None and now is not None and math.isclose(was, now)):

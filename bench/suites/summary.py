@@ -132,7 +132,7 @@ def summary_markdown(rows: Sequence[Row], command: str) -> str:
     """
     solvers = [line.solver for line in lines(rows)]
     names = list(dict.fromkeys(row.instance for row in rows))
-    bounds, fewest, wrong = best_bounds(rows, {}), fewest_gpus_of(rows), violations(rows)
+    bounds, fewest, wrong = best_bounds(rows, {}, rows[0].service), fewest_gpus_of(rows), violations(rows)
     proven = sum(name in fewest and fewest[name] == bounds.get(name) for name in names)
     text = [
         "# Results on the workload suite\n",
@@ -182,7 +182,7 @@ def _setting(rows: Sequence[Row]) -> list[str]:
 
 
 def _instances(rows: Sequence[Row], names: Sequence[str], solvers: Sequence[str]) -> str:
-    bounds, fewest = best_bounds(rows, {}), fewest_gpus_of(rows)
+    bounds, fewest = best_bounds(rows, {}, rows[0].service), fewest_gpus_of(rows)
     cells = {(row.instance, row.solver_label): row for row in rows}
     table = []
     for name in names:

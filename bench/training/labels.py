@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,22 +17,26 @@ from omegaconf import MISSING
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
-from bench.shared.files import check_file, write_table, write_text
+from bench.shared.files import check_file, write_table
 from bench.shared.terminal import progress_bar
+from bench.training import level_labels
+from bench.training.pieces import BOUNDARY, DESIGNED, Piece, claim, in_processes, in_turn, joined, missing, pieces_of
 from predictors.boundary import LADDER, draw_boundary_content, feasible_load, next_factor, scaled_content
 from predictors.design import DrawnContent, content_generator, draw_content, draw_requests
 from predictors.errors import LabelledContents
 from predictors.features import FEATURE_NAMES
 from predictors.fit import fit_boundary_model
+from predictors.fit_levels import LabelledLevels
 from predictors.meanfield import profile_table
 from twin import ServingProfile, UserError, simulate_requests
 from twin.profile_files import parse_profile
 
 #: Where the configuration stands in the metadata of a file.
 METADATA_KEY = b"lora_placement_bench.dataset"
+#: What a sample is labelled for: `predictors.model` or `predictors.levels`.
+STARVATION, LEVELS = "starvation", "levels"
 #: Raised when older files no longer say the same.
 FORMAT = 2
-DESIGNED, BOUNDARY = "designed", "boundary"
 
 # A stream of its own for each part; 2**40 contents of either are more than anybody draws.
 FIRST_BOUNDARY_INDEX = 1 << 40
@@ -60,20 +62,7 @@ class DatasetOptions:
     piece: int = 250
     job: int = 0
     jobs: int = 1
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Contents `first` to `last - 1` of a part of the sample."""
-
-    part: str
-    first: int
-    last: int
-
-    @property
-    def file_name(self) -> str:
-        """Where the piece stands until all are there."""
-        return f"{self.part}-{self.first:08d}.parquet"
+    labels: str = STARVATION
 
 
 def make_dataset(options: DatasetOptions, profile: ServingProfile, terminal: Console) -> Path | None:
@@ -103,51 +92,86 @@ def make_dataset(options: DatasetOptions, profile: ServingProfile, terminal: Con
         terminal.print(f"{out} is this sample already", soft_wrap=True)
         return out
     folder = out.with_name(out.name + ".pieces")
-    _claim(folder, settings)
+    claim(folder, settings)
     n_boundary = round(options.points * options.boundary)
-    designed = _pieces(DESIGNED, options.points - n_boundary, options.piece)
-    boundary = _pieces(BOUNDARY, n_boundary, max(LADDER, options.piece - options.piece % LADDER))
-    first = [piece for piece in designed if piece.first < options.guide] if boundary else designed
-    label = partial(label_piece, profile.to_json(), options.seed, str(folder), None)
+    designed = pieces_of(DESIGNED, options.points - n_boundary, options.piece)
+    boundary = pieces_of(BOUNDARY, n_boundary, max(LADDER, options.piece - options.piece % LADDER))
     with progress_bar(terminal) as progress:
         task = progress.add_task(f"{profile.name}: contents", total=options.points)
-
-        def make(pieces: Sequence[Piece], work: Callable[[Piece], int]) -> None:
-            for done in _in_processes(work, _missing(pieces, folder), options.workers):
-                progress.advance(task, done)
-
-        def run(pieces: Sequence[Piece], work: Callable[[Piece], int]) -> None:
-            mine = [piece for number, piece in enumerate(pieces) if number % options.jobs == options.job]
-            there = set(mine) - set(_missing(mine, folder))
-            progress.advance(task, sum(piece.last - piece.first for piece in there))
-            make(mine, work)
-
-        run(first, label)
-        if boundary:
-            # The model of the boundary wants all of these. Nobody waits for the others: a piece is the same whoever makes it.
-            make(first, label)
-            guide = folder / "guide.parquet"
-            if not guide.is_file():
-                write_table(_join(folder, first), guide)
-            near = partial(label_piece, profile.to_json(), options.seed, str(folder), str(guide))
-            run(_in_turn(designed[len(first) :], boundary), near)
+        make = _label_levels if options.labels == LEVELS else _label_starvation
+        make(options, profile, folder, (designed, boundary), partial(progress.advance, task))
     pieces = designed + boundary
-    if options.jobs > 1 or _missing(pieces, folder):
+    if options.jobs > 1 or missing(pieces, folder):
         return None
     _put_together(pieces, folder, out, settings)
     return out
 
 
+Parts = tuple[Sequence[Piece], Sequence[Piece]]
+
+
+def _label_levels(
+    options: DatasetOptions, profile: ServingProfile, folder: Path, parts: Parts, advance: Callable[[float], None]
+) -> None:
+    label = partial(level_labels.label_piece, profile.to_json(), options.seed, str(folder))
+    _run(options, folder, in_turn(*parts), label, advance)
+
+
+def _label_starvation(
+    options: DatasetOptions, profile: ServingProfile, folder: Path, parts: Parts, advance: Callable[[float], None]
+) -> None:
+    """The first contents, a model of the boundary that is learned from these, and all others."""
+    designed, boundary = parts
+    first = [piece for piece in designed if piece.first < options.guide] if boundary else designed
+    label = partial(label_piece, profile.to_json(), options.seed, str(folder), None)
+    _run(options, folder, first, label, advance)
+    if boundary:
+        # The model of the boundary wants all of these. Nobody waits for the others: a piece is the same whoever makes it.
+        _make(options, folder, first, label, advance)
+        guide = folder / "guide.parquet"
+        if not guide.is_file():
+            write_table(joined(folder, first), guide)
+        near = partial(label_piece, profile.to_json(), options.seed, str(folder), str(guide))
+        _run(options, folder, in_turn(designed[len(first) :], boundary), near, advance)
+
+
+def _run(
+    options: DatasetOptions,
+    folder: Path,
+    pieces: Sequence[Piece],
+    work: Callable[[Piece], int],
+    advance: Callable[[float], None],
+) -> None:
+    """Make the pieces that are this job's."""
+    mine = [piece for number, piece in enumerate(pieces) if number % options.jobs == options.job]
+    there = set(mine) - set(missing(mine, folder))
+    advance(sum(piece.last - piece.first for piece in there))
+    _make(options, folder, mine, work, advance)
+
+
+def _make(
+    options: DatasetOptions,
+    folder: Path,
+    pieces: Sequence[Piece],
+    work: Callable[[Piece], int],
+    advance: Callable[[float], None],
+) -> None:
+    for done in in_processes(work, missing(pieces, folder), options.workers):
+        advance(done)
+
+
 def _put_together(pieces: Sequence[Piece], folder: Path, out: Path, settings: dict[str, Any]) -> None:
     """Make the file of a sample of its pieces, which are not needed any more."""
-    table = _join(folder, pieces).replace_schema_metadata({METADATA_KEY: json.dumps(settings).encode()})
+    table = joined(folder, pieces).replace_schema_metadata({METADATA_KEY: json.dumps(settings).encode()})
     write_table(table, out)
     shutil.rmtree(folder)
 
 
 def dataset_settings(options: DatasetOptions, profile: ServingProfile) -> dict[str, Any]:
     """What the rows of a sample depend on; stored in its file."""
+    of_levels = {"labels": LEVELS, "level_format": level_labels.FORMAT} if options.labels == LEVELS else {}
     return {
+        **of_levels,
         "format": FORMAT,
         "features": list(FEATURE_NAMES),
         "points": options.points,
@@ -183,6 +207,18 @@ def read_dataset(path: Path) -> tuple[LabelledContents, ServingProfile, dict[str
     UserError
         If there is no such file, or it is not one of `python -m bench.dataset`.
     """
+    table, profile, settings = _read(path, STARVATION)
+    return labelled(table), profile, settings
+
+
+def read_level_dataset(path: Path) -> tuple[LabelledLevels, ServingProfile, dict[str, Any]]:
+    """As `read_dataset`, of a sample that was labelled for service levels (`labels=levels`)."""
+    table, profile, settings = _read(path, LEVELS)
+    return level_labels.labelled_levels(table), profile, settings
+
+
+def _read(path: Path, labels: str) -> tuple[pa.Table, ServingProfile, dict[str, Any]]:
+    """The rows of a sample that was labelled for something, its profile and its configuration."""
     if path.is_dir():
         table, settings = _unfinished(path)
     elif path.is_file():
@@ -192,9 +228,13 @@ def read_dataset(path: Path) -> tuple[LabelledContents, ServingProfile, dict[str
         raise UserError(f"data={path}: no such file; make it: python -m bench.dataset profile=NAME out={path}")
     if settings is None or table is None:
         raise UserError(f"data={path}: not a Parquet file of python -m bench.dataset")
-    if settings.get("format") != FORMAT or settings.get("features") != list(FEATURE_NAMES):
+    made_for = settings.get("labels", STARVATION)
+    if made_for != labels:
+        raise UserError(f"data={path}: labelled for {made_for}, and labels={labels} are needed")
+    formats = settings.get("format"), settings.get("level_format", level_labels.FORMAT)
+    if formats != (FORMAT, level_labels.FORMAT) or settings.get("features") != list(FEATURE_NAMES):
         raise UserError(f"data={path}: made by another release; make it again: python -m bench.dataset out={path}")
-    return labelled(table), parse_profile(json.dumps(settings["profile"]), str(path)), settings
+    return table, parse_profile(json.dumps(settings["profile"]), str(path)), settings
 
 
 def _unfinished(folder: Path) -> tuple[pa.Table | None, dict[str, Any] | None]:
@@ -317,48 +357,6 @@ def _check(options: DatasetOptions) -> None:
         raise UserError(f"job={options.job} must be at least 0 and below jobs={options.jobs}")
     if options.seed < 0:
         raise UserError(f"seed={options.seed} must not be negative")
+    if options.labels not in (STARVATION, LEVELS):
+        raise UserError(f"labels={options.labels}: must be one of {[STARVATION, LEVELS]}")
     check_file("out", options.out, ".parquet")
-
-
-def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Write down whose pieces are in a folder, or refuse it if they belong to another sample."""
-    note = folder / "settings.json"
-    if not note.is_file():
-        write_text(note, json.dumps(settings))
-    elif json.loads(note.read_text()) != settings:
-        raise UserError(
-            f"out: {folder} holds pieces of another sample (other points, seed or profile); "
-            "remove that folder or give another out"
-        )
-
-
-def _pieces(part: str, n_contents: int, size: int) -> list[Piece]:
-    return [Piece(part, first, min(first + size, n_contents)) for first in range(0, n_contents, size)]
-
-
-def _missing(pieces: Sequence[Piece], folder: Path) -> list[Piece]:
-    return [piece for piece in pieces if not (folder / piece.file_name).is_file()]
-
-
-def _in_turn(*parts: Sequence[Piece]) -> list[Piece]:
-    """The pieces of several parts in turn, in proportion to how many there are of each."""
-    places = [(n / max(1, len(part)), piece) for part in parts for n, piece in enumerate(part)]
-    return [piece for _, piece in sorted(places, key=lambda place: place[0])]
-
-
-def _in_processes(work: Callable[[Piece], int], pieces: Sequence[Piece], workers: int) -> Iterator[int]:
-    if workers == 1 or len(pieces) <= 1:
-        yield from map(work, pieces)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(pieces)), mp_context=context) as pool:
-        try:
-            yield from pool.map(work, pieces)
-        except BaseException:
-            # Pieces that have not begun would keep an interrupted command waiting.
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _join(folder: Path, pieces: Sequence[Piece]) -> pa.Table:
-    return pa.concat_tables([pq.read_table(folder / piece.file_name) for piece in pieces])

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.shared.files import write_text
+from bench.training.level_errors import level_sections
 from predictors import Predictor
-from predictors.meanfield import INPUT_NAMES
+from predictors.meanfield import LEVEL_INPUTS, STARVATION_INPUTS
 
 #: Keys of `predictors.errors.evaluate`, and their headings.
 _ERRORS = (
@@ -34,6 +35,10 @@ _UNITS = (
 _RISK = (
     "Thresholds on the probability by the share of starved contents that is missed (designed sample, out of fold); "
     "{risk:g} is the default."
+)
+_SEEN = (
+    "Inputs, from sums over the adapters (`predictors/meanfield.py`): {}; those of service levels and percentiles also {}, the limits or "
+    "the percentile, and these times over the limits (`predictors/levels.py`)."
 )
 
 
@@ -91,10 +96,15 @@ def card_text(predictor: Predictor) -> str:
         "## Risk",
         _RISK.format(**card),
         _table(("risk", "full", "distilled"), thresholds),
+        *(level_sections(predictor.levels) if predictor.levels else ()),
         "## What the models see",
-        f"Inputs, from sums over the adapters (`predictors/meanfield.py`): {', '.join(f'`{name}`' for name in INPUT_NAMES)}.",
+        _SEEN.format(_names(STARVATION_INPUTS), _names(LEVEL_INPUTS)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _names(inputs: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"`{name}`" for name, _ in inputs)
 
 
 def _families(card: dict[str, Any]) -> str:

@@ -20,6 +20,8 @@ from twin import GpuResult, engine
 
 #: Figures that are compared, by name.
 COMPARED = ("throughput", "ttft_ms", "itl_ms", "e2e_ms")
+#: And where requests are judged by the limits of a service level.
+JUDGED = ("goodput", "worst_goodput", "failing_adapters", "fails")
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,14 @@ class GpuComparison:
 
     @property
     def verdicts_right(self) -> int:
-        """Windows of which the twin says rightly whether the GPU starves and whether it starts."""
-        said = (self.simulated.starved, self.simulated.memory_error)
-        return sum((figures.starved, figures.memory_error) == said for figures in self.measured)
+        """Windows of which the twin says rightly whether the GPU fails its service level and whether it starts."""
+        said = (self.simulated.fails, self.simulated.memory_error)
+        return sum((figures.fails, figures.memory_error) == said for figures in self.measured)
+
+    @property
+    def judged(self) -> bool:
+        """Whether single requests were judged by the limits of a service level."""
+        return any(figures.judgement is not None for figures in (self.simulated, *self.measured))
 
 
 def simulated_figures(result: GpuResult) -> Figures:
@@ -84,6 +91,7 @@ def simulated_figures(result: GpuResult) -> Figures:
         ttft_ms=result.ttft.mean_ms,
         itl_ms=result.itl.mean_ms,
         e2e_ms=result.e2e.mean_ms,
+        judgement=None if result.memory_error else result.judgement,
     )
 
 
@@ -117,7 +125,7 @@ def summary_table(comparisons: Sequence[GpuComparison]) -> pd.DataFrame:
             for name in COMPARED:
                 row[f"measured_{name}"] = getattr(figures, name)
                 row[f"simulated_{name}"] = getattr(gpu.simulated, name)
-            for name in ("starved", "memory_error", "finished", "arrived"):
+            for name in ("starved", "memory_error", "finished", "arrived", *(JUDGED if gpu.judged else ())):
                 row[f"measured_{name}"] = getattr(figures, name)
                 row[f"simulated_{name}"] = getattr(gpu.simulated, name)
             rows.append(row)
@@ -138,8 +146,10 @@ def mean_error_pct(comparisons: Sequence[GpuComparison], name: str) -> float:
 def report(comparisons: Sequence[GpuComparison], profile: str) -> RenderableType:
     """Table and summary for the terminal."""
     table = Table(title="Measured / simulated")
+    judged = any(gpu.judged for gpu in comparisons)
+    goodput = ("goodput\n%", "worst\n%", "fails") if judged else ()
     headings = ("GPU", "max_loras", "adapters", "offered\ntok/s", "throughput\ntok/s", "error", "starves", "TTFT\nms",
-                "error", "ITL\nms", "error", "memory\nerror")  # fmt: skip
+                "error", "ITL\nms", "error", "memory\nerror", *goodput)  # fmt: skip
     for heading in headings:
         table.add_column(heading, justify="right")
     for gpu in comparisons:
@@ -156,6 +166,7 @@ def report(comparisons: Sequence[GpuComparison], profile: str) -> RenderableType
             _pair(gpu, "itl_ms", 1),
             _error(gpu, "itl_ms"),
             _verdicts(gpu, lambda figures: figures.memory_error),
+            *(_goodput(gpu) if judged else ()),
         )
     windows = sum(len(gpu.measured) for gpu in comparisons)
     right = sum(gpu.verdicts_right for gpu in comparisons)
@@ -165,8 +176,13 @@ def report(comparisons: Sequence[GpuComparison], profile: str) -> RenderableType
     )
     lines = [
         f"mean absolute error of {profile}: {errors}",
-        f"starvation and memory-error verdicts right in {right} of {windows} windows",
+        f"{'service-level' if judged else 'starvation'} and memory-error verdicts right in {right} of {windows} windows",
     ]
+    if judged:
+        level = next(
+            each.judgement.level for gpu in comparisons for each in (gpu.simulated, *gpu.measured) if each.judgement
+        )
+        lines.append(f"goodput by {level.name}: {level.in_words()}; worst: the least of the GPU and its adapters")
     noise = {name: [gpu.noise_pct(name) for gpu in comparisons] for name in ("throughput", "itl_ms", "ttft_ms")}
     if np.isfinite(noise["throughput"]).any():
         means = [float(np.nanmean(values)) for values in noise.values()]
@@ -179,6 +195,13 @@ def report(comparisons: Sequence[GpuComparison], profile: str) -> RenderableType
             f"GPU {', '.join(limited)}: the load generator was late; it, not the server, may have been the limit"
         )
     return Group(table, *(Text(line) for line in lines))
+
+
+def _goodput(gpu: GpuComparison) -> tuple[str, str, str]:
+    def share(name: str) -> str:
+        return f"{100 * gpu.mean(name):.1f} / {100 * getattr(gpu.simulated, name):.1f}"
+
+    return share("goodput"), share("worst_goodput"), _verdicts(gpu, lambda figures: figures.fails)
 
 
 def _pair(gpu: GpuComparison, name: str, digits: int) -> str:

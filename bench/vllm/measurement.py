@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from bench.shared.files import write_table, write_text
 from bench.vllm.client import ClientLoad, Replay
-
-#: Share of the offered throughput below which a GPU starves; as in the twin.
+from twin import Judgement, Requests, ServiceLevel
 from twin.service import STARVATION_SHARE
 
 
@@ -33,6 +32,29 @@ class Figures:
     ttft_ms: float
     itl_ms: float
     e2e_ms: float
+    judgement: Judgement | None = None
+
+    @property
+    def goodput(self) -> float:
+        """Share of the judged requests that met the limits of the service level; NaN where it has none, or nothing starts."""
+        return float("nan") if self.judgement is None else self.judgement.goodput
+
+    @property
+    def worst_goodput(self) -> float:
+        """The least `goodput` of the GPU and of each adapter (`twin.Judgement`)."""
+        return float("nan") if self.judgement is None else self.judgement.worst
+
+    @property
+    def failing_adapters(self) -> int:
+        """Adapters that the service level is not kept for."""
+        return 0 if self.judgement is None else len(self.judgement.failing)
+
+    @property
+    def fails(self) -> bool:
+        """Whether the GPU fails its service level; the published rule where that judges no requests."""
+        if self.memory_error or self.judgement is None:
+            return self.starved
+        return self.judgement.worst < self.judgement.level.share
 
     @property
     def starved(self) -> bool:
@@ -51,6 +73,7 @@ def figures_of(answers: pd.DataFrame, offered_throughput: float, duration_s: flo
 
     A request's times count from when it was due, not from when the client got to send it.
     """
+    answers = answers[answers.due_s < duration_s]
     done = answers[np.isfinite(answers.finish_s) & (answers.finish_s <= duration_s)]
     served = (done.prompt_tokens + done.output_tokens).sum()
     gaps = (done.output_tokens - 1).sum()
@@ -65,6 +88,29 @@ def figures_of(answers: pd.DataFrame, offered_throughput: float, duration_s: flo
         itl_ms=itl,
         e2e_ms=float((done.finish_s - done.due_s).mean() * 1000),
     )
+
+
+def judgement_of(answers: pd.DataFrame, requests: Requests, level: ServiceLevel, duration_s: float) -> Judgement:
+    """The judged requests of a measured window, by the limits of a level.
+
+    Parameters
+    ----------
+    answers : DataFrame
+        One row for each request, in their order.
+    requests : Requests
+        What was sent; they go on after the window.
+    level : ServiceLevel
+    duration_s : float
+        End of the window.
+    """
+    first, last = answers.first_token_s.to_numpy(np.float64), answers.finish_s.to_numpy(np.float64)
+    # What the server gave up on has met nothing, whatever it had sent by then.
+    failed = (answers.error != "").to_numpy()
+    first, last = np.where(failed, np.nan, first), np.where(failed, np.nan, last)
+    judged = level.judged(requests, duration_s)
+    met = level.met(requests, first, last, 0.0)[judged]
+    adapter, count = requests.adapter[judged], int(requests.adapter.max(initial=-1)) + 1
+    return Judgement(level, np.bincount(adapter, minlength=count), np.bincount(adapter[met], minlength=count))
 
 
 def answers_table(replay: Replay) -> pd.DataFrame:

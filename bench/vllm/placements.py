@@ -8,22 +8,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.comparison.build import build_workload
+from bench.comparison.build import build_workload, level_of, service_of
 from bench.comparison.cell import Cell, as_named_now
 from bench.comparison.known import refuse_unknown
 from bench.comparison.rows import Row, read_rows
-from twin import Placement, ServingProfile, UserError, Workload, load_profile
+from twin import PUBLISHED, Placement, ServiceLevel, ServingProfile, UserError, Workload, load_profile
 from twin.inputs import read_json
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A placement, the workload that it counts the adapters of, and the profile that it was made for."""
+    """A placement, the workload that it counts the adapters of, and the profile and the service level that it was made for."""
 
     placement: Placement
     workload: Workload
     profile: ServingProfile
     label: str
+    service: ServiceLevel = PUBLISHED
+
+    @property
+    def arriving(self) -> Workload:
+        """The workload with what goes on arriving while the last judged requests are served."""
+        return self.workload.lengthened(self.service.tail_s) if self.service.judges_requests else self.workload
 
 
 def read_placed(  # noqa: PLR0913  # what may stand in place of the file's own
@@ -42,7 +48,8 @@ def read_placed(  # noqa: PLR0913  # what may stand in place of the file's own
     ----------
     path : str
         `rows.parquet` of `python -m bench`, or JSON: a list of {max_loras, adapters}, or an object with such a list as
-        `placement` and, if they are not given here, `workload` (a builder with its options) and `profile`.
+        `placement` and, if they are not given here, `workload` (a builder with its options) and `profile`, and `service` (the
+        numbers of a service level) where it is not the published rule.
     solver, seed : optional
         Which row of a Parquet file; the best ranked one by default.
     workload : mapping, optional
@@ -67,9 +74,9 @@ def read_placed(  # noqa: PLR0913  # what may stand in place of the file's own
             raise UserError(f"{path}: its rows were written by an older version and do not hold their workload")
         cell = Cell.from_json(row.cell, path, trust=trust, makes=["workload"])
         text, label = row.placement or "[]", f"{row.workload_label} seed {row.seed}, {row.solver_label}"
-        workload, profile = cell.workload, profile or cell.profile
+        workload, profile, service = cell.workload, profile or cell.profile, service_of(cell)
     elif path.endswith(".json"):
-        text, workload, profile = _from_json(path, workload, profile, trust)
+        text, workload, profile, service = _from_json(path, workload, profile, trust)
         label = Path(path).stem
     else:
         raise UserError(f"placement={path} must be a .parquet file of rows or a .json file")
@@ -82,7 +89,7 @@ def read_placed(  # noqa: PLR0913  # what may stand in place of the file's own
         placement.check(built)
     except ValueError as error:
         raise UserError(f"{path}: the placement does not fit its workload: {error}") from None
-    return Placed(placement, built, serving, label)
+    return Placed(placement, built, serving, label, service)
 
 
 def choose_row(rows: list[Row], path: str, solver: str | None, seed: int | None) -> Row:
@@ -122,7 +129,7 @@ def shortened(workload: Workload, duration_s: float) -> Workload:
 
 def _from_json(
     path: str, workload: Mapping[str, Any] | None, profile: str | None, trust: Sequence[str]
-) -> tuple[str, Mapping[str, Any], str]:
+) -> tuple[str, Mapping[str, Any], str, ServiceLevel]:
     data = read_json(path, "a placement (JSON)")
     content = data if isinstance(data, dict) and "placement" in data else {"placement": data}
     if workload is None and content.get("workload") is not None:
@@ -133,4 +140,13 @@ def _from_json(
         if value is None:
             raise UserError(f"{path}: it has no {key}; add one to the file or give {key}=NAME")
     assert workload is not None  # noqa: S101  # for the type checker
-    return json.dumps(content["placement"]), workload, str(profile)
+    service = content.get("service") or {}
+    if not isinstance(service, dict):
+        raise UserError(
+            f"{path}: service={json.dumps(service)[:80]} must be an object with the numbers of a service level"
+        )
+    try:
+        level = level_of(service)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return json.dumps(content["placement"]), workload, str(profile), level

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,15 @@ from bench.vllm.backends import Cores, EngineConfig, devices, find_python, share
 from bench.vllm.comparison import GpuComparison, simulated_curves, simulated_figures
 from bench.vllm.failures import ServerError
 from bench.vllm.flags import ServerFlags
-from bench.vllm.measurement import Measurement, figures_of, load_measurement, measurement_of, no_start
+from bench.vllm.measurement import (
+    Figures,
+    Measurement,
+    figures_of,
+    judgement_of,
+    load_measurement,
+    measurement_of,
+    no_start,
+)
 from bench.vllm.placements import Placed
 from bench.vllm.session import calls_of, serving
 from twin import GpuResult, Requests, UserError
@@ -42,13 +50,14 @@ class ValidationOptions:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One GPU of the placement: its server, its requests, and what the twin says."""
+    """One GPU of the placement: its server, its requests, what the twin says, and until when the server is listened to."""
 
     number: int
     flags: ServerFlags
     ranks: tuple[int, ...]
     requests: Requests
     simulated: GpuResult
+    until_s: float
 
     def fingerprint(self, placed: Placed) -> str:
         """What a measurement must have been made of to be this one's."""
@@ -82,9 +91,14 @@ def jobs_of(placed: Placed, gpus: list[int] | None) -> list[Job]:
             max_cpu_loras=plan.max_cpu_loras,
             sample_every_s=SAMPLE_EVERY_S,
             keep_requests=True,
+            service=placed.service,
         )
         flags = ServerFlags.of(placed.profile, ranks, plan.max_loras, plan.max_cpu_loras)
-        jobs.append(Job(number, flags, ranks, placed.workload.requests_of(local, intervals[number]), simulated))
+        requests = placed.arriving.requests_of(local, intervals[number])
+        # What arrives when the last judged request is done or late tells nothing any more.
+        until_s = placed.service.horizon_s(requests, placed.workload.duration_s)
+        requests = requests.take(np.flatnonzero(requests.arrival_s < until_s))
+        jobs.append(Job(number, flags, ranks, requests, simulated, until_s))
     return jobs
 
 
@@ -164,7 +178,6 @@ async def serve_gpu(  # noqa: PLR0913  # one GPU, and where it runs
 ) -> None:
     """Serve one GPU's requests on a new server, as often as asked for, and keep what was measured."""
     cores, gpu = slot
-    duration_s = placed.workload.duration_s
     about: dict[str, Any] = {
         "fingerprint": job.fingerprint(placed),
         "profile": placed.profile.name,
@@ -172,6 +185,7 @@ async def serve_gpu(  # noqa: PLR0913  # one GPU, and where it runs
         "flags": asdict(job.flags),
         "n_adapters": len(job.ranks),
         "offered_throughput": job.simulated.offered_throughput,
+        "window_s": placed.workload.duration_s,
     }
 
     def keep(repeat: int, measured: Measurement) -> None:
@@ -186,7 +200,7 @@ async def serve_gpu(  # noqa: PLR0913  # one GPU, and where it runs
             console.print(f"GPU {job.number}: server ready in {session.server.start_s:.0f} s")
             for repeat in repeats:
                 await session.settle()
-                replay, metrics = await session.open_loop(job.requests.arrival_s, calls_of(job.requests), duration_s)
+                replay, metrics = await session.open_loop(job.requests.arrival_s, calls_of(job.requests), job.until_s)
                 details = {**about, **session.about, "repeat": repeat, "memory_error": ""}
                 keep(repeat, measurement_of(replay, metrics, details))
     except ServerError as error:
@@ -194,7 +208,7 @@ async def serve_gpu(  # noqa: PLR0913  # one GPU, and where it runs
             raise ServerError(error.kind, f"GPU {job.number}: {error}") from None
         # A verdict like any other: the twin has an opinion on it too.
         for repeat in repeats:
-            keep(repeat, nothing_served({**about, "repeat": repeat}, str(error), duration_s, options))
+            keep(repeat, nothing_served({**about, "repeat": repeat}, str(error), job.until_s, options))
 
 
 def nothing_served(about: Mapping[str, Any], error: str, duration_s: float, options: ValidationOptions) -> Measurement:
@@ -212,20 +226,18 @@ def describe(measured: Measurement) -> str:
     if measured.about["memory_error"]:
         return f"memory error: {measured.about['memory_error']}"
     failed = measured.about["failed_requests"]
-    figures = figures_of(measured.answers, measured.about["offered_throughput"], measured.about["duration_s"])
+    figures = figures_of(
+        measured.answers,
+        measured.about["offered_throughput"],
+        measured.about.get("window_s", measured.about["duration_s"]),
+    )
     line = f"{figures.throughput:.0f} of {figures.offered_throughput:.0f} tokens/s; {measured.client.describe()}"
     return f"{line}; {failed} requests failed ({measured.about['first_failure']})" if failed else line
 
 
 def comparison_of(job: Job, windows: list[Measurement], placed: Placed) -> GpuComparison:
     """Measured and simulated figures of one GPU."""
-    offered = job.simulated.offered_throughput
-    measured = [
-        no_start(offered, len(job.requests))
-        if window.about["memory_error"]
-        else figures_of(window.answers, offered, placed.workload.duration_s)
-        for window in windows
-    ]
+    measured = [_figures(job, window, placed) for window in windows]
     return GpuComparison(
         number=job.number,
         flags=job.flags,
@@ -236,3 +248,13 @@ def comparison_of(job: Job, windows: list[Measurement], placed: Placed) -> GpuCo
         curves=simulated_curves(job.simulated, job.requests.arrival_s, placed.workload.duration_s),
         client_limited=any(window.client.was_the_limit for window in windows),
     )
+
+
+def _figures(job: Job, window: Measurement, placed: Placed) -> Figures:
+    offered, window_s = job.simulated.offered_throughput, placed.workload.duration_s
+    if window.about["memory_error"]:
+        return no_start(offered, job.simulated.arrived)
+    figures = figures_of(window.answers, offered, window_s)
+    if not placed.service.judges_requests:
+        return figures
+    return replace(figures, judgement=judgement_of(window.answers, job.requests, placed.service, window_s))

@@ -118,13 +118,14 @@ class TwinTest(PublishedTest):
 
     def __init__(self, problem: Problem) -> None:
         self._workload, self._profile = problem.workload, problem.profile
+        self._service = problem.service
         self._deadline = Deadline.after(problem.time_limit_s)
 
     def choose(self, content: GpuContent, places: range) -> int:
         """As `PublishedTest.choose`."""
         self.calls += 1
         mine = content.adapters
-        requests, ranks = self._workload.requests_of(mine), self._workload.ranks[mine]
+        requests, ranks = self._arriving(self._workload).requests_of(mine), self._workload.ranks[mine]
         if content.n_filled:
             requests = _merged(requests, self._filler(content), len(mine))
             ranks = np.append(ranks, np.full(content.n_filled, content.filled_rank))
@@ -132,21 +133,28 @@ class TwinTest(PublishedTest):
         for place in places:
             max_loras, window_s = int(TEST_POINTS[place]), self._workload.duration_s
             self._deadline.check()
-            tried = simulate_requests(requests, ranks, self._profile, max_loras, duration_s=window_s)
+            tried = simulate_requests(
+                requests, ranks, self._profile, max_loras, duration_s=window_s, service=self._service, latencies=False
+            )
             if result is None or _served(tried) >= _served(result):
                 best, result = place, tried
         assert result is not None  # noqa: S101  # the loop runs at least once
         return best if result.feasible else -1
 
+    def _arriving(self, workload: Workload) -> Workload:
+        """With what goes on arriving while the last judged requests are served."""
+        return workload.lengthened(self._service.tail_s) if self._service.judges_requests else workload
+
     def _filler(self, content: GpuContent) -> Requests:
         workload, count = self._workload, content.n_filled
-        return Workload(
+        filler = Workload(
             ranks=np.full(count, content.filled_rank),
             rates=np.full(count, content.filled_rate),
             lengths=workload.lengths,
             duration_s=workload.duration_s,
             seed=workload.seed + _FILLER_SEED_SHIFT,
-        ).requests
+        )
+        return self._arriving(filler).requests
 
 
 def _served(result: GpuResult) -> float:

@@ -3,7 +3,8 @@
 How few GPUs there are is settled by then. What is left to choose is free: slots cost KV cache and step time, so that there is a
 best number of them for what a GPU holds, and a placement with the fewest GPUs is often so uneven that requests wait for a minute
 on one GPU while another has room. The key of a GPU is by how much it fails its service level, then its discomfort: the mean
-time to the first token and the mean time of each later one, each in terms of its limit (2 s and 100 ms where the level has none).
+time to the first token and the mean time of each later one, each in terms of its limit (2 s and 100 ms where the level has none),
+and what its goodput by these limits is short of their share: every tenth counts as much as one of these times at its limit.
 The worse of two GPUs must become better for an exchange between them to stand, and all requests together must not be worse off
 than before the first exchange.
 """
@@ -32,6 +33,8 @@ DRAWN = 32
 LARGEST_SHIFT = 0.7
 #: Largest share of a GPU's adapters that is exchanged, and how often none comes back.
 LARGEST_EXCHANGE, ONE_WAY = 0.1, 0.3
+#: What a goodput of nothing would add to the discomfort. Means hide who waits, and goodput alone does not see how long; by hand.
+GOODPUT_WEIGHT = 10.0
 #: A GPU that is so many times worse than it may be with the `max_loras` it had is not asked about at others.
 HOPELESS = 3.0
 
@@ -75,7 +78,8 @@ class BestService:
         # Not the problem's seed: solvers that end with this are deterministic.
         self.generator = np.random.default_rng(0)
         self.calls = 0
-        self.source = self.workload.lengthened(self.service.tail_s) if self.service.judges_requests else self.workload
+        self.shown = self.service if self.service.judges_requests else INTERACTIVE
+        self.source = self.workload.lengthened(self.shown.tail_s)
         self._drawn: tuple[tuple[int, ...], Requests] | None = None
         self._asked: dict[tuple[tuple[int, ...], int], tuple[Key, float]] = {}
 
@@ -137,11 +141,13 @@ class BestService:
                 self._drawn = (content, self.source.requests_of(adapters))
             result = simulate_requests(
                 self._drawn[1], self.workload.ranks[adapters], self.profile, slots,
-                duration_s=self.workload.duration_s, service=self.service, latencies=False,
+                duration_s=self.workload.duration_s, service=self.service, shown=self.shown, latencies=False,
             )  # fmt: skip
             tokens_each = result.output_tokens / result.finished if result.finished else 1.0
             later_ms = (result.wait_ms - result.first_wait_ms) / tokens_each
             discomfort = result.first_wait_ms / self.ttft_ms + later_ms / self.tpot_ms
+            if result.judgement is not None:
+                discomfort += GOODPUT_WEIGHT * max(0.0, self.shown.share - result.judgement.goodput)
             self._asked[asked] = (max(0.0, -result.headroom), discomfort), discomfort * result.arrived
         return self._asked[asked]
 

@@ -10,7 +10,7 @@ from predictors.features import FEATURE_NAMES, N_SUMS
 from solvers.base import Problem
 from solvers.oracles.base import Oracle
 from solvers.oracles.predictor import PredictorOracle, workload_tail
-from twin import ServingProfile, UserError, Workload
+from twin import ServiceLevel, UserError, Workload
 
 ORACLES = ("auto", "predictor", "distilled", "twin")
 
@@ -40,17 +40,19 @@ def make_oracle(kind: str, problem: Problem, solver: str) -> Oracle:
     from solvers.oracles.twin import TwinOracle
 
     check_oracle_option(kind, solver)
-    learned = not problem.service.judges_requests
-    if not learned and kind not in ("twin", "auto"):
-        raise UserError(
-            f"solver {solver} with oracle={kind}: predictors know the published rule, not service={problem.service.name}; "
-            "oracle=twin asks the twin"
-        )
-    if kind == "twin" or (kind == "auto" and (problem.predictor is None or not learned)):
+    learned = problem.predictor is not None and problem.predictor.knows(problem.service)
+    if kind == "twin" or (kind == "auto" and not learned):
         return TwinOracle(problem.workload, problem.profile, service=problem.service)
     if problem.predictor is None:
         raise UserError(f"solver {solver} with oracle={kind} needs a predictor for profile {problem.profile.name}")
-    return learned_oracle(problem.workload, problem.profile, problem.predictor, distilled=kind == "distilled")
+    if not learned:
+        raise UserError(
+            f"solver {solver} with oracle={kind}: the predictor has not learned service={problem.service.name} "
+            f"({problem.service.in_words()}); oracle=twin asks the twin"
+        )
+    if say_out_of_range(problem.predictor, problem.workload):
+        return TwinOracle(problem.workload, problem.profile, service=problem.service)
+    return PredictorOracle(problem.workload, problem.profile, problem.predictor, distilled=kind == "distilled")
 
 
 LOG = logging.getLogger(__name__)
@@ -70,34 +72,20 @@ def out_of_range(predictor: Predictor, workload: Workload) -> str:
     return ", ".join(outside)
 
 
+def say_not_learned(predictor: Predictor, level: ServiceLevel) -> bool:
+    """Whether a predictor says nothing of a service level; if so that is said, as a warning in the log."""
+    known = predictor.knows(level)
+    if not known:
+        LOG.warning(
+            "predictor %s: service=%s (%s) was not learned; asking the twin instead",
+            predictor.profile_name, level.name, level.in_words(),
+        )  # fmt: skip
+    return not known
+
+
 def say_out_of_range(predictor: Predictor, workload: Workload) -> bool:
     """Whether a workload lies outside a predictor's range; if so that is said, as a warning in the log."""
     outside = out_of_range(predictor, workload)
     if outside:
         LOG.warning("predictor %s: %s; asking the twin instead", predictor.profile_name, outside)
     return bool(outside)
-
-
-def learned_oracle(
-    workload: Workload,
-    profile: ServingProfile,
-    predictor: Predictor,
-    *,
-    distilled: bool = False,
-    twin_outside: bool = True,
-) -> Oracle:
-    """A predictor as an oracle, or the twin for a workload outside the range that it was trained on.
-
-    Parameters
-    ----------
-    workload, profile, predictor
-    distilled : bool
-        The single tree instead of the full model.
-    twin_outside : bool
-        Fall back to the twin outside the range; otherwise the predictor extrapolates.
-    """
-    if twin_outside and say_out_of_range(predictor, workload):
-        from solvers.oracles.twin import TwinOracle
-
-        return TwinOracle(workload, profile)
-    return PredictorOracle(workload, profile, predictor, distilled=distilled)

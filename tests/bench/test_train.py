@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -37,7 +38,17 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 @pytest.mark.usefixtures("_in_tmp_path")
 def test_data_become_a_predictor(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "models" / "mine.npz"
-    main(["profile=llama-3.1-8b", f"data={data}", f"out={out}", f"tables={tmp_path}", "seed=3", *SMALL])
+    main(
+        [
+            "profile=llama-3.1-8b",
+            "models=[starvation]",
+            f"data={data}",
+            f"out={out}",
+            f"tables={tmp_path}",
+            "seed=3",
+            *SMALL,
+        ]
+    )
     printed = capsys.readouterr().out
     assert "SMAPE" in printed
     assert "seed 3, data seed 0" in printed
@@ -59,9 +70,38 @@ def test_data_become_a_predictor(data: Path, tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.usefixtures("_in_tmp_path")
 def test_without_data_they_are_made_first(tmp_path: Path) -> None:
     out = tmp_path / "mine.npz"
-    main(["profile=qwen-2.5-7b", f"out={out}", "points=160", "workers=1", "tables=null", *SMALL])
-    assert load_predictor(out).profile_name.startswith("qwen")
+    main(
+        [
+            "profile=qwen-2.5-7b",
+            f"out={out}",
+            "points=160",
+            "level_points=160",
+            "workers=1",
+            f"tables={tmp_path}",
+            *SMALL,
+        ]
+    )
+    made = load_predictor(out)
+    assert made.profile_name.startswith("qwen")
     assert (tmp_path / "results/runs/train").is_dir()
+    # What was learned of service levels stands beside it, and is said.
+    assert made.levels is not None
+    assert made.levels.card["data"]["points"] == 160
+    table = pd.read_csv(tmp_path / "qwen-2.5-7b__h100-64gb__levels.csv")
+    assert {"drawn limits", "interactive", "batch", "percentiles"} == set(table["level"])
+    assert "## Service levels" in (tmp_path / "qwen-2.5-7b__h100-64gb.md").read_text()
+    # Trained again for levels alone, it says the same of starvation.
+    data = next(tmp_path.glob("results/runs/train/*__levels.parquet"))
+    main(
+        ["profile=qwen-2.5-7b", "models=[levels]", f"level_data={data}", f"out={out}", "seed=5", "tables=null", *SMALL]
+    )
+    again = load_predictor(out)
+    assert again.levels is not None
+    assert again.levels.card["seed"] == 5
+    assert again.starvation.values(np.zeros((1, 25), np.float32)) == made.starvation.values(
+        np.zeros((1, 25), np.float32)
+    )
+    assert again.card == made.card
 
 
 @pytest.mark.usefixtures("_in_tmp_path")
@@ -71,6 +111,8 @@ def test_without_data_they_are_made_first(tmp_path: Path) -> None:
         (["out=a.npz"], "profile must be given"),
         (["profile=llama-3.1-8b", "out=a.json"], "out=a.json"),
         (["profile=llama-3.1-8b", "data=missing.parquet"], "data=missing.parquet: no such file"),
+        (["profile=llama-3.1-8b", "models=[levels,others]"], "models=['levels', 'others']"),
+        (["profile=llama-3.1-8b", "models=[levels]", "out=missing.npz"], "predictor=missing.npz: no such file"),
         (["profile=llama-3.1-8b", "families=[perceptron]"], "families=['perceptron']"),
         (["profile=llama-3.1-8b", "risk=0"], "risk=0.0"),
         (["profile=nosuch"], "profile=nosuch"),

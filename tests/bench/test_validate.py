@@ -21,12 +21,13 @@ from bench import validate
 from bench.comparison.rows import Row, write_rows
 from bench.vllm import session
 from bench.vllm.backends import versions
-from bench.vllm.measurement import Figures, figures_of
-from bench.vllm.placements import read_placed, shortened
+from bench.vllm.client import ClientLoad
+from bench.vllm.measurement import Figures, Measurement, figures_of
+from bench.vllm.placements import Placed, read_placed, shortened
 from bench.vllm.server import session_processes
-from bench.vllm.validation import jobs_of
+from bench.vllm.validation import Job, comparison_of, jobs_of
 from tests.bench.vllm.vllm_standin import write_standin
-from twin import UserError, load_profile, simulate_placement
+from twin import ServiceLevel, UserError, load_profile, simulate_placement
 
 ROOT = Path(__file__).parents[2]
 WORKLOAD = {
@@ -243,6 +244,8 @@ def test_a_shorter_window_has_the_first_requests(tmp_path: Path) -> None:
         ({"placement": PLACEMENT[:1]}, [], "does not fit its workload: adapter 2 is placed 0 times"),
         ({"workload": None}, [], "it has no workload; add one to the file or give workload=NAME"),
         ({"workload": {"groups": []}}, [], "workload must be an object with a _target_"),
+        ({"service": [95]}, [], "service=[95] must be an object with the numbers of a service level"),
+        ({"service": {"ttft_ms": -1.0}}, [], "service.ttft_ms=-1.0 must be a positive number"),
         ({}, ["gpus=[7]"], "gpus: no GPU 7; the placement has 2, counted from 0"),
         ({}, ["engine=vllm", "engine.arguments=[]"], "engine=vllm needs a GPU and nvidia-smi shows none"),
         ({}, ["repeats=0"], "repeats=0 must be 1 or more"),
@@ -278,6 +281,68 @@ def test_a_port_in_use_is_named(standin: Path, tmp_path: Path, capsys: pytest.Ca
         with pytest.raises(SystemExit):
             validate.main([*arguments(placement_file(tmp_path)), f"engine.port={port}"])
     assert f"engine.port={port} on 127.0.0.1 cannot be used (Address already in use)" in capsys.readouterr().err
+
+
+# --- service levels
+
+STRICT = {"name": "strict", "ttft_ms": 400.0, "tpot_ms": 50.0, "share": 0.9, "warm_up": 0.1}
+
+
+def measured_as_simulated(job: Job, placed: Placed, *, late_s: float = 0.0) -> Measurement:
+    """A window whose server answered when the twin says, or so much later."""
+    count, overhead_s = len(job.requests), placed.profile.request_overhead_ms / 1000
+    answers = pd.DataFrame(
+        {
+            "due_s": job.requests.arrival_s,
+            "first_token_s": job.simulated.first_token_s[:count] + overhead_s + late_s,
+            "finish_s": job.simulated.finish_s[:count] + overhead_s + late_s,
+            "prompt_tokens": job.requests.prompt_tokens,
+            "output_tokens": job.requests.output_tokens,
+            "error": [""] * count,
+        }
+    )
+    return Measurement(answers, pd.DataFrame(), {"memory_error": "", "client": vars(ClientLoad(0, 0, 0, 0, 0, 0))})
+
+
+def test_a_server_that_does_what_the_twin_says_has_its_goodput(tmp_path: Path) -> None:
+    """And one that answers half a second later keeps nobody's limit."""
+    placed = read_placed(str(placement_file(tmp_path, service=STRICT)), duration_s=60)
+    assert placed.service == ServiceLevel(**STRICT)  # type: ignore[arg-type]  # numbers and a name
+    for job in jobs_of(placed, None):
+        # What arrives while the last judged requests are served is sent as well, and counts for nothing else.
+        assert job.requests.arrival_s[-1] > 60.0
+        assert job.until_s > job.requests.arrival_s[-1]
+        same = comparison_of(job, [measured_as_simulated(job, placed)], placed)
+        assert same.measured[0].arrived == job.simulated.arrived < len(job.requests)
+        assert same.measured[0].throughput == pytest.approx(job.simulated.throughput, rel=0.02)
+        assert job.simulated.judgement is not None
+        assert same.measured[0].goodput == job.simulated.judgement.goodput
+        assert same.measured[0].worst_goodput == same.simulated.worst_goodput
+        assert same.verdicts_right == 1
+        late = comparison_of(job, [measured_as_simulated(job, placed, late_s=0.5)], placed)
+        assert (late.measured[0].goodput, late.measured[0].failing_adapters) == (0.0, 3)
+        assert late.measured[0].fails
+        assert late.verdicts_right == (1 if job.simulated.fails else 0)
+
+
+def test_what_failed_has_met_nothing(tmp_path: Path) -> None:
+    placed = read_placed(str(placement_file(tmp_path, service=STRICT)), duration_s=60)
+    job = jobs_of(placed, [0])[0]
+    window = measured_as_simulated(job, placed)
+    window.answers["error"] = "connection lost"
+    assert comparison_of(job, [window], placed).measured[0].goodput == 0.0
+
+
+def test_goodput_is_measured_and_written(standin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    validate.main(arguments(placement_file(tmp_path, service=STRICT | {"ttft_ms": 900.0, "tail_s": 2.0})))
+    printed = capsys.readouterr().out
+    assert "goodput by strict: 90% of the requests with TTFT <= 900 ms and TPOT <= 50 ms" in printed
+    assert "service-level and memory-error verdicts" in printed
+    summary = pd.read_csv("out/summary.csv")
+    for name in ("goodput", "worst_goodput"):
+        for side in ("measured", "simulated"):
+            assert summary[f"{side}_{name}"].between(0, 1).all()
+    assert summary["measured_fails"].isin([True, False]).all()
 
 
 # --- figures

@@ -20,6 +20,7 @@ OUTPUTS = [
     ("bench.__main__", (), "picture", ".png"),
     ("bench.__main__", ("suite=benchmark",), "suite.results", None),
     ("bench.__main__", ("cache=true",), "cache_dir", None),
+    ("bench.best_service", (REFERENCE,), "table", ".csv"),
     ("bench.bound_check", (REFERENCE,), "table", ".csv"),
     ("bench.calibrate", ("metrics=[a.prom]",), "out", None),
     ("bench.campaign", (), "out", None),

@@ -87,6 +87,11 @@ def test_rows_of_other_workloads_show_nothing(instance: Instance, row: Row) -> N
             stamped([instance], of_another_twin(instance), [other])
 
 
+def test_rows_of_another_level_show_nothing_either(instance: Instance, row: Row) -> None:
+    with pytest.raises(UserError, match="no placement on an instance of profile"):
+        stamped([instance], of_another_twin(instance), [replace(row, service="interactive")])
+
+
 def test_the_command_writes_the_table(
     instance: Instance, row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ from bench.comparison.rows import Row
 from bench.comparison.sources import source_files
 from bench.suites import bounds
 from bench.suites.bounds import TRIVIAL, best_bounds, fingerprint, improved, proven_bound, violations
-from bench.suites.library import BestKnown, load_suite, read_best_known
-from twin import load_profile
+from bench.suites.library import BestKnown, load_suite, read_best_known, write_best_known
+from twin import UserError, load_profile
 
 TWIN, PREDICTOR = '{"oracle": "twin"}', '{"oracle": "predictor"}'
 (INSTANCE,) = load_suite("collection", ids=["zipf-llama-0100"])
@@ -108,6 +109,30 @@ def test_only_what_is_better_replaces_what_is_known(
     assert (after.lower_bound, after.gpus, after.command) == (lower_bound, gpus, command)
     assert after.lower_bound_solver == ("exact (60 s)" if lower_bound > 3 else "before (1 s)")
     assert after.gpus_solver == ("exact (60 s)" if gpus < 5 else "before (1 s)")
+
+
+def test_what_is_known_of_a_level_is_told_by_rows_of_that_level() -> None:
+    """An interactive placement on fewer GPUs says nothing of the published rule, and the other way round."""
+    interactive = replace(ROW, service="interactive", gpus=4, lower_bound=4)
+    assert improved([INSTANCE], known(), [interactive], "new") == known()
+    found = improved([INSTANCE], {}, [interactive, ROW], "new", "interactive")[INSTANCE.id]
+    assert (found.lower_bound, found.gpus, found.service) == (4, 4, "interactive")
+    assert best_bounds([interactive, ROW], {}, "interactive") == {INSTANCE.id: 4}
+    # The bound of one level refutes no placement of another.
+    assert not violations([replace(interactive, gpus=3, lower_bound=None), ROW])
+
+
+def test_the_table_keeps_what_it_says_of_other_levels(tmp_path: Path) -> None:
+    of_interactive = known(service="interactive", gpus=9)
+    write_best_known(known(), tmp_path)
+    write_best_known(of_interactive, tmp_path, "interactive")
+    assert read_best_known(tmp_path) == known()
+    assert read_best_known(tmp_path, "interactive") == of_interactive
+    assert read_best_known(tmp_path, "batch") == {}
+    table = tmp_path / "best_known.csv"
+    table.write_text(table.read_text().replace(",interactive", ",mine"))
+    with pytest.raises(UserError, match="line 3: service=mine must be one of published, interactive, batch"):
+        read_best_known(tmp_path)
 
 
 def test_figures_of_another_twin_are_dropped() -> None:

@@ -77,11 +77,13 @@ def test_solvers_plan_for_the_level_that_they_are_given(
         assert score_placement(crowd, placement, profile, service=service).feasible
 
 
-def test_predictors_answer_for_the_published_rule_alone(problem: Problem) -> None:
-    interactive = replace(problem, service=INTERACTIVE)
-    assert isinstance(make_oracle("auto", interactive, "mine"), TwinOracle)
-    with pytest.raises(UserError, match="predictors know the published rule, not service=interactive"):
-        make_oracle("predictor", interactive, "mine")
+def test_a_level_that_no_predictor_has_learned_is_the_twins(problem: Problem) -> None:
+    assert problem.predictor is not None
+    odd = replace(problem, service=replace(INTERACTIVE, name="odd", share=0.5))
+    assert odd.predictor is problem.predictor
+    assert isinstance(make_oracle("auto", odd, "mine"), TwinOracle)
+    with pytest.raises(UserError, match="has not learned service=odd"):
+        make_oracle("predictor", odd, "mine")
 
 
 @pytest.mark.parametrize("count", [1, 3, 69, 100, 577])
