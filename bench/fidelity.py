@@ -14,6 +14,7 @@ import pandas as pd
 from omegaconf import MISSING
 from rich.console import Console
 
+from bench.measured.evidence import evidence_rows
 from bench.measured.predictors_beside_runs import (
     MODELS,
     left_out_twin_data,
@@ -48,6 +49,7 @@ class FidelityConfig(ReplayOptions):
     out: str | None = None
     summary: str | None = None
     picture: str | None = None
+    evidence: str | None = None
 
 
 @command("fidelity", FidelityConfig)
@@ -55,6 +57,8 @@ def main(config: FidelityConfig) -> None:
     """Replay the runs, print the errors and write them."""
     terminal = console(width=160)
     out, summary_path, picture = _targets(config)
+    if config.evidence is not None:
+        check_file("evidence", config.evidence)
     runs = read_runs(config.runs)
     if config.predictor:
         check_predictors(runs, config, terminal)
@@ -66,6 +70,9 @@ def main(config: FidelityConfig) -> None:
     )
     rows = replay_runs(runs, profiles, config, terminal)
     write_csv(rows, out)
+    if config.evidence is not None:
+        write_csv(evidence_rows(runs, rows, profiles), check_file("evidence", config.evidence))
+        terminal.print(f"wrote {config.evidence}")
     left_out = {name: profile.provenance.get("left_out_scenarios", []) for name, profile in profiles.items()}
     published = published_twin(config.runs)
     summary = summarise(rows, left_out, published)

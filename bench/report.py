@@ -23,6 +23,7 @@ from bench.reporting.parts import (
     reproduce,
     workloads,
 )
+from bench.reporting.parts.real_gpus import real_gpus
 from bench.reporting.parts.stability import stability
 from bench.reporting.study import Study
 from bench.shared.command import command
@@ -103,6 +104,7 @@ def make_parts(study: Study, config: ReportConfig) -> tuple[list[Part], list[Par
         quality.quality(study),
         pairwise.pairwise(study),
         stability(scores),
+        real_gpus(study),
         anytime.anytime(study),
         latency.latency(study),
         workloads.index(study),

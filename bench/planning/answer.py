@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bench.comparison.rows import Row
+from bench.evidence.runs import NONE, Evidence, evidence_of
 from bench.planning.adapters import Adapter, Traffic, workload_of
 from bench.planning.bounds import contradictions, proven_bound
 from bench.shared.terminal import in_threads
@@ -68,6 +69,8 @@ class GpuAnswer:
     ttft_p95_ms : float, optional
     goodput : float, optional
         Share of the judged requests that keep the limits of the service level, or those of `interactive` where it has none.
+    evidence : Evidence
+        What published runs on real GPUs say of as much load.
     """
 
     gpu: int
@@ -89,6 +92,7 @@ class GpuAnswer:
     failing_adapters: tuple[str, ...] = ()
     ttft_p95_ms: float | None = None
     goodput: float | None = None
+    evidence: Evidence = NONE
 
     def flags(self, profile: ServingProfile) -> ServerFlags:
         """What its server is started with."""
@@ -226,7 +230,14 @@ class _Asked:
 
         grown = 1.0 if result.fails else growth(fails)
         mine = [self.adapters[index] for index in plan.adapters]
-        return _gpu_answer(number, plan, mine, self.profile, result, grown), result
+        found = _gpu_answer(number, plan, mine, self.profile, result, grown)
+        return replace(found, evidence=self._evidence(plan)), result
+
+    def _evidence(self, plan: GpuPlan) -> Evidence:
+        mine = [self.adapters[index] for index in plan.adapters]
+        part = workload_of(mine, self.traffic, self.profile, ids=plan.adapters)
+        alone = GpuPlan(tuple(range(len(mine))), plan.max_loras, plan.shares)
+        return evidence_of([alone], part, self.profile)[0]
 
     def _simulated(
         self,

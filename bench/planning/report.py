@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.comparison.rows import Row
+from bench.evidence.runs import Evidence
 from bench.planning.answer import MOST_GROWTH, Answer, GpuAnswer
 from bench.planning.bounds import SCOPE, proven_bound
 from bench.planning.kubernetes import Cluster, helm_values, lora_adapters
@@ -221,8 +222,8 @@ def _missed(found: Answer) -> list[str]:
 def _table(gpus: Sequence[GpuAnswer]) -> Table:
     table = Table(header_style="bold")
     for column in (
-        "GPU", "adapters", "of these\nfail", "max_\nloras", "max_\nlora_\nrank", "requests\nper s", "served", "good-\nput",
-        "TTFT\np95 ms", "TTFT\np99 ms", "ITL\nms", "KV in\nuse", "head-\nroom",
+        "GPU", "adapters", "fail", "max_\nloras", "max_\nlora_\nrank", "req.\nper s", "served", "good-\nput",
+        "TTFT\np95 ms", "TTFT\np99 ms", "ITL\nms", "KV in\nuse", "head-\nroom", "real\nGPU",
     ):  # fmt: skip
         table.add_column(column, justify="right", no_wrap=True)
     for gpu in gpus[:_MOST_GPUS]:
@@ -241,6 +242,7 @@ def _table(gpus: Sequence[GpuAnswer]) -> Table:
             _number(gpu.itl_ms, 1),
             f"{gpu.kv_usage:.0%}",
             _headroom(gpu.growth),
+            gpu.evidence.kind,
         )
     return table
 
@@ -267,6 +269,7 @@ def _notes(found: Answer, serving: Serving) -> list[str]:
     notes = [
         f"served: tokens, of those offered; goodput: requests with {limits}, of those judged",
         "head-room: how much all rates of the GPU could grow before it fails, by the twin",
+        _evidence_in_words([gpu.evidence for gpu in found.gpus]),
     ]
     for gpu in found.gpus:
         if gpu.failing_adapters:
@@ -291,6 +294,26 @@ def _notes(found: Answer, serving: Serving) -> list[str]:
             f"the figures are those of {profile.engine} {profile.engine_version}, which profile {profile.name} is of"
         )
     return notes
+
+
+def _evidence_in_words(evidence: Sequence[Evidence]) -> str:
+    """What stands in the last column, and what it rests on."""
+    kinds = {one.kind for one in evidence}
+    said = []
+    if "served" in kinds:
+        said.append(
+            "served: one was asked for at least as much of everything, with max_loras of its own, did not starve"
+        )
+    if "near" in kinds:
+        near = [one for one in evidence if one.kind == "near"]
+        off = [one.error_pct for one in near if one.error_pct is not None]
+        error = f", the twin's throughput {max(off):.1f} % off them at most" if off else ""
+        said.append(
+            f"near: runs within 1.5 times are known, of the nearest three up to {max(one.starved for one in near)} starved{error}"
+        )
+    if "none" in kinds:
+        said.append("none: no run is near, or requests, arrivals or profile are others")
+    return f"real GPU: published runs of real vLLM. {'; '.join(said)}"
 
 
 def _cut(command: str) -> str:

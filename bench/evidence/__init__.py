@@ -1,0 +1,1 @@
+"""What real GPUs have served: published runs by what they were asked for, beside what a plan asks of a GPU."""

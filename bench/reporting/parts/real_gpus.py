@@ -1,0 +1,84 @@
+"""How many GPUs of each solver's placements a real GPU has served in published runs, or come near."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from bench.comparison.build import build_workload
+from bench.comparison.cell import Cell
+from bench.comparison.rows import Row
+from bench.evidence.runs import Evidence, evidence_of
+from bench.reporting.content import Column, Part, Table, number, words
+from bench.reporting.study import Study
+from bench.statistics.instances import Case
+from twin import Placement, ServingProfile, UserError, Workload, load_profile
+
+
+def real_gpus(study: Study) -> Part | None:
+    """One line for each solver; None where no published run counts for any GPU."""
+    kinds: dict[str, Counter[str]] = {}
+    errors: dict[str, list[float]] = {}
+    for case in study.cases:
+        known = _workload(case)
+        if known is None:
+            continue
+        for row in case.rows:
+            if not row.feasible or row.placement is None:
+                continue
+            found = evidence_of(Placement.from_json(row.placement).gpus, *known)
+            kinds.setdefault(row.solver_label, Counter()).update(one.kind for one in found)
+            errors.setdefault(row.solver_label, []).extend(_near(found))
+    if not any(count["served"] or count["near"] for count in kinds.values()):
+        return None
+    solvers = [solver for solver in study.solvers if solver in kinds]
+    lines = tuple(
+        (
+            words(solver, solver=solver),
+            number(kinds[solver].total(), 0),
+            *(number(kinds[solver][kind] / kinds[solver].total(), 1, scale=100) for kind in ("served", "near", "none")),
+            number(float(np.mean(errors[solver])) if errors[solver] else None, 1),
+        )
+        for solver in solvers
+    )
+    return Part(
+        "real-gpus",
+        "What real GPUs have served",
+        (
+            (
+                "For each GPU of the feasible placements: was a real GPU, in a published run of real vLLM, asked for at least as much "
+                "of everything (adapters, summed rate, largest and mean rank, adapters active at a time), and did it not starve, with a "
+                "max_loras of its own? Or are runs within 1.5 times of everything known? Runs count for the profile that was fitted to "
+                "their servers, and for their request lengths and arrivals only. The fuller a GPU, the fewer runs carried as much."
+            ),
+        ),
+        (Table("real-gpus", "GPUs by what published runs say of them", _COLUMNS, lines),),
+    )
+
+
+_COLUMNS = (
+    Column("Solver", numeric=False),
+    Column("GPUs", "of all feasible placements"),
+    Column("Served, %", "a real GPU served at least as much"),
+    Column("Near, %", "runs within 1.5 times are known, whether they starved or not"),
+    Column("None, %", "neither, or other lengths, arrivals or profile"),
+    Column("Twin off, %", "its throughput from that of the nearest three runs, mean over the GPUs that are near"),
+)
+
+
+def _near(found: tuple[Evidence, ...]) -> list[float]:
+    return [one.error_pct for one in found if one.kind == "near" and one.error_pct is not None]
+
+
+def _workload(case: Case) -> tuple[Workload, ServingProfile] | None:
+    """Workload and profile of an instance; None where its rows name what is not in the registry, or no longer there."""
+    row: Row | None = next((row for row in case.rows if row.cell and row.placement is not None), None)
+    if row is None or row.cell is None:
+        return None
+    try:
+        cell = Cell.from_json(row.cell, "rows", makes=["workload"])
+        profile = load_profile(cell.profile)
+        return build_workload(cell.workload, profile), profile
+    except UserError:
+        return None
