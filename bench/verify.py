@@ -18,7 +18,7 @@ from omegaconf import MISSING
 from rich.table import Table
 
 from bench.certificates.adding_up import RefusedError
-from bench.certificates.certificate import prove
+from bench.certificates.proof import prove
 from bench.comparison.rows import Row, read_any
 from bench.shared.command import command
 from bench.shared.terminal import console, tracked

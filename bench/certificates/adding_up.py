@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,19 +23,17 @@ class RefusedError(Exception):
     """A certificate does not prove what it says; the message says why."""
 
 
-@dataclass(frozen=True)
-class Zone:
+class Zone(NamedTuple):
     """Contents up to a largest rank that stay below a limit (or infinity) in every sum, and a multiplier of each limit."""
 
     rank: int
-    limits: tuple[float, ...]
-    multipliers: tuple[float, ...]
+    limits: Sequence[float]
+    multipliers: Sequence[float]
 
 
 def check_cover(cuts: Sequence[tuple[int, NDArray[np.float64]]], zones: Sequence[Zone], ranks: set[int]) -> None:
     """Raise `RefusedError` unless zones hold whatever the cuts (the least rank from which each holds, its point) do not rule out."""
-    limits = np.array([zone.limits for zone in zones])
-    largest = np.array([zone.rank for zone in zones])
+    limits, largest = np.array([zone.limits for zone in zones]), np.array([zone.rank for zone in zones])
     for rank in sorted(ranks):
         held = limits[largest >= rank]
         for left in _left_by([point for least, point in cuts if least <= rank], limits.shape[1]):
@@ -63,17 +61,7 @@ def exact_bound(
 ) -> Fraction:
     """Number of GPUs, in fractions, that no placement goes below, where zones hold every content that a GPU serves.
 
-    Parameters
-    ----------
-    prices, ranks : sequences of shape (n_adapters,)
-    sums : array of shape (n_adapters, n_sums)
-        What each adapter asks for.
-    zones : sequence of Zone
-
-    Raises
-    ------
-    RefusedError
-        For a price or a multiplier that is none.
+    `prices` and `ranks` are of each adapter, as are the rows of `sums`, what it asks for.
     """
     if not all(math.isfinite(price) and price >= 0 for price in prices):
         raise RefusedError("a price must be a number, 0 or more")

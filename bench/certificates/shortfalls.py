@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,7 @@ from twin import GpuResult, Requests, ServiceLevel, ServingProfile, Workload, si
 MARGINS = {"margin": 0.01, "turns": 4, "sigmas": 3.0, "least_deviation": 0.004, "least_missed": 30}
 
 
-@dataclass(frozen=True)
-class Content:
+class Content(NamedTuple):
     """Adapters, one of them taken to be of a rank and the others of the workload's smallest; or `made_up` equally busy ones.
 
     To those the workload's own requests are dealt, thinned to a `load` in tokens per second. `spans` are values of `max_loras`
@@ -29,11 +29,11 @@ class Content:
     """
 
     rank: int
-    adapters: tuple[int, ...]
+    adapters: Sequence[int]
     made_up: int
     load: float
-    spans: tuple[tuple[int, int], ...]
-    sums: tuple[float, ...]
+    spans: Sequence[Sequence[int]]
+    sums: Sequence[float]
     cut: bool
 
 
@@ -53,6 +53,7 @@ class Shortfalls:
         self.sums = self._sums(workload.requests, workload.n_adapters)
         self._total = _tokens(workload.requests).sum() / workload.duration_s
         self._draws = np.random.Generator(np.random.PCG64(workload.seed)).random((2, len(self.source.requests)))
+        self._short = service.share - MARGINS["margin"]
 
     def check(self, content: Content, others: Sequence[Content]) -> None:
         """Raise `RefusedError` unless a content falls short at every `max_loras`, some of them by those of `others`."""
@@ -60,18 +61,16 @@ class Shortfalls:
         whole = len(set(ids)) == len(ids) and all(0 <= adapter < self.workload.n_adapters for adapter in ids)
         if not whole or content.made_up < 0 or (content.made_up > 0) == bool(ids):
             raise RefusedError("a content is neither a set of adapters nor made up")
-        ranks = np.full(count, self.workload.ranks.min())
+        ranks, requests = np.full(count, self.workload.ranks.min()), self._requests(content)
         ranks[0] = content.rank
-        requests = self._requests(content)
         in_window = requests.take(np.flatnonzero(requests.arrival_s < self.workload.duration_s))
         if not np.allclose(self._sums(in_window, count).sum(axis=0), content.sums, rtol=1e-9, atol=1e-9):
             raise RefusedError("a content asks for other sums than it says")
         if content.cut:
             self._check_values(content, count, others)
-        shares = {span: self._falls_short(content, requests, ranks, span) for span in content.spans}
+        shares = [(self._falls_short(content, requests, ranks, span), span) for span in content.spans]
         if not content.made_up:
-            best = max(shares, key=lambda span: shares[span])
-            self._check_chance(requests, ranks, best, shares[best])
+            self._check_chance(requests, ranks, *max(shares))
 
     def _check_values(self, content: Content, count: int, others: Sequence[Content]) -> None:
         """Every `max_loras` is spoken of: by the content's own spans, or by those of made-up ones that ask for less."""
@@ -90,14 +89,12 @@ class Shortfalls:
             raise RefusedError(f"nothing is said of a content at max_loras={min(missing)}")
 
     def _falls_short(
-        self, content: Content, requests: Requests, ranks: NDArray[np.int64], span: tuple[int, int]
+        self, content: Content, requests: Requests, ranks: NDArray[np.int64], span: Sequence[int]
     ) -> float:
         window_s = self.workload.duration_s
         share = _share(self.simulate(requests, ranks, span, window_s))
-        if share >= self.service.share - MARGINS["margin"]:
-            raise RefusedError(
-                f"a content keeps {share:.4f} at max_loras={span[0]} to {span[1]}: not short by the margin"
-            )
+        if share >= self._short:
+            raise RefusedError(f"a content keeps {share:.4f} at max_loras={list(span)}: not short by the margin")
         if content.made_up and not self.service.judges_requests:
             # A window in which a GPU at 90 % of the offered throughput catches up, and any single request ends.
             later = self.simulate(requests, ranks, span, max(window_s / 0.9, window_s + 60.0))
@@ -105,7 +102,7 @@ class Shortfalls:
                 raise RefusedError("a made-up content falls short for the window's end alone")
         return share
 
-    def _check_chance(self, requests: Requests, ranks: NDArray[np.int64], span: tuple[int, int], share: float) -> None:
+    def _check_chance(self, requests: Requests, ranks: NDArray[np.int64], share: float, span: Sequence[int]) -> None:
         """The shortfall where it is least is more than what it varies by when each adapter's requests are moved in time."""
         shares, length_s = [share], self.source.duration_s
         for turn in range(int(MARGINS["turns"]) if share >= 0 else 0):
@@ -116,14 +113,14 @@ class Shortfalls:
             shares.append(_share(result))
             judged = result.judgement
             missed = result.arrived - result.finished if judged is None else int((judged.judged - judged.met).sum())
-            if missed < MARGINS["least_missed"] or shares[-1] >= self.service.share - MARGINS["margin"]:
+            if missed < MARGINS["least_missed"] or shares[-1] >= self._short:
                 raise RefusedError("a content falls short for the moments at which its requests come")
         deviation = max(float(np.std(shares, ddof=1)) if share >= 0 else 0.0, MARGINS["least_deviation"])
         if float(np.mean(shares)) + MARGINS["sigmas"] * deviation >= self.service.share:
             raise RefusedError("a content falls short by no more than chance")
 
     def simulate(
-        self, requests: Requests, ranks: NDArray[np.int64], span: tuple[int, int], duration_s: float
+        self, requests: Requests, ranks: NDArray[np.int64], span: Sequence[int], duration_s: float
     ) -> GpuResult:
         """One GPU; a `span` of two values is a server that is no worse than any between them."""
         if not 1 <= span[0] <= span[1]:
@@ -142,8 +139,7 @@ class Shortfalls:
         return replace(self.source.requests.take(rows), adapter=dealt)
 
     def _sums(self, requests: Requests, count: int) -> NDArray[np.float64]:
-        window_s = self.workload.duration_s
-        order = np.lexsort((requests.arrival_s, requests.adapter))
+        window_s, order = self.workload.duration_s, np.lexsort((requests.arrival_s, requests.adapter))
         adapter, arrival_s = requests.adapter[order], requests.arrival_s[order]
         gap_s, same = window_s - arrival_s, adapter[1:] == adapter[:-1]
         gap_s[:-1][same] = np.diff(arrival_s)[same]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bench.certificates.adding_up import RefusedError, Zone, check_cover, exact_bound
-from bench.certificates.certificate import checksum_of, prove
+from bench.certificates.proof import checksum_of, prove
 from solvers.base import CERTIFICATE, Problem
 from solvers.exact import Exact
 from solvers.objectives.min_gpus import MinGpus

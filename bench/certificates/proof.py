@@ -14,9 +14,6 @@ from bench.certificates.adding_up import RefusedError, Zone, check_cover, exact_
 from bench.certificates.shortfalls import MARGINS, Content, Shortfalls
 from twin import ServiceLevel, ServingProfile, Workload
 
-#: Of certificates that are known.
-FORMAT = 1
-
 
 def checksum_of(certificate: Mapping[str, Any]) -> str:
     """Hash of all that stands in a certificate but the checksum itself."""
@@ -34,24 +31,18 @@ def requests_hash(workload: Workload) -> str:
 
 
 def prove(text: str, workload: Workload, profile: ServingProfile, service: ServiceLevel) -> tuple[int, str]:
-    """GPUs that are needed at least, and how that was proven again from a certificate (JSON); the question is the row's.
-
-    Raises
-    ------
-    RefusedError
-        With the reason for which nothing is proven.
-    """
+    """GPUs that are needed at least and how that was proven again, from a certificate (JSON) of the row's question; or `RefusedError`."""
     try:
         certificate = json.loads(text)
-        if certificate["format"] != FORMAT or certificate["checksum"] != checksum_of(certificate):
+        if certificate["format"] != 1 or certificate["checksum"] != checksum_of(certificate):
             raise RefusedError("it is of another format, or was changed after it was written")
         asked = (certificate["requests"], certificate["profile"], certificate["service"])
         if asked != (requests_hash(workload), profile.name, service.name):
             raise RefusedError("it is of other requests, another profile or another service level")
         if any(not certificate["margins"][name] >= least for name, least in MARGINS.items()):
             raise RefusedError("its margins are smaller than those that are known to suffice")
-        by = _by_one_gpu if certificate["every_value"] else _by_prices
-        bound, how = by(certificate, workload, profile, service)
+        twin = Shortfalls(workload, profile, service, certificate["times_s"])
+        bound, how = (_by_one_gpu if certificate["every_value"] else _by_prices)(certificate, twin)
         if bound < int(certificate["bound"]):
             raise RefusedError(f"it says {certificate['bound']} GPUs and adds up to {bound}")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, IndexError) as error:
@@ -59,42 +50,29 @@ def prove(text: str, workload: Workload, profile: ServingProfile, service: Servi
     return bound, how
 
 
-def _by_one_gpu(
-    certificate: Mapping[str, Any], workload: Workload, profile: ServingProfile, service: ServiceLevel
-) -> tuple[int, str]:
+def _by_one_gpu(_: Mapping[str, Any], twin: Shortfalls) -> tuple[int, str]:
     """One GPU does not serve all adapters, whatever its `max_loras`; nothing else is assumed."""
-    twin, everything = Shortfalls(workload, profile, service, certificate["times_s"]), np.arange(workload.n_adapters)
-    requests = twin.source.requests_of(everything)
-    for slots in range(1, min(workload.n_adapters, profile.largest_max_loras(int(workload.ranks.max()))) + 1):
+    workload = twin.workload
+    requests = twin.source.requests_of(np.arange(workload.n_adapters))
+    largest = twin.profile.largest_max_loras(int(workload.ranks.max()))
+    for slots in range(1, min(workload.n_adapters, largest) + 1):
         if not twin.simulate(requests, workload.ranks, (slots, slots), workload.duration_s).fails:
             raise RefusedError(f"one GPU serves all adapters at max_loras={slots}")
     return 2, f"one GPU for all fails at every max_loras ({twin.simulated} simulated)"
 
 
-def _by_prices(
-    certificate: Mapping[str, Any], workload: Workload, profile: ServingProfile, service: ServiceLevel
-) -> tuple[int, str]:
+def _by_prices(certificate: Mapping[str, Any], twin: Shortfalls) -> tuple[int, str]:
     """Contents fall short, zones hold what they leave, and prices add up."""
+    contents = [Content(**content) for content in certificate["contents"]]
     zones = [
-        Zone(
-            int(zone["rank"]),
-            tuple(math.inf if limit is None else float(limit) for limit in zone["limits"]),
-            tuple(float(multiplier) for multiplier in zone["multipliers"]),
-        )
+        Zone(zone["rank"], [math.inf if limit is None else limit for limit in zone["limits"]], zone["multipliers"])
         for zone in certificate["zones"]
     ]
-    contents = [
-        Content(
-            int(content["rank"]), tuple(content["adapters"]), int(content["made_up"]), float(content["load"]),
-            tuple((low, high) for low, high in content["spans"]), tuple(map(float, content["sums"])), bool(content["cut"]),
-        )
-        for content in certificate["contents"]
-    ]  # fmt: skip
-    twin = Shortfalls(workload, profile, service, certificate["times_s"])
     cuts = [(content.rank, np.array(content.sums)) for content in contents if content.cut]
-    check_cover(cuts, zones, set(workload.ranks.tolist()))
-    value = exact_bound(certificate["prices"], twin.sums, workload.ranks, zones)
-    if float(value) < float(certificate["value"]) * (1 - 1e-6):
+    ranks = twin.workload.ranks
+    check_cover(cuts, zones, set(ranks.tolist()))
+    value = exact_bound(certificate["prices"], twin.sums, ranks, zones)
+    if not float(value) >= certificate["value"] * (1 - 1e-6) or len(certificate["prices"]) != len(ranks):
         raise RefusedError(f"it says {certificate['value']} GPUs in fractions and adds up to {float(value):.6g}")
     for content in contents:
         twin.check(content, contents)
