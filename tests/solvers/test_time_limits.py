@@ -27,7 +27,7 @@ from twin import INTERACTIVE, PUBLISHED, ServiceLevel, load_profile, simulate_re
 
 LIMIT_S = 40.0
 ASKING = (
-    "solvers.oracles.twin",
+    "solvers.oracles.made_up",
     "solvers.mending.best_service",
     "solvers.spreading.latency_oracle",
     "solvers.filling.test_points",
