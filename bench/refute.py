@@ -28,7 +28,7 @@ from bench.shared.command import command
 from bench.shared.files import check_file, check_files, write_text
 from bench.shared.plugins import register_solvers
 from bench.shared.terminal import console, plain, tracked
-from bench.studies.refutation import BRUTE_FORCE, Claim, answers, cells_of_instance, claims
+from bench.studies.refutation import BRUTE_FORCE, ClaimAgainstTwin, answers, cells_of_instance, claims
 from bench.studies.small_instances import draw_instance
 from twin import UserError
 from twin.numbers import seed_number
@@ -85,7 +85,7 @@ def main(config: RefuteConfig) -> None:
     terminal.print(
         f"{config.instances} instances, {len(cells)} solvers with {config.time_limit_s:g} s each, seed {config.seed}"
     )
-    found: list[Claim] = []
+    found: list[ClaimAgainstTwin] = []
     done = _done(out)
     for number in tracked(range(config.instances), "refuting"):
         instance = draw_instance(config.seed, number)
@@ -116,7 +116,7 @@ def _done(out: Path) -> dict[str, list[Row]]:
     return {name: rows for name, rows in groups.items() if rows[-1].solver == BRUTE_FORCE}
 
 
-def _table(found: Sequence[Claim]) -> Table:
+def _table(found: Sequence[ClaimAgainstTwin]) -> Table:
     """One line for each solver: how many claims there are of each kind, and how many are refuted."""
     table = Table(header_style="bold")
     for name in (
@@ -146,10 +146,10 @@ def _table(found: Sequence[Claim]) -> Table:
     return table
 
 
-def _csv(found: Iterable[Claim]) -> str:
+def _csv(found: Iterable[ClaimAgainstTwin]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([each.name for each in fields(Claim)])
+    writer.writerow([each.name for each in fields(ClaimAgainstTwin)])
     for claim in found:
         writer.writerow(asdict(claim).values())
     return text.getvalue()

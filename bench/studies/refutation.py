@@ -22,7 +22,7 @@ BRUTE_FORCE = "brute_force"
 
 
 @dataclass(frozen=True)
-class Claim:
+class ClaimAgainstTwin:
     """What one solver says of one instance, and whether a placement refutes it.
 
     Attributes
@@ -105,7 +105,7 @@ def answers(instance: SmallInstance, cells: Sequence[Cell], execution: Execution
     return [*rows, described(row, replace(asked[0], solver=BRUTE_FORCE, solver_options={}, overrides=()))]
 
 
-def claims(rows: Sequence[Row]) -> list[Claim]:
+def claims(rows: Sequence[Row]) -> list[ClaimAgainstTwin]:
     """One claim for each solver of an instance.
 
     Parameters
@@ -121,33 +121,42 @@ def claims(rows: Sequence[Row]) -> list[Claim]:
     whole = fewest_gpus(row for row in rows if not _has_replicas(row))
     whole = min((gpus for gpus in (whole, details.get("whole")) if gpus is not None), default=None)
     return [
-        Claim(
+        ClaimAgainstTwin(
             instance.name, instance.kind, found.profile, found.service, arrivals_of(instance), found.n_adapters or 0,
             found.duration_s or 0.0, fewest, whole, by, bool(details.get("complete")), row.solver_label, row.status,
-            row.gpus, row.lower_bound, row.feasible, refuted(row, whole if _without_replicas(row) else fewest),
+            row.gpus, row.lower_bound, row.feasible, refuted(row, fewest, whole),
         )
         for row in solvers
     ]  # fmt: skip
 
 
-def refuted(row: Row, fewest: int | None) -> str:
-    """What a feasible placement of so many GPUs says against a solver's claims; empty where it says nothing.
+def refuted(row: Row, fewest: int | None, fewest_whole: int | None) -> str:
+    """What feasible placements say against a solver's claims; empty where they say nothing.
+
+    A solver whose details say `replicas` speaks of all placements, and may say more of those without
+    (`lower_bound_without_replicas`); any other of placements that give each adapter one GPU.
 
     Parameters
     ----------
     row : Row
-    fewest : int, optional
+    fewest, fewest_whole : int, optional
+        GPUs of the best placement, and of the best without replicas.
     """
-    if fewest is None:
-        return ""
+    details = json.loads(row.details)
+    least = fewest if details.get("replicas") is True else fewest_whole
     wrong = []
     # A bound for a learned model says nothing of the twin.
-    if row.lower_bound is not None and row.lower_bound > fewest and oracle_of(row) in ("", TWIN):
-        wrong.append(f"bound {row.lower_bound} > {fewest}")
-    if row.status == "optimal" and row.gpus is not None and row.gpus > fewest and oracle_of(row) in ("", TWIN):
-        wrong.append(f"optimal {row.gpus} > {fewest}")
-    if row.status == "infeasible":
-        wrong.append(f"infeasible, but {fewest}")
+    of_twin = oracle_of(row) in ("", TWIN)
+    if of_twin and least is not None:
+        if row.lower_bound is not None and row.lower_bound > least:
+            wrong.append(f"bound {row.lower_bound} > {least}")
+        if row.status == "optimal" and row.gpus is not None and row.gpus > least:
+            wrong.append(f"optimal {row.gpus} > {least}")
+    whole_bound = details.get("lower_bound_without_replicas")
+    if of_twin and fewest_whole is not None and whole_bound is not None and whole_bound > fewest_whole:
+        wrong.append(f"bound without replicas {whole_bound} > {fewest_whole}")
+    if row.status == "infeasible" and least is not None:
+        wrong.append(f"infeasible, but {least}")
     return "; ".join(wrong)
 
 
@@ -160,8 +169,3 @@ def drawn(name: str) -> SmallInstance:
 
 def _has_replicas(row: Row) -> bool:
     return row.placement is not None and Placement.from_json(row.placement).has_replicas
-
-
-def _without_replicas(row: Row) -> bool:
-    """Whether the solver claims something of placements without replicas only."""
-    return json.loads(row.details).get("replicas") is False

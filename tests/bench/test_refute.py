@@ -87,24 +87,34 @@ def test_without_time_nothing_is_complete() -> None:
 
 ROW = Row(
     workload="w", seed=0, solver="s", objective="min_gpus", profile="p", status="optimal", feasible=True, gpus=3,
-    lower_bound=3, details='{"oracle": "twin"}',
+    lower_bound=3, details='{"oracle": "twin", "replicas": true}',
 )  # fmt: skip
+WHOLE = '{"oracle": "twin"}'
+BOTH = '{"oracle": "twin", "replicas": true, "lower_bound_without_replicas": 4}'
 
 
 @pytest.mark.parametrize(
-    ("changes", "fewest", "expected"),
+    ("changes", "fewest", "fewest_whole", "expected"),
     [
-        ({}, 3, ""),
-        ({}, None, ""),
-        ({}, 2, "bound 3 > 2; optimal 3 > 2"),
-        ({"status": "feasible"}, 2, "bound 3 > 2"),
-        ({"details": '{"oracle": "predictor"}'}, 2, ""),
-        ({"status": "infeasible", "gpus": None, "lower_bound": None}, 4, "infeasible, but 4"),
-        ({"status": "time_limit", "gpus": None, "lower_bound": None}, 4, ""),
+        ({}, 3, None, ""),
+        ({}, None, None, ""),
+        ({}, 2, 3, "bound 3 > 2; optimal 3 > 2"),
+        ({"details": WHOLE}, 2, 3, ""),
+        ({"details": WHOLE}, 2, 2, "bound 3 > 2; optimal 3 > 2"),
+        ({"details": BOTH}, 3, 4, ""),
+        ({"details": BOTH}, 3, 3, "bound without replicas 4 > 3"),
+        ({"status": "feasible"}, 2, 2, "bound 3 > 2"),
+        ({"details": '{"oracle": "predictor"}'}, 2, 2, ""),
+        ({"status": "infeasible", "gpus": None, "lower_bound": None}, 4, None, "infeasible, but 4"),
+        ({"status": "infeasible", "gpus": None, "lower_bound": None, "details": WHOLE}, 4, None, ""),
+        ({"status": "infeasible", "gpus": None, "lower_bound": None, "details": WHOLE}, 4, 5, "infeasible, but 5"),
+        ({"status": "time_limit", "gpus": None, "lower_bound": None}, 4, 4, ""),
     ],
 )
-def test_what_a_placement_says_against_a_claim(changes: dict[str, object], fewest: int | None, expected: str) -> None:
-    assert refuted(replace(ROW, **changes), fewest) == expected  # type: ignore[arg-type]
+def test_what_a_placement_says_against_a_claim(
+    changes: dict[str, object], fewest: int | None, fewest_whole: int | None, expected: str
+) -> None:
+    assert refuted(replace(ROW, **changes), fewest, fewest_whole) == expected  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("_in_tmp_path")
