@@ -11,7 +11,8 @@ import numpy as np
 from bench.comparison.rows import Row
 from bench.reporting.table import heading
 from bench.shared.figures import INK, PALE, png_figure
-from bench.statistics.instances import by_instance, ranked, standing_bound
+from bench.statistics.instances import by_instance, cases, ranked, standing_bound
+from bench.statistics.paired import GPUS, measure_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,7 +85,7 @@ def _one_workload(figure: Figure, rows: Sequence[Row], first: Sequence[Row]) -> 
     # matplotlib's types do not know that this is an array of two.
     halves: Any = figure.subfigures(1, 2, width_ratios=[0.30, 0.70], wspace=0.02)
     left, right = halves
-    _gpus_per_solver(left.subplots(), rows)
+    _bars_of_solvers(left.subplots(), rows)
     if not drawn:
         panel = right.subplots()
         panel.set_axis_off()
@@ -126,7 +127,7 @@ def _many_workloads(figure: Figure, workloads: Sequence[Sequence[Row]]) -> None:
     figure.set_size_inches(12, lines * (1.4 + 0.4 * solvers))
     axes = np.atleast_1d(figure.subplots(lines, columns)).ravel()
     for panel, rows in zip(axes, workloads, strict=False):
-        _gpus_per_solver(panel, rows)
+        _bars_of_solvers(panel, rows)
         panel.set_title(f"{rows[0].workload_label} · {rows[0].profile}", loc="left", fontsize=10, fontweight="bold")
     for panel in axes[len(workloads) :]:
         panel.set_axis_off()
@@ -154,20 +155,22 @@ def _all_instances(figure: Figure, rows: Sequence[Row]) -> None:
             part.legend(handles=handles, loc="outside right upper", fontsize=7, handlelength=2.6)
 
 
-def _gpus_per_solver(axes: Axes, rows: Sequence[Row]) -> None:
-    """Horizontal bars, the best solver on top; a dot for each seed where there are several."""
+def _bars_of_solvers(axes: Axes, rows: Sequence[Row]) -> None:
+    """Horizontal bars of what the objective is about, the best solver on top; a dot for each seed where there are several."""
     from matplotlib.ticker import MaxNLocator
 
     solvers: dict[str, list[Row]] = {}
     for row in ranked(rows):
         solvers.setdefault(row.solver_label, []).append(row)
-    widest = max((row.gpus or 0 for row in rows), default=0) or 1
+    measure = measure_of(cases(rows))
+    values = [value for row in rows if (value := measure.of(row)) is not None and np.isfinite(value)]
+    widest = max(values, default=0.0) or 1.0
     for place, group in enumerate(solvers.values()):
-        placed = [row for row in group if row.gpus is not None]
+        placed = [row for row in group if (value := measure.of(row)) is not None and np.isfinite(value)]
         if not placed:
             axes.text(0, place, f" {group[0].status.replace('_', ' ')}", va="center", color=STARVED, style="italic")
             continue
-        counts = [row.gpus or 0 for row in placed]
+        counts = [measure.of(row) or 0.0 for row in placed]
         mean = sum(counts) / len(counts)
         feasible = all(row.feasible for row in group)
         axes.barh(
@@ -182,7 +185,7 @@ def _gpus_per_solver(axes: Axes, rows: Sequence[Row]) -> None:
         if len(counts) > 1:
             spread = np.linspace(-0.18, 0.18, len(counts))
             axes.scatter(counts, place + spread, s=9, color=INK, zorder=3)
-        label = f"{mean:.3g}"
+        label = f"{mean:.3g}" if measure is GPUS else f"{mean:.3g} on {_mean_gpus(placed)}"
         infeasible = sum(not row.feasible for row in placed)
         if infeasible:
             label += (
@@ -192,16 +195,21 @@ def _gpus_per_solver(axes: Axes, rows: Sequence[Row]) -> None:
             )
         axes.text(max([mean, *counts]) + 0.02 * widest, place, label, va="center", fontweight="bold")
     bounds = [known for group in by_instance(rows).values() if (known := standing_bound(group)[0]) is not None]
-    if bounds:
+    if bounds and measure is GPUS:
         bound = sum(bounds) / len(bounds)
         axes.axvline(bound, color=BOUND, linestyle=(0, (4, 2)), linewidth=1.3, zorder=4)
         axes.text(bound + 0.015 * widest, -0.62, f"lower bound {bound:.3g}", ha="left", va="center", fontsize=8.5)
     axes.set_yticks(range(len(solvers)), list(solvers))
     axes.set_ylim(len(solvers) - 0.5, -0.8)
     axes.set_xlim(0, widest * 1.32)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(10 if measure.whole else 5, integer=measure.whole))
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("GPUs")
+    axes.set_xlabel(measure.label)
+
+
+def _mean_gpus(rows: Sequence[Row]) -> str:
+    gpus = sum(row.gpus or 0 for row in rows) / len(rows)
+    return f"{gpus:.3g} GPU" + ("" if gpus == 1 else "s")
 
 
 def _placement(axes: Axes, row: Row, colours: dict[int, Any], most_gpus: int) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import matplotlib.image as mpimg
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from bench.comparison.compare import Comparison, compare
 from bench.comparison.rows import Row
@@ -16,6 +18,7 @@ from bench.reporting.picture import (
     MOST_PLACEMENTS_DRAWN,
     MOST_WORKLOADS_DRAWN,
     STARVED,
+    _bars_of_solvers,
     _worth_drawing,
     draw,
     draw_placements,
@@ -55,6 +58,31 @@ def test_several_seeds_and_several_workloads(rows: list[Row], tmp_path: Path) ->
     draw(seeds, tmp_path / "seeds.png")
     draw(seeds + [replace(row, workload="other") for row in rows], tmp_path / "workloads.png")
     assert share_of(FEASIBLE, tmp_path / "workloads.png") > 0.005
+
+
+def test_bars_are_of_what_the_objective_is_about(rows: list[Row]) -> None:
+    """GPUs for the fewest of them, the key of an objective of one's own, whose best candidate has the shortest bar and is on top."""
+    placed = [row for row in rows if row.feasible and row.gpus]
+    fewest, more = replace(placed[0], gpus=2), replace(placed[0], solver="spread", gpus=5)
+    for objective, keys, label in (
+        ("min_gpus", [(2.0, 9.0), (5.0, 1.0)], "GPUs"),
+        ("cost", [(9.0, 2.0), (1.0, 5.0)], "objective cost"),
+        ("min_latency", [(1.0, 900.0), (1.0, 100.0)], "mean latency (ms)"),
+    ):
+        axes = Figure().subplots()
+        mine = [
+            replace(row, objective=objective, objective_key=list(key))
+            for row, key in zip((fewest, more), keys, strict=True)
+        ]
+        _bars_of_solvers(axes, mine)
+        assert axes.get_xlabel() == label
+        widths = [bar.get_width() for bar in axes.patches if isinstance(bar, Rectangle)]
+        place = 1 if objective == "min_latency" else 0
+        assert widths == sorted(key[place] for key in keys)
+        best = axes.get_yticklabels()[0].get_text()
+        assert best == (fewest if objective == "min_gpus" else more).solver_label
+        texts = " ".join(text.get_text() for text in axes.texts)
+        assert ("on 5 GPUs" in texts) == (objective != "min_gpus")
 
 
 def test_of_many_placements_the_best_and_one_that_starves_are_drawn(rows: list[Row]) -> None:

@@ -29,6 +29,7 @@ OUTPUTS = [
     ("bench.fidelity", ("runs=.",), "summary", ".csv"),
     ("bench.fidelity", ("runs=.", "predictor=llama-3.1-8b"), "picture", ".png"),
     ("bench.max_pack", (), "out", None),
+    ("bench.monotony", (), "table", ".csv"),
     ("bench.new", ("solver", "my_solver"), "out", None),
     ("bench.pareto", (), "out", None),
     ("bench.regress", (), "out", ".parquet"),
