@@ -11,11 +11,13 @@ from ortools.graph.python import min_cost_flow as flow
 from solvers.base import Problem, Solution
 from solvers.contents.orders import sorted_plan
 from solvers.fleet import FleetSolver
-from solvers.limits import Deadline
+from solvers.limits import Deadline, OutOfTimeError
 from twin import Placement, UserError
 
 #: Costs are whole numbers up to this, as the flow wants them; finer than any difference that matters.
 COST_SCALE = 10**6
+#: Seconds that a round takes for each arc: a million took 3 s. OR-Tools does not stop it half-way, so one is begun only when there is time.
+S_PER_ARC = 3e-6
 
 
 class BalancedFlow(FleetSolver):
@@ -63,8 +65,11 @@ class BalancedFlow(FleetSolver):
         load = np.zeros(n_gpus)
         groups: list[list[int]] = [[] for _ in range(n_gpus)]
         order = np.argsort(-workload.rates, kind="stable")
+        round_s = S_PER_ARC * n_gpus**2
         for start in range(0, len(order), n_gpus):
-            deadline.check()
+            before_s = deadline.left_s
+            if before_s <= round_s:
+                raise OutOfTimeError
             adapters = order[start : start + n_gpus]
             rates = workload.rates[adapters] / mean_load
             growth = rates[:, None] * (2 * load / mean_load + rates[:, None])
@@ -72,6 +77,7 @@ class BalancedFlow(FleetSolver):
             for adapter, gpu in zip(adapters, assign(growth + self.move_penalty * moved), strict=True):
                 groups[gpu].append(int(adapter))
                 load[gpu] += workload.rates[adapter]
+            round_s = max(round_s, before_s - deadline.left_s)
         moves = int(sum(before[a] not in (-1, gpu) for gpu, group in enumerate(groups) for a in group))
         plans = tuple(sorted_plan(group, len(group)) for group in groups if group)
         return Solution("unchecked", Placement(plans), details={"moves": moves})

@@ -11,6 +11,7 @@ hold for the model; the rounding only keeps them apart.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from ortools.sat.python import cp_model
 
 from predictors import adapter_contributions
 from solvers.base import Problem, Solution, Solver, Status, Tags
-from solvers.contents.adapter_types import AdapterTypes, adapter_types
+from solvers.contents.adapter_types import adapter_types
 from solvers.contents.orders import describe, sorted_plan, zigzag_order
 from solvers.contents.patterns import cp_solver
 from solvers.filling.frontier import MOST_CONTENTS, Frontier, StarvationModel, TooLargeError, tabulated
@@ -95,8 +96,11 @@ class CpSat(Solver):
         answer = self._covered(problem, above, published, deadline.left_s * (1.0 if exact else 0.5))
         bound = answer.bound
         if not exact:
-            below = tabulated(model, types, min(table_s, deadline.left_s), up=False)
-            bound = self._covered(problem, below, None, deadline.left_s).bound
+            # Some adapters need some GPU, whatever there is no time or no table for.
+            bound = 1
+            with suppress(TooLargeError, OutOfTimeError):
+                below = tabulated(model, types, min(table_s, deadline.left_s), up=False)
+                bound = max(bound, self._covered(problem, below, None, deadline.left_s).bound)
         if answer.uses is None:
             if answer.impossible and exact:
                 message = f"needs more GPUs than the limit of {problem.max_gpus}"
@@ -119,12 +123,12 @@ class CpSat(Solver):
             raise OutOfTimeError
         contents, counts = frontier.contents, frontier.types.counts
         model = cp_model.CpModel()
-        hinted, others = _hinted(frontier, hint or [])
+        hinted, others, counted = _hinted(frontier, hint or [])
         most = np.where(contents > 0, -(-counts // np.maximum(contents, 1)), 0).max(axis=1)
         uses = [model.new_int_var(0, int(limit), "") for limit in most]
         # A GPU of the hint that only the rounding takes out of the frontier may stay as it is.
         uses += [model.new_bool_var("") for _ in others]
-        columns = np.vstack([contents, *(_counted(frontier.types, adapters) for adapters in others)])
+        columns = np.vstack([contents, counted])
         for column, count in zip(columns.T.tolist(), counts.tolist(), strict=True):
             model.add(cp_model.LinearExpr.weighted_sum(uses, column) >= count)
         total = cp_model.LinearExpr.sum(uses)
@@ -176,22 +180,28 @@ def _published(problem: Problem, *, distilled: bool) -> list[NDArray[np.int64]] 
     return None if gpus is None else [adapters for adapters, _ in gpus]
 
 
-def _counted(types: AdapterTypes, adapters: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many of some adapters are of each type, shape (n_types,)."""
-    return np.array([len(np.intersect1d(members, adapters)) for members in types.members])
+def _hinted(
+    frontier: Frontier, hint: list[NDArray[np.int64]]
+) -> tuple[NDArray[np.int64], list[NDArray[np.int64]], NDArray[np.int64]]:
+    """How often each content is used when a hint's GPUs are taken for the first that they are part of.
 
-
-def _hinted(frontier: Frontier, hint: list[NDArray[np.int64]]) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
-    """How often each content is used when a hint's GPUs are taken for the first that they are part of, and the GPUs part of none."""
+    Also the GPUs that are part of none, and how many adapters of each type they have, shape (n_gpus, n_types).
+    """
+    types = frontier.types
+    kind_of = np.empty(int(types.counts.sum()), dtype=np.int64)
+    for kind, members in enumerate(types.members):
+        kind_of[members] = kind
     uses = np.zeros(len(frontier.contents), dtype=np.int64)
-    others = []
+    others, counted = [], []
     for adapters in hint:
-        whole = np.flatnonzero((frontier.contents >= _counted(frontier.types, adapters)).all(axis=1))
+        content = np.bincount(kind_of[adapters], minlength=len(types))
+        whole = np.flatnonzero((frontier.contents >= content).all(axis=1))
         if len(whole):
             uses[whole[0]] += 1
         else:
             others.append(adapters)
-    return uses, others
+            counted.append(content)
+    return uses, others, np.array(counted, dtype=np.int64).reshape(-1, len(types))
 
 
 def _placement(problem: Problem, model: StarvationModel, frontier: Frontier, cover: _Cover) -> Placement:

@@ -237,7 +237,7 @@ class _Engines:
 
 def _add_replicas(engines: _Engines, expected: NDArray[np.float64], size: float, deadline: Deadline | None) -> None:
     """Step 2 of `replicate`."""
-    served = engines.free @ engines.holds
+    served = engines.free[np.argmax(engines.holds, axis=0)]
     least = float((served / expected).min())
     while True:
         adapter = int(np.argmin(engines.copies / (engines.copies.sum() + TINY) - expected))

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from solvers.base import Problem, Solution, Tags
 from solvers.fleet import FleetSolver
-from solvers.spreading.controller import Workers, worker_slots
+from solvers.spreading.controller import Workers, preferred, worker_slots
 from twin import Placement, UserError
 
 
@@ -42,13 +42,10 @@ class RendezvousHashing(FleetSolver):
         if not problem.workload.n_adapters:
             return Solution("unchecked", Placement(()))
         workers = Workers(problem, worker_slots(problem, self.slots_per_gpu))
-        for adapter in workers.by_name.tolist():
-            workers.deadline.check()
-            if workers.replicas[adapter]:
-                workers.take(adapter, workers.with_free_slots(adapter, int(workers.replicas[adapter])))
-        idle = [adapter for adapter in workers.by_name.tolist() if not workers.rates[adapter]]
-        for adapter in idle:
-            workers.deadline.check()
-            workers.take(adapter, workers.preference(adapter)[:1])
+        by_name = workers.by_name
+        for adapter, scores in workers.scores(by_name[workers.replicas[by_name] > 0].tolist()):
+            workers.take(adapter, workers.with_free_slots(scores, int(workers.replicas[adapter])))
+        for adapter, scores in workers.scores(by_name[workers.rates[by_name] == 0].tolist()):
+            workers.take(adapter, preferred(scores, 1))
         workers.pin(workers.out_of_budget())
         return Solution("unchecked", workers.placement(), details={"slots_per_gpu": workers.slots})

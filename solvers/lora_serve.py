@@ -11,6 +11,7 @@ from solvers.base import Problem, Solution, Tags
 from solvers.contents.published_figures import operating_point_tokens_per_s
 from solvers.contents.replicas import placement_of_shares
 from solvers.fleet import FleetSolver
+from solvers.limits import Deadline
 from twin import UserError
 
 
@@ -61,12 +62,17 @@ class LoraServe(FleetSolver):
                 message=f"not enough servers: {problem.max_gpus} GPUs would have to run at {target:.2f} of their "
                 "operating points",
             )
-        shares = pack_fractions(utilisation, workload.ranks, target, problem.max_gpus)
+        deadline = Deadline.after(problem.time_limit_s)
+        shares = pack_fractions(utilisation, workload.ranks, target, problem.max_gpus, deadline)
         return Solution("unchecked", placement_of_shares(shares, self.slots), details={"target_utilisation": target})
 
 
 def pack_fractions(
-    utilisation: NDArray[np.float64], ranks: NDArray[np.int64], target: float, n_gpus: int
+    utilisation: NDArray[np.float64],
+    ranks: NDArray[np.int64],
+    target: float,
+    n_gpus: int,
+    deadline: Deadline | None = None,
 ) -> NDArray[np.float64]:
     """Share of each adapter on each GPU.
 
@@ -78,10 +84,15 @@ def pack_fractions(
     target : float
         What each GPU is filled to.
     n_gpus : int
+    deadline : Deadline, optional
 
     Returns
     -------
     array of shape (n_gpus, n_adapters), columns sum to 1
+
+    Raises
+    ------
+    OutOfTimeError
     """
     shares = np.zeros((n_gpus, len(ranks)))
     load = np.zeros(n_gpus)
@@ -95,24 +106,11 @@ def pack_fractions(
         largest[mine] = rank
         members = np.flatnonzero(ranks == rank)
         for adapter in members[np.argsort(-utilisation[members], kind="stable")].tolist():
-            rest = 1.0
-            need = float(utilisation[adapter])
-            for gpu in mine[np.argsort(load[mine], kind="stable")].tolist():
-                room = target - load[gpu]
-                if need == 0:
-                    part = rest
-                elif room <= 1e-12:
-                    continue
-                else:
-                    part = min(rest, room / need)
-                # A crumb left by rounding is no replica.
-                if rest - part < 1e-9:
-                    part = rest
-                shares[gpu, adapter] += part
-                load[gpu] += part * need
-                rest -= part
-                if rest == 0:
-                    break
+            if deadline is not None:
+                deadline.check()
+            parts, rest = _packed(float(utilisation[adapter]), mine, load, target)
+            for gpu, part in parts:
+                shares[gpu, adapter] = part
             if rest > 0:
                 left_over.append((adapter, rest))
     for adapter, rest in left_over:
@@ -123,6 +121,31 @@ def pack_fractions(
         load[gpu] += rest * utilisation[adapter]
         largest[gpu] = max(largest[gpu], ranks[adapter])
     return shares
+
+
+def _packed(
+    need: float, mine: NDArray[np.int64], load: NDArray[np.float64], target: float
+) -> tuple[list[tuple[int, float]], float]:
+    """Put a demand on some GPUs up to a target, the emptiest first: the share of each, and what is left over. `load` grows."""
+    parts, rest = [], 1.0
+    for gpu in mine[np.argsort(load[mine], kind="stable")].tolist():
+        room = target - load[gpu]
+        if need == 0:
+            part = rest
+        elif room <= 1e-12:
+            # Nor has any that is fuller.
+            break
+        else:
+            part = min(rest, room / need)
+        # A crumb left by rounding is no replica.
+        if rest - part < 1e-9:
+            part = rest
+        parts.append((gpu, part))
+        load[gpu] += part * need
+        rest -= part
+        if rest == 0:
+            break
+    return parts, rest
 
 
 def gpus_by_rank(

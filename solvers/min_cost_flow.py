@@ -11,7 +11,7 @@ from ortools.graph.python import min_cost_flow as flow
 from solvers.base import Problem, Solution, Tags
 from solvers.fleet import FleetSolver
 from solvers.limits import OutOfTimeError
-from solvers.spreading.controller import Workers, worker_slots
+from solvers.spreading.controller import Workers, preferred, worker_slots
 from twin import Placement, UserError
 
 #: Workers of an adapter's order that an arc leads to, if it does not want more (`candidate_m` of the controller).
@@ -80,9 +80,10 @@ def _flow(
         raise OutOfTimeError
     heads = np.empty(int(candidates.sum()), dtype=np.int64)
     ends = np.cumsum(candidates)
-    for adapter, first, last in zip(adapters.tolist(), (ends - candidates).tolist(), ends.tolist(), strict=True):
-        workers.deadline.check()
-        heads[first:last] = workers.preference(adapter)[: last - first]
+    for (_, scores), last, most in zip(
+        workers.scores(adapters.tolist()), ends.tolist(), candidates.tolist(), strict=True
+    ):
+        heads[last - most : last] = preferred(scores, most)
     tails = np.repeat(np.arange(n_adapters), candidates)
     costs = np.arange(len(heads)) - np.repeat(ends - candidates, candidates)
     if candidates.sum() * S_PER_ARC > workers.deadline.left_s:

@@ -23,7 +23,8 @@ def rounded(types: AdapterTypes, most: int, *, up: bool) -> AdapterTypes:
         bounds = np.unique(np.linspace(0, len(mine), min(len(mine), MOST_RATES) + 1).astype(int))
         parts = [mine[first:last].tolist() for first, last in pairwise(bounds)]
         classes += [_merged(types, part, up=up) for part in parts]
-    while len(classes) > max(most, len(np.unique(types.ranks))):
+    fewest = len(np.unique(types.ranks))
+    while len(classes) > max(most, fewest):
         costs = [
             _cost(first, second, up=up) if first.ranks[0] == second.ranks[0] else np.inf
             for first, second in pairwise(classes)

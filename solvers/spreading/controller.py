@@ -7,7 +7,7 @@ no shrinking has to wait; the loads are the true rates in place of counted arriv
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ from twin import Placement
 #: algorithms need fewest GPUs on the 25 instances of the benchmark tier with up to 260 adapters (121 and 118; with 1.25 123 and 120, with
 #: 3 125 and 122). More slots are more replicas, each of which costs memory and time.
 SLOTS_PER_ADAPTER = 1.5
+#: Adapters whose hashes are computed together.
+CHUNK = 256
 
 
 def worker_slots(problem: Problem, asked: int | None) -> int:
@@ -110,9 +112,19 @@ class Workers:
         self._adapters: list[int] = []
         self._gpus: list[int] = []
 
-    def preference(self, adapter: int) -> NDArray[np.int64]:
-        """Workers in the order of their hash with an adapter, the highest first; ties by number."""
-        return np.argsort(-hashes(self._seed, int(self._ids[adapter]), self.n_workers), kind="stable")
+    def scores(self, adapters: Sequence[int]) -> Iterator[tuple[int, NDArray[np.float64]]]:
+        """Each of some adapters with its hash with each worker, shape (n_workers,).
+
+        Raises
+        ------
+        OutOfTimeError
+        """
+        for start in range(0, len(adapters), CHUNK):
+            chunk = list(adapters[start : start + CHUNK])
+            rows = hashes(self._seed, self._ids[chunk], self.n_workers)
+            for adapter, row in zip(chunk, rows, strict=True):
+                self.deadline.check()
+                yield adapter, row
 
     def take(self, adapter: int, workers: Iterable[int]) -> None:
         """Put an adapter on some workers."""
@@ -121,17 +133,21 @@ class Workers:
             self._adapters.append(adapter)
             self._gpus.append(int(worker))
 
-    def with_free_slots(self, adapter: int, replicas: int) -> NDArray[np.int64]:
-        """The first workers of an adapter's order that have a free slot; where every worker is full, the first all the same."""
-        order = self.preference(adapter)
-        free = order[self.held[order] < self.slots][:replicas]
-        return free if len(free) else order[:replicas]
+    def with_free_slots(self, scores: NDArray[np.float64], replicas: int) -> NDArray[np.int64]:
+        """The first workers of an adapter's order that have a free slot; where every worker is full, the first all the same.
 
-    def pin(self, adapters: Iterable[int]) -> None:
+        Parameters
+        ----------
+        scores : array of shape (n_workers,)
+        replicas : int
+        """
+        free = np.flatnonzero(self.held < self.slots)
+        return free[preferred(scores[free], replicas)] if len(free) else preferred(scores, replicas)
+
+    def pin(self, adapters: Sequence[int]) -> None:
         """One worker with a free slot for each adapter that got none."""
-        for adapter in adapters:
-            self.deadline.check()
-            self.take(adapter, self.with_free_slots(adapter, 1))
+        for adapter, scores in self.scores(adapters):
+            self.take(adapter, self.with_free_slots(scores, 1))
 
     def out_of_budget(self) -> list[int]:
         """Adapters with load that got no replica because others take all slots, by name."""
@@ -143,11 +159,22 @@ class Workers:
         return placement_of_copies(adapters, gpus, lambda held: min(held, self.slots))
 
 
-def hashes(seed: int, identity: int, n_gpus: int) -> NDArray[np.float64]:
-    """Hash of an adapter with each GPU, uniform in [0, 1): independent of which other GPUs and adapters there are."""
+def preferred(scores: NDArray[np.float64], most: int) -> NDArray[np.int64]:
+    """Places of the highest scores, the highest first; of equal ones the first. Up to so many."""
+    if most == 1:
+        return np.array([np.argmax(scores)])
+    if most < len(scores) // 4:
+        places = np.sort(np.argpartition(-scores, most - 1)[:most])
+        return places[np.argsort(-scores[places], kind="stable")]
+    return np.argsort(-scores, kind="stable")[:most]
+
+
+def hashes(seed: int, identities: NDArray[np.int64], n_gpus: int) -> NDArray[np.float64]:
+    """Hash of each adapter with each GPU, shape (n, n_gpus), uniform in [0, 1): independent of which other GPUs and adapters there are."""
     with np.errstate(over="ignore"):
         state = np.arange(1, n_gpus + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        state ^= np.uint64(identity) * np.uint64(0xD1B54A32D192ED03) + np.uint64(seed) * np.uint64(0x8CB92BA72F3D8DD7)
+        keys = identities.astype(np.uint64) * np.uint64(0xD1B54A32D192ED03)
+        state = state ^ (keys + np.uint64(seed) * np.uint64(0x8CB92BA72F3D8DD7))[:, None]
         # The finaliser of SplitMix64 (Steele, Lea and Flood, 2014).
         state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

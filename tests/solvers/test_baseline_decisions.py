@@ -351,9 +351,10 @@ def preferences(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[int]]:
     """Orders of the workers by identity of the adapter, in place of the hash."""
     orders: dict[int, list[int]] = {}
 
-    def hashes(_: int, identity: int, n_workers: int) -> np.ndarray:
-        assert sorted(orders[identity]) == list(range(n_workers))
-        return -np.argsort(orders[identity]).astype(float)
+    def hashes(_: int, identities: np.ndarray, n_workers: int) -> np.ndarray:
+        chosen = [orders[int(identity)] for identity in identities]
+        assert all(sorted(order) == list(range(n_workers)) for order in chosen)
+        return -np.argsort(chosen, axis=1).astype(float)
 
     monkeypatch.setattr("solvers.spreading.controller.hashes", hashes)
     return orders
@@ -418,7 +419,7 @@ def test_the_flow_serves_most_replicas_at_the_least_cost(
     given_ = Problem(workload, profile, MinGpus(), max_gpus=n_workers, seed=seed)
     workers = Workers(given_, slots_each)
     wanted = [int(count) if load else 1 for count, load in zip(workers.replicas, loads, strict=True)]
-    places = [workers.preference(adapter).tolist() for adapter in range(len(loads))]
+    places = [np.argsort(-scores).tolist() for _, scores in workers.scores(range(len(loads)))]
     choices = [[held for size in range(most + 1) for held in combinations(range(n_workers), size)] for most in wanted]
     best = min(
         (

@@ -22,7 +22,7 @@ from solvers.lora_serve import LoraServe, gpus_by_rank, pack_fractions
 from solvers.max_backbone import MaxBackbone
 from solvers.min_cost_flow import ControllerFlow
 from solvers.random_gpu import RandomGpu
-from solvers.spreading.controller import hashes
+from solvers.spreading.controller import hashes, preferred
 from solvers.vector_packing import BEST_FIT, FIRST_FIT, WORST_FIT, VectorPacking, pack_vectors
 from twin import Placement, UserError, Workload, load_profile, score_placement, workload_from_groups
 from twin.lengths import fixed_lengths
@@ -208,8 +208,15 @@ def test_replicas_are_scored_and_get_all_requests_together(problem: Problem) -> 
 
 
 def test_a_hash_does_not_depend_on_the_fleet() -> None:
-    np.testing.assert_array_equal(hashes(3, 17, 4), hashes(3, 17, 9)[:4])
-    assert len(set(hashes(3, 17, 100))) == 100
+    few, many = hashes(3, np.array([17, 5]), 4), hashes(3, np.array([2, 17]), 9)
+    np.testing.assert_array_equal(few[0], many[1, :4])
+    assert len(set(many.ravel().tolist())) == 18
+
+
+@pytest.mark.parametrize("most", [1, 3, 9, 40, 50])
+def test_the_workers_preferred_are_those_of_the_highest_hash(most: int) -> None:
+    scores = hashes(1, np.array([8]), 40)[0]
+    assert preferred(scores, most).tolist() == np.argsort(-scores)[:most].tolist()
 
 
 def test_one_gpu_more_moves_adapters_to_that_gpu_only(problem: Problem) -> None:

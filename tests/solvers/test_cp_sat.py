@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ from solvers.contents.adapter_types import AdapterTypes, adapter_types
 from solvers.contents.rounding import rounded
 from solvers.cp_sat import CpSat
 from solvers.ffd import GuidedFfd
-from solvers.filling.frontier import StarvationModel, largest_contents
+from solvers.filling import frontier
+from solvers.filling.frontier import Frontier, StarvationModel, TooLargeError, largest_contents
 from solvers.limits import Deadline
 from solvers.objectives.min_gpus import MinGpus
 from solvers.oracles.base import MAX_LORAS_GRID
@@ -31,7 +33,8 @@ PROFILE = load_profile("llama-3.1-8b")
 
 
 def asked(workload: Workload, **more: object) -> Problem:
-    return Problem(workload, PROFILE, MinGpus(), load_predictor(PROFILE.name), time_limit_s=30.0, **more)  # type: ignore[arg-type]  # fields of Problem
+    """With time to compile in."""
+    return Problem(workload, PROFILE, MinGpus(), load_predictor(PROFILE.name), time_limit_s=600.0, **more)  # type: ignore[arg-type]  # fields of Problem
 
 
 def accepted(workload: Workload, adapters: Sequence[int], predictor: Predictor) -> bool:
@@ -138,6 +141,22 @@ def test_a_gpu_of_ffd_may_stay_where_rounding_would_refuse_it(monkeypatch: pytes
     assert greedy.placement is not None
     assert solution.details["classes"] == 2
     assert check_placement(workload, solution) <= greedy.placement.n_gpus
+
+
+def test_a_bound_that_cannot_be_had_does_not_cost_the_placement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounded up there is a table, rounded down there is none: one GPU is the bound."""
+    monkeypatch.setattr("solvers.filling.frontier.CLASSES", (1,))
+
+    def tabulated(*arguments: Any, up: bool) -> Frontier:  # noqa: ANN401  # as the real one
+        if not up:
+            raise TooLargeError
+        return frontier.tabulated(*arguments, up=up)
+
+    monkeypatch.setattr("solvers.cp_sat.tabulated", tabulated)
+    workload = Workload(np.full(12, 8), np.geomspace(1.0, 4.0, 12), duration_s=600.0)
+    solution = CpSat().run(asked(workload))
+    assert check_placement(workload, solution) >= 1
+    assert solution.lower_bound == 1
 
 
 def test_classes_are_of_one_rank_and_as_busy_as_their_busiest_or_idlest_member() -> None:
