@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from bench.comparison.answering import answer_questions
 from bench.comparison.asked import LONGEST_TRACEBACK, SolverFailed, tiny, writable
 from bench.comparison.common import Comparison
-from bench.comparison.frames import BadFrame, Closed, Overdue, read_frame, write_frame
+from bench.comparison.frames import COMPILING, BadFrame, Closed, Overdue, read_frame, write_frame
 from bench.comparison.rows import CRASH, ERROR, TIMEOUT
 from bench.shared.processes import close_all_but, die_with_parent, end_below, ending
 from solvers.base import Problem, Solution, Solver, Tags, checked
@@ -112,14 +112,15 @@ class SolverProcess:
         """
         name = secrets.token_hex(16)
         limit_s, largest = self._comparison.time_limit_s, _LARGEST
+        margin_s = self._margin_s * (1 if what == "solve" else COMPILING)
         largest += _LARGEST_OF_ADAPTER * self._comparison.workload.n_adapters
         try:
             write_frame(self._questions, {"name": name, "ask": what, **more})
-            reply = read_frame(self._answers, limit_s + self._margin_s, largest, self._gone)
+            reply = read_frame(self._answers, limit_s + margin_s, largest, self._gone)
         except Overdue:
             raise SolverFailed(
-                f"killed: no answer {self._margin_s:g} s after the time limit of {limit_s:g} s "
-                "(margin_s=N gives it more)",
+                f"killed: no answer {margin_s:g} s after the time limit of {limit_s:g} s "
+                f"{'' if what == 'solve' else 'while it was made ready '}(margin_s=N gives it more)",
                 TIMEOUT,
             ) from None
         except (Closed, OSError):

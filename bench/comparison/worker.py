@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.comparison.cell import Cell
+from bench.comparison.frames import COMPILING
 from bench.comparison.rows import Row
 from bench.shared.processes import adopt_orphans, end_below, ending, watch_owner
 
@@ -71,7 +72,7 @@ class Worker:
         self.cell, self.started, self.margin_s = cell, None, margin_s
         self._number += 1
         # Making the solver, warming it up and its first answer; the process itself looks after each of them.
-        self.left_s = _START_S + 3 * (cell.time_limit_s + margin_s)
+        self.left_s = _START_S + 3 * cell.time_limit_s + (1 + 2 * COMPILING) * margin_s
         # A process that is dead already is found out when its answer is read.
         with contextlib.suppress(OSError):
             self.connection.send((self._number, cell, margin_s, str(Path.cwd()), sys.path))

@@ -105,7 +105,8 @@ def test_a_solver_that_hangs_is_killed_while_it_is_made_as_well(alone: dict[str,
     made = replace(HONEST, solver_options={"_target_": "tests.bench.hostile_solvers.HangsOnImport"}, **short)  # type: ignore[arg-type]
     rows = run_cells([made, replace(hostile("hang_deaf"), **short), HONEST], replace(QUIET, margin_s=1.0))  # type: ignore[arg-type]
     assert [row.status for row in rows[:2]] == ["timeout", "timeout"]
-    assert "no answer 1 s after the time limit of 0.5 s" in rows[0].message
+    # The second hangs on the tiny problem that every solver is warmed up with.
+    assert all("no answer 5 s after the time limit of 0.5 s while it was made ready" in row.message for row in rows[:2])
     assert comparable(rows[2]) == alone["honest"]
 
 
