@@ -58,6 +58,20 @@ class CpSat(Solver):
         self.oracle = oracle
         self.workers = workers
 
+    def check_problem(self, problem: Problem) -> None:
+        """As every solver; and the model must have learned the service level.
+
+        Raises
+        ------
+        UserError
+        """
+        super().check_problem(problem)
+        if problem.predictor is not None and not problem.predictor.knows(problem.service):
+            raise UserError(
+                f"solver {self.name}: the predictor has not learned service={problem.service.name} "
+                f"({problem.service.in_words()}), and no other oracle can be tabulated"
+            )
+
     def solve(self, problem: Problem) -> Solution:
         """Tabulate the frontier, then cover."""
         if not problem.workload.n_adapters:

@@ -27,7 +27,7 @@ from solvers.objectives.min_gpus import MinGpus
 from solvers.oracles.base import MAX_LORAS_GRID
 from solvers.oracles.predictor import workload_tail
 from tests.examples import examples
-from twin import Workload, load_profile, workload_from_groups
+from twin import INTERACTIVE, ServiceLevel, UserError, Workload, load_profile, workload_from_groups
 
 PROFILE = load_profile("llama-3.1-8b")
 
@@ -201,3 +201,10 @@ def test_a_model_that_is_too_large_is_said_to_be(monkeypatch: pytest.MonkeyPatch
     assert solution.status == "time_limit"
     assert solution.message.startswith("the model is too large")
     assert "\n" not in solution.message
+
+
+def test_a_service_level_that_was_not_learned_is_told() -> None:
+    workload = workload_from_groups([(3, 8, 1.0)], duration_s=600.0)
+    with pytest.raises(UserError, match="solver cp_sat: the predictor has not learned service=mine"):
+        CpSat().run(asked(workload, service=ServiceLevel("mine", e2el_ms=123.0)))
+    assert CpSat().run(asked(workload, service=INTERACTIVE)).status == "optimal"
