@@ -23,6 +23,7 @@ from bench.shared.command import command
 from bench.shared.plugins import register_solvers
 from bench.shared.processes import watch_owner
 from bench.shared.terminal import at_work, console, plain
+from bench.statistics.contradictions import all_contradictions, end_with
 from bench.suites.run import run_suite
 from twin import UserError
 
@@ -48,6 +49,7 @@ def main(config: BenchConfig) -> list[Row] | None:
         raise UserError(rows[0].message)
     out = Path(config.out) if config.out else folder / FILE_NAME
     publish(rows, comparison_report(rows), out, Path(config.picture) if config.picture else None)
+    end_with(all_contradictions(rows))
     return None
 
 

@@ -44,7 +44,7 @@ from bench.shared.files import check_folder
 from bench.shared.mistakes import explain_instantiation
 from bench.shared.plugins import register_solvers
 from bench.shared.terminal import at_work, console, plain
-from bench.suites.run import CONTRADICTION
+from bench.statistics.contradictions import end_with
 from twin import ServingProfile, UserError, load_profile
 
 # By name: as a command this module is called __main__, whose notes nobody shows.
@@ -133,10 +133,7 @@ def _run(config: PlanConfig) -> None:
         out.print(Text(line), soft_wrap=True)
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     out.print(f"\nwritten to {shown}: {', '.join(path.name for path in names)}", soft_wrap=True)
-    for line in found.contradictions:
-        sys.stderr.write(f"CONTRADICTION: {plain(line)}\n")
-    if found.contradictions:
-        raise SystemExit(CONTRADICTION)
+    end_with(found.contradictions)
 
 
 def _found(config: PlanConfig, adapters: Sequence[Adapter], profile: ServingProfile) -> Answer:

@@ -12,7 +12,8 @@ from bench.comparison.rows import Row
 from bench.shared.command import command
 from bench.shared.files import check_folder
 from bench.shared.terminal import console, tracked
-from bench.suites.bounds import fingerprint, improved, read_results, violations
+from bench.statistics.contradictions import all_contradictions
+from bench.suites.bounds import fingerprint, improved, read_results
 from bench.suites.instance import Instance, check_instance
 from bench.suites.library import (
     FOLDER,
@@ -164,7 +165,7 @@ def _update(folder: Path, config: SuiteConfig) -> None:
         raise UserError("results must be given: results=[FILE_OR_FOLDER,...] with the rows of runs on the suite")
     instances = load_suite("collection", folder)
     rows = read_results(config.results)
-    wrong = violations(rows)
+    wrong = all_contradictions(rows)
     if wrong:
         raise UserError(f"{wrong[0]}: nothing is written")
     terminal = console()

@@ -63,7 +63,7 @@ def _accepted(model: FillModel, groups: list[list[int]]) -> Solution:
         )
         if place < 0:
             message = f"GPU {number} of {len(groups)} is predicted to starve"
-            return Solution("infeasible", oracle_calls=calls, message=message)
+            return Solution("none_found", oracle_calls=calls, message=message)
         plans.append(GpuPlan(tuple(group), int(min(model.grid[place], len(group)))))
     return Solution("feasible", Placement(tuple(plans)), oracle_calls=calls, details=_loads(model, groups))
 
@@ -80,7 +80,7 @@ def _of_least_latency(problem: Problem, model: FillModel, groups: list[list[int]
     details = {**_loads(model, [list(plan.adapters) for plan in fleet.plans]), "latency_ms": fleet.latency_ms}
     if fleet.starved:
         message = f"{fleet.starved} of {len(fleet.plans)} GPUs starve in the twin"
-        return Solution("infeasible", oracle_calls=calls, message=message, details=details)
+        return Solution("none_found", oracle_calls=calls, message=message, details=details)
     return Solution("feasible", Placement(fleet.plans), oracle_calls=calls, details=details)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from solvers.objectives.base import Objective
     from twin import ServingProfile, Workload
 
-Status = Literal["optimal", "feasible", "unchecked", "infeasible", "time_limit"]
+Status = Literal["optimal", "feasible", "unchecked", "infeasible", "none_found", "time_limit"]
 
 #: Statuses that come with a placement.
 PLACED: tuple[Status, ...] = ("optimal", "feasible", "unchecked")
@@ -115,8 +115,8 @@ class Solution:
     ----------
     status : str
         "optimal" (proven for the oracle in use), "feasible" (its oracle accepts every GPU), "unchecked" (placed by
-        a rule, no oracle was asked whether anyone starves), "infeasible" (`message` says why) or "time_limit" (no
-        placement found in time).
+        a rule, no oracle was asked whether anyone starves), "infeasible" (proven: there is no placement, and `message` says
+        why), "none_found" (none was found, and `message` says what was in the way) or "time_limit" (none in time).
     placement : Placement, optional
         Present exactly when the status is "optimal", "feasible" or "unchecked".
     lower_bound : int, optional

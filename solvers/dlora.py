@@ -49,7 +49,7 @@ class Dlora(FleetSolver):
         if workload.n_adapters > room:
             # The port never ends here: it asks for the same adapter again and again.
             message = f"{problem.max_gpus} engines have memory for {room} of {workload.n_adapters} adapters, as dLoRA counts it"
-            return Solution("infeasible", message=message)
+            return Solution("none_found", message=message)
         deadline = Deadline.after(problem.time_limit_s)
         holds = replicate(workload.rates * HOUR_S, size, memory, problem.max_gpus, deadline)
         gpus, adapters = np.nonzero(holds)

@@ -45,6 +45,9 @@ class Exact(Solver):
         What decides whether a GPU content is feasible; "auto" is the predictor if there is one.
     workers : int
         Search threads of CP-SAT.
+    replicas : bool
+        Let GPUs share an adapter, where one cannot hold it or fewer GPUs do with it; with the twin as oracle. Bounds are then for
+        any shares, otherwise for placements that give each adapter one GPU.
     best_service : bool
         In the end, choose `max_loras` and exchange adapters between the GPUs for the service of the worst one
         (`solvers.mending.best_service`); with the twin as oracle.
@@ -52,15 +55,19 @@ class Exact(Solver):
 
     name: ClassVar[str] = "exact"
 
-    def __init__(self, oracle: str = "auto", workers: int = 2, *, best_service: bool = True) -> None:
+    def __init__(
+        self, oracle: str = "auto", workers: int = 2, *, replicas: bool = True, best_service: bool = True
+    ) -> None:
         check_oracle_option(oracle, self.name)
         if workers < 1:
             raise UserError(f"solver.workers={workers} of solver exact: must be 1 or more")
         self.oracle = oracle
         self.workers = workers
+        self.replicas = replicas
         self.best_service = best_service
         self.tags = Tags(
             exact=True,
+            uses_replicas=replicas and oracle in ("auto", "twin"),
             needs_predictor=oracle in ("predictor", "distilled"),
             replays_requests=oracle in ("auto", "twin"),
         )
@@ -79,13 +86,13 @@ class Exact(Solver):
         searching = Deadline.after(problem.time_limit_s * (1 - TIME_SHARE if finishing else 1))
         oracle.deadline = searching
         try:
-            search = ExactSearch(SearchState(problem, oracle, searching, self.workers))
+            search = ExactSearch(SearchState(problem, oracle, searching, self.workers, replicas=self.replicas))
         except OutOfTimeError:
             return Solution("time_limit", oracle_calls=oracle.calls, message="no placement within the time limit")
         try:
             search.run()
         except NoPlacementError as why:
-            return Solution("infeasible", oracle_calls=oracle.calls, message=str(why), details=search.details())
+            return search.without_placement(why)
         except OutOfTimeError:
             search.stopped = "the time limit was reached"
         search.sample_monotonicity()

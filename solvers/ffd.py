@@ -75,11 +75,11 @@ class GuidedFfd(Solver):
             message = (
                 f"a GPU fails its first test, at {TEST_POINTS[0]} adapters: the published greedy places nothing on it"
             )
-            return Solution("infeasible", oracle_calls=asked, message=message, details=details)
+            return Solution("none_found", oracle_calls=asked, message=message, details=details)
         plans = tuple(sorted_plan(adapters, max_loras) for adapters, max_loras in gpus)
         if problem.max_gpus is not None and len(plans) > problem.max_gpus:
             message = f"needs {len(plans)} GPUs, more than the limit of {problem.max_gpus}"
-            return Solution("infeasible", oracle_calls=asked, message=message, details=details)
+            return Solution("none_found", oracle_calls=asked, message=message, details=details)
         return Solution("feasible", Placement(plans), oracle_calls=asked, details=details)
 
     def test(self, problem: Problem) -> PublishedTest:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from solvers.base import Problem, Solution, Solver, Status, Tags
+from solvers.base import Problem, Solution, Solver, Tags
+from solvers.contents.divided import DividedWorkload, in_order_of_gpus, with_shares
 from solvers.filling.model import Filling, FillModel
-from solvers.limits import Deadline, NoPlacementError, check_gpu_limit
+from solvers.limits import Deadline, NoPlacementError, OutOfTimeError, check_gpu_limit, no_placement_status
 from solvers.mending.best_service import TIME_SHARE, best_service
 from solvers.mending.checked import LARGE_FLEET, CheckedPlacement, checked
+from solvers.mending.hot import divided_if_hot
+from solvers.mending.replicas import with_replicas
 from solvers.oracles.choice import check_oracle_option
 from twin import Placement
 
@@ -26,7 +29,9 @@ class FfdPlus(Solver):
        first looked at with a few values of `max_loras`, then filled once more with all of them. In a large fleet a sample of
        GPUs shows instead how much fuller than predicted they may be.
     5. With time left still, adapters are exchanged between the GPUs of a fleet of one less, every exchange simulated.
-    6. In the end, `max_loras` are chosen and adapters exchanged between the GPUs for the service of the worst one.
+    6. An adapter that is too much for one GPU is divided before step 1, and one GPU less is tried with busy adapters divided
+       (`solvers.mending.replicas`).
+    7. In the end, `max_loras` are chosen and adapters exchanged between the GPUs for the service of the worst one.
 
     Parameters
     ----------
@@ -38,20 +43,22 @@ class FfdPlus(Solver):
         Step 2.
     twin_search : bool
         Step 5.
-    best_service : bool
+    replicas : bool
         Step 6; not without the twin's check.
+    best_service : bool
+        Step 7; not without the twin's check.
     """
 
     name: ClassVar[str] = "ffd_plus"
-    tags = Tags(needs_predictor=True)
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # one switch for each step
         self,
         oracle: str = "predictor",
         *,
         twin_check: bool = True,
         local_search: bool = True,
         twin_search: bool = True,
+        replicas: bool = True,
         best_service: bool = True,
     ) -> None:
         check_oracle_option(oracle, self.name, ("predictor", "distilled"))
@@ -59,7 +66,9 @@ class FfdPlus(Solver):
         self.twin_check = twin_check
         self.local_search = local_search
         self.twin_search = twin_search
+        self.replicas = replicas and twin_check
         self.best_service = best_service
+        self.tags = Tags(needs_predictor=True, uses_replicas=self.replicas)
 
     def warm_up(self, problem: Problem) -> None:
         """The kernels of the local search, which two adapters do not need."""
@@ -72,7 +81,11 @@ class FfdPlus(Solver):
         deadline = Deadline.after(problem.time_limit_s)
         finishing = self.best_service and self.twin_check
         searching = Deadline.after(problem.time_limit_s * (1 - TIME_SHARE if finishing else 1))
-        model = FillModel(problem, distilled=self.oracle == "distilled")
+        try:
+            placing, parts = divided_if_hot(problem, searching) if self.replicas else (problem, None)
+        except OutOfTimeError:
+            placing, parts = problem, None
+        model = FillModel(placing, distilled=self.oracle == "distilled")
         fillings: list[Filling] = []
         for order in model.orders():
             # Of a hundred thousand adapters each takes a second or more.
@@ -86,19 +99,22 @@ class FfdPlus(Solver):
                 searched = model.refilled(searched, Deadline.after(problem.time_limit_s / 8))
         details: dict[str, Any] = {"predicted_gpus": searched.n_gpus}
         try:
-            answer = self._checked(problem, model, filling, searched, searching)
+            answer = self._checked(placing, model, filling, searched, searching, parts)
+            if self.replicas:
+                answer = self._shared(problem, answer, parts, searching)
             check_gpu_limit(answer.placement.n_gpus, problem)
             if finishing and not answer.unchecked_gpus:
                 placement, calls = best_service(problem, answer.placement, deadline)
                 answer = replace(answer, placement=placement, twin_calls=answer.twin_calls + calls)
         except NoPlacementError as why:
-            return Solution("infeasible", oracle_calls=model.calls, message=str(why), details=details)
+            status = no_placement_status(why)
+            return Solution(status, oracle_calls=model.calls, message=str(why), details=details)
         details |= {
             "predictor_calls": model.calls,
             "twin_calls": answer.twin_calls,
             "unchecked_gpus": answer.unchecked_gpus,
         }
-        status: Status = "unchecked" if answer.unchecked_gpus else "feasible"
+        status = "unchecked" if answer.unchecked_gpus else "feasible"
         message = (
             f"the twin had no time to check {answer.unchecked_gpus} of {answer.placement.n_gpus} GPUs"
             if answer.unchecked_gpus
@@ -107,9 +123,34 @@ class FfdPlus(Solver):
         calls = model.calls + answer.twin_calls
         return Solution(status, answer.placement, oracle_calls=calls, message=message, details=details)
 
-    def _checked(
-        self, problem: Problem, model: FillModel, filling: Filling, searched: Filling, deadline: Deadline
+    def _shared(
+        self, problem: Problem, answer: CheckedPlacement, parts: DividedWorkload | None, deadline: Deadline
+    ) -> CheckedPlacement:
+        """The placement of adapters that one of parts stands for, and one GPU less with replicas."""
+        if answer.unchecked_gpus:
+            placement = answer.placement
+            if parts is not None:
+                placement = with_shares(parts, in_order_of_gpus(parts, placement))
+            return replace(answer, placement=placement)
+        found = answer.placement if answer.placement.gpus else None
+        placement, calls = with_replicas(problem, found, parts, deadline, search=self.twin_search)
+        return replace(answer, placement=placement, twin_calls=answer.twin_calls + calls)
+
+    def _checked(  # noqa: PLR0913  # what is filled, and of what
+        self,
+        problem: Problem,
+        model: FillModel,
+        filling: Filling,
+        searched: Filling,
+        deadline: Deadline,
+        parts: DividedWorkload | None,
     ) -> CheckedPlacement:
         if self.twin_check:
-            return checked(problem, model, filling, deadline, searched, twin_search=self.twin_search)
+            try:
+                return checked(problem, model, filling, deadline, searched, twin_search=self.twin_search)
+            except NoPlacementError:
+                if parts is None:
+                    raise
+                # What cannot be mended may still be shared evenly.
+                return CheckedPlacement(Placement(()), 0)
         return CheckedPlacement(searched.placement(problem.workload), 0)

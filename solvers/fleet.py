@@ -122,4 +122,4 @@ class FleetSolver(Solver):
             return Solution("time_limit", oracle_calls=calls, message=message, details=details)
         why = trial.solution.message or "some GPU fails its service level in the twin"
         message = f"not feasible on any fleet tried, up to {gpus} GPUs: {why}"
-        return Solution("infeasible", oracle_calls=calls, message=message, details=details)
+        return Solution("none_found", oracle_calls=calls, message=message, details=details)

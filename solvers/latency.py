@@ -61,7 +61,7 @@ class Latency(Solver):
             rank = int(workload.ranks[list(plan.adapters)].max())
             if not problem.profile.kv_tokens(plan.max_loras, rank):
                 return Solution(
-                    "infeasible",
+                    "none_found",
                     message=f"GPU {number} does not start: max_loras={plan.max_loras} at rank {rank}, "
                     f"at most {problem.profile.largest_max_loras(rank)} do (memory error)",
                 )
@@ -79,7 +79,7 @@ class Latency(Solver):
             return Solution("time_limit", oracle_calls=oracle.calls, message=message)
         if starved:
             message = f"{len(starved)} of {len(plans)} GPUs starve in the twin, the first is GPU {starved[0]}"
-            return Solution("infeasible", oracle_calls=oracle.calls, message=message)
+            return Solution("none_found", oracle_calls=oracle.calls, message=message)
         return Solution("feasible", Placement(plans), oracle_calls=oracle.calls)
 
     def _judged_by_predictor(self, problem: Problem, plans: tuple[GpuPlan, ...]) -> Solution:
@@ -106,5 +106,5 @@ class Latency(Solver):
         details = {"predicted_shortfall": shortfall}
         if shortfall > LARGEST_SHORTFALL:
             message = f"predicted throughput {predicted:.0f} tokens/s falls short of the offered {offered:.0f}"
-            return Solution("infeasible", oracle_calls=len(plans), message=message, details=details)
+            return Solution("none_found", oracle_calls=len(plans), message=message, details=details)
         return Solution("feasible", Placement(plans), oracle_calls=len(plans), details=details)

@@ -108,7 +108,7 @@ class LatencySearch(FleetSolver):
         calls = oracle.calls + (oracle.model.calls if oracle.model is not None else 0)
         if starved:
             message = f"{starved} of {len(state.contents)} GPUs starve in the twin, on the best placement found"
-            return Solution("infeasible", oracle_calls=calls, message=message, details=details)
+            return Solution("none_found", oracle_calls=calls, message=message, details=details)
         plans = [GpuPlan(c, slots) for c, slots in zip(state.contents, state.slots, strict=True) if c]
         return Solution("feasible", Placement(tuple(plans)), oracle_calls=calls, details=details)
 

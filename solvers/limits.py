@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from solvers.base import Problem
+from solvers.base import Problem, Status
 from solvers.cut_short import note_cut_short
 
 
@@ -14,7 +14,16 @@ class OutOfTimeError(Exception):
 
 
 class NoPlacementError(Exception):
-    """There is no placement, or none was found; the message says why."""
+    """No placement was found; the message says why."""
+
+
+class NoneThereError(NoPlacementError):
+    """There is no placement: that is proven, and the message says by what."""
+
+
+def no_placement_status(why: NoPlacementError) -> Status:
+    """The status of a solution without a placement: "infeasible" only where that is proven."""
+    return "infeasible" if isinstance(why, NoneThereError) else "none_found"
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class LoraServe(FleetSolver):
         target = float(utilisation.sum()) / problem.max_gpus
         if target > 1:
             return Solution(
-                "infeasible",
+                "none_found",
                 message=f"not enough servers: {problem.max_gpus} GPUs would have to run at {target:.2f} of their "
                 "operating points",
             )

@@ -44,7 +44,7 @@ class MaxBackbone(Solver):
         for adapter, tokens in enumerate(tokens_per_s.tolist()):
             if tokens > capacity:
                 return Solution(
-                    "infeasible",
+                    "none_found",
                     message=f"{describe(workload, adapter)} asks for {tokens:.0f} tokens/s, the backbone serves {capacity:.0f}",
                 )
             if load + tokens > capacity:
@@ -57,5 +57,5 @@ class MaxBackbone(Solver):
         try:
             check_gpu_limit(len(plans), problem)
         except NoPlacementError as why:
-            return Solution("infeasible", message=str(why))
+            return Solution("none_found", message=str(why))
         return Solution("unchecked", Placement(tuple(plans)))

@@ -93,7 +93,7 @@ class MinMaxLoad(FleetSolver):
         calls = model.calls + latency.calls + oracle.calls
         if fleet.starved:
             message = f"{fleet.starved} of {len(fleet.plans)} GPUs starve in the twin, at the least largest load found"
-            return Solution("infeasible", oracle_calls=calls, message=message, details=details)
+            return Solution("none_found", oracle_calls=calls, message=message, details=details)
         return Solution("feasible", Placement(fleet.plans), oracle_calls=calls, details=details)
 
 

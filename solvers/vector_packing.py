@@ -95,7 +95,7 @@ class VectorPacking(Solver):
         sizes = np.column_stack([load, np.full(len(load), 1.0 / limit)])
         for adapter in np.flatnonzero(load > 1)[:1].tolist():
             return Solution(
-                "infeasible",
+                "none_found",
                 message=f"{describe(workload, adapter)} takes {load[adapter]:.2f} of a GPU at utilisation {self.utilisation:g}",
             )
         order = np.argsort(-sizes.sum(axis=1), kind="stable")
@@ -104,7 +104,7 @@ class VectorPacking(Solver):
         try:
             check_gpu_limit(n_gpus, problem)
         except NoPlacementError as why:
-            return Solution("infeasible", message=str(why))
+            return Solution("none_found", message=str(why))
         by_gpu = order[np.argsort(gpu_of, kind="stable")]
         groups = np.split(by_gpu, np.cumsum(np.bincount(gpu_of, minlength=n_gpus))[:-1]) if n_gpus else []
         return Solution("unchecked", Placement(tuple(sorted_plan(group, len(group)) for group in groups)))

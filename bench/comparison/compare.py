@@ -17,7 +17,7 @@ from bench.comparison.asked import Asked, AskedHere, SolverFailed, failure_of
 from bench.comparison.cell import Cell
 from bench.comparison.common import Comparison
 from bench.comparison.rows import ERROR, PERCENTILES, Row
-from solvers.base import CERTIFICATE, TIME_BOUND, Solution, Solver
+from solvers.base import CERTIFICATE, TIME_BOUND, Solution, Solver, Status
 from solvers.fleet import fewest_gpus
 from twin import PUBLISHED, Score, load_profile
 
@@ -243,6 +243,10 @@ def _slack(solution: Solution) -> float | None:
     return slack if 0 < slack <= 1 else None
 
 
+# What a status is worth where the load was higher.
+_WITH_MORE: dict[Status, Status] = {"optimal": "feasible", "infeasible": "none_found"}
+
+
 def _of_the_workload(solution: Solution, reserve: float) -> Solution:
     """A solution without what it claims of the workload and a reserve: no bound for more load is one for less."""
     if not reserve:
@@ -256,7 +260,7 @@ def _of_the_workload(solution: Solution, reserve: float) -> Solution:
         notes.append(f"at least {solution.lower_bound} GPUs are needed")
     return replace(
         solution,
-        status="feasible" if solution.status == "optimal" else solution.status,
+        status=_WITH_MORE.get(solution.status, solution.status),
         lower_bound=None,
         message=f"at {1 + reserve:g} times the load: {'; '.join(notes)}" if notes else "",
         details={**details, "planned": claims},

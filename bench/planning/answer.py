@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from bench.comparison.rows import Row
 from bench.evidence.runs import NONE, Evidence, evidence_of
 from bench.planning.adapters import Adapter, Traffic, workload_of
-from bench.planning.bounds import contradictions, proven_bound
+from bench.planning.bounds import proven_bound
 from bench.shared.terminal import in_threads
+from bench.statistics.contradictions import LowerBound, contradictions
 from bench.vllm.flags import ServerFlags
 from twin import (
     INTERACTIVE,
@@ -126,10 +127,8 @@ class Answer:
         Of the candidate chosen.
     rows : tuple of Row
         Of all candidates.
-    lower_bound : int, optional
-        The largest that a solver proved, for placements without replicas, and that no candidate refutes.
-    bound_by : str
-        Which solver did.
+    claim : LowerBound, optional
+        The lower bound that a solver proved and no candidate refutes, and what it is about.
     reserve : float
         Share of the load that the placement can take on top of it; the bound is for both together.
     service : ServiceLevel
@@ -142,11 +141,15 @@ class Answer:
     score: Score
     row: Row
     rows: tuple[Row, ...]
-    lower_bound: int | None
-    bound_by: str
+    claim: LowerBound | None
     reserve: float = 0.0
     service: ServiceLevel = PUBLISHED
     published: PublishedNeed | None = None
+
+    @property
+    def lower_bound(self) -> int | None:
+        """The bound in GPUs, if one is proven."""
+        return None if self.claim is None else self.claim.bound
 
     @property
     def contradictions(self) -> list[str]:
@@ -155,7 +158,7 @@ class Answer:
 
     @property
     def proved(self) -> bool:
-        """Whether no placement without replicas is on fewer GPUs, by a bound that no candidate refutes."""
+        """Whether no placement that the bound is about is on fewer GPUs."""
         return self.lower_bound == len(self.gpus)
 
 
@@ -207,8 +210,7 @@ def answer(  # noqa: PLR0913  # what was asked, and what was found
         score = score_results([result for _, result in found])
         # What takes a reserve takes the load itself, but for the chance of single requests near the window's end.
         if score.feasible:
-            bound, by = proven_bound(rows)
-            return Answer(tuple(gpu for gpu, _ in found), score, row, tuple(rows), bound, by, reserve, service)
+            return Answer(tuple(gpu for gpu, _ in found), score, row, tuple(rows), proven_bound(rows), reserve, service)
     return None
 
 

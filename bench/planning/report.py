@@ -19,7 +19,7 @@ from rich.text import Text
 from bench.comparison.rows import Row
 from bench.evidence.runs import Evidence
 from bench.planning.answer import MOST_GROWTH, Answer, GpuAnswer
-from bench.planning.bounds import SCOPE, proven_bound
+from bench.planning.bounds import proven_bound
 from bench.planning.kubernetes import Cluster, helm_values, lora_adapters
 from bench.planning.vllm_commands import Serving, arguments, command_line, script
 from bench.shared.files import written
@@ -75,7 +75,8 @@ def plan_dict(found: Answer, serving: Serving, asked: dict[str, Any]) -> dict[st
         "asked": asked,
         "gpus": len(found.gpus),
         "lower_bound": found.lower_bound,
-        "bound_by": found.bound_by or None,
+        "bound_by": None if found.claim is None else found.claim.by,
+        "bound_scope": None if found.claim is None else found.claim.scope,
         "proved": found.proved,
         "contradictions": found.contradictions,
         "solver": found.row.solver,
@@ -153,13 +154,15 @@ def failure_lines(  # noqa: PLR0913  # what was asked, by whom, and what came of
     service: ServiceLevel = PUBLISHED,
 ) -> list[str]:
     """Why there is no answer, a line for each reason, the adapters by their names; `hot` is about one that needs replicas."""
-    bound, by = proven_bound(rows)
+    claim = proven_bound(rows)
     limit = f" on {gpus} GPU{'s' * (gpus != 1)}" if gpus is not None else ""
     kept = f" with {reserve:.0%} in reserve" if reserve else ""
     kept += f" that keeps {service.name} ({service.in_words()})" if service.judges_requests else ""
     lines = [f"no feasible placement was found{limit}{kept}"]
-    if gpus is not None and bound is not None and bound > gpus:
-        lines = [f"infeasible{limit}{kept}: at least {bound} GPUs are needed, as {by} proved ({SCOPE})"]
+    if gpus is not None and claim is not None and claim.bound > gpus:
+        lines = [
+            f"infeasible{limit}{kept}: at least {claim.bound} GPUs are needed, as {claim.by} proved ({claim.scope})"
+        ]
     elif hot is not None:
         lines = [f"no placement that gives each adapter one GPU was found{limit}{kept}", hot]
     fail = "fail" if service.judges_requests else "starve"
@@ -193,14 +196,14 @@ def _verdict(found: Answer) -> Text:
 
 def _proven(found: Answer) -> str:
     """What is proven about the number of GPUs, by the numbers that the files have."""
-    bound = found.lower_bound
-    if bound is None:
+    claim = found.claim
+    if claim is None:
         refuted = "; what was claimed is refuted by a placement" if found.contradictions else ""
         return f"no lower bound was proven{refuted}"
     if found.proved:
-        return f"no placement on fewer GPUs: {found.bound_by} proved it ({SCOPE})"
-    more = "; more time may close the gap: time_limit_s=N" if bound < len(found.gpus) else ""
-    return f"at least {bound} needed, as {found.bound_by} proved ({SCOPE}){more}"
+        return f"no placement on fewer GPUs: {claim.by} proved it ({claim.scope})"
+    more = "; more time may close the gap: time_limit_s=N" if claim.bound < len(found.gpus) else ""
+    return f"at least {claim.bound} needed, as {claim.by} proved ({claim.scope}){more}"
 
 
 def _missed(found: Answer) -> list[str]:

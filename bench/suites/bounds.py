@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
@@ -73,30 +72,6 @@ def _fewest(rows: Iterable[Row]) -> dict[str, int]:
         if row.feasible and row.gpus is not None:
             fewest[row.instance] = min(row.gpus, fewest.get(row.instance, row.gpus))
     return fewest
-
-
-def violations(rows: Iterable[Row]) -> list[str]:
-    """One line for each placement that the twin calls feasible and that a proven bound rules out.
-
-    The bounds rest on the twin being monotone up to the chance of single requests (`solvers.exact`), so that this
-    cannot be taken for granted.
-    """
-    groups: dict[tuple[str, str, str, int, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row.workload_label, row.profile, row.objective, row.seed, row.service].append(row)
-    lines = []
-    for (workload, *_), group in groups.items():
-        bounds = [(bound, row.solver_label) for row in group if (bound := proven_bound(row)) is not None]
-        bounds += [(row.best_bound, "an earlier run") for row in group if row.best_bound is not None]
-        if not bounds:
-            continue
-        bound, prover = max(bounds)
-        lines += [
-            f"{workload}: {row.solver_label} has a feasible placement on {row.gpus} GPUs, below the bound of {bound} by {prover}"
-            for row in group
-            if row.feasible and row.gpus is not None and row.gpus < bound
-        ]
-    return lines
 
 
 def improved(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +14,13 @@ from bench.comparison.config import BenchConfig, SuiteOptions
 from bench.comparison.execution import execution_of, run_cells
 from bench.comparison.rows import FILE_NAME, Row, gap_to, write_rows
 from bench.shared.files import check_folder, write_text
-from bench.shared.terminal import console, plain
-from bench.suites.bounds import best_bounds, fingerprint, violations
+from bench.shared.terminal import console
+from bench.statistics.contradictions import all_contradictions, end_with
+from bench.suites.bounds import best_bounds, fingerprint
 from bench.suites.instance import Instance
 from bench.suites.library import FOLDER, load_suite, read_best_known
 from bench.suites.summary import results_csv, summary_markdown, summary_table
 from twin.service import NAMED
-
-#: Exit code of a run in which a placement contradicts a proven bound.
-CONTRADICTION = 3
 
 
 def run_suite(config: BenchConfig, overrides: Sequence[str] = ()) -> list[Row]:
@@ -64,11 +61,7 @@ def run_suite(config: BenchConfig, overrides: Sequence[str] = ()) -> list[Row]:
     terminal.print(summary_table(rows))
     terminal.print(f"rows     {out / FILE_NAME}", soft_wrap=True)
     terminal.print(f"summary  {out / 'summary.md'}", soft_wrap=True)
-    wrong = violations(rows)
-    for line in wrong:
-        sys.stderr.write(f"CONTRADICTION: {plain(line)}\n")
-    if wrong:
-        raise SystemExit(CONTRADICTION)
+    end_with(all_contradictions(rows))
     return rows
 
 

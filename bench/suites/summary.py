@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from bench.comparison.rows import Row
+from bench.statistics.contradictions import all_contradictions
 from bench.statistics.instances import fewest_gpus
 from bench.statistics.summary import TIME_SHIFT_S, Counted, counted
-from bench.suites.bounds import best_bounds, fingerprint, proven_bound, violations
+from bench.suites.bounds import best_bounds, fingerprint, proven_bound
 
 #: Columns of `results.csv`.
 COLUMNS = (
@@ -132,7 +133,8 @@ def summary_markdown(rows: Sequence[Row], command: str) -> str:
     """
     solvers = [line.solver for line in lines(rows)]
     names = list(dict.fromkeys(row.instance for row in rows))
-    bounds, fewest, wrong = best_bounds(rows, {}, rows[0].service), fewest_gpus_of(rows), violations(rows)
+    bounds, fewest = best_bounds(rows, {}, rows[0].service), fewest_gpus_of(rows)
+    wrong = all_contradictions(rows)
     proven = sum(name in fewest and fewest[name] == bounds.get(name) for name in names)
     text = [
         "# Results on the workload suite\n",

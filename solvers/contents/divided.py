@@ -7,12 +7,17 @@ are numbered anew before a placement is judged (`in_order_of_gpus`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twin import GpuPlan, Placement, Requests, Workload
+
+#: Most parts of one adapter: shares are whole numbers of so much at least.
+MOST_PARTS = 4096
 
 
 @dataclass(frozen=True)
@@ -129,3 +134,33 @@ def with_shares(workload: DividedWorkload, placement: Placement) -> Placement:
             )
         )
     return Placement(tuple(plans))
+
+
+def parts_of(workload: Workload, placement: Placement) -> tuple[DividedWorkload, Placement] | None:
+    """The adapters that a placement divides in parts that its shares are whole numbers of, and what each GPU has of them.
+
+    Returns
+    -------
+    tuple or None
+        None where there are no such numbers below `MOST_PARTS`.
+    """
+    counts = np.ones(workload.n_adapters, dtype=np.int64)
+    for plan in placement.gpus:
+        for adapter, share in zip(plan.adapters, plan.shares or (), strict=plan.shares is not None):
+            part = Fraction(share).limit_denominator(MOST_PARTS)
+            counts[adapter] = math.lcm(int(counts[adapter]), part.denominator)
+    used = np.cumsum(counts) - counts
+    ends = used + counts
+    if counts.max(initial=1) > MOST_PARTS:
+        return None
+    plans = []
+    for plan in placement.gpus:
+        content: list[int] = []
+        for adapter, share in zip(plan.adapters, plan.shares or (1.0,) * len(plan.adapters), strict=True):
+            several = round(share * int(counts[adapter]))
+            content.extend(range(used[adapter], used[adapter] + several))
+            used[adapter] += several
+        plans.append(GpuPlan(tuple(sorted(content)), plan.max_loras))
+    if (used != ends).any() or not all(plan.adapters for plan in plans):
+        return None
+    return divided(workload, counts), Placement(tuple(plans))

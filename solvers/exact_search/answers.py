@@ -7,14 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from solvers.contents.orders import decreasing_order, zigzag_order
+from solvers.contents.orders import decreasing_order, describe, zigzag_order
 from solvers.contents.published_figures import backbone_tokens_per_s
 from solvers.exact_search.fast_answer import fast_answer
 from solvers.exact_search.state import SearchState
 from solvers.filling.model import FillModel
 from solvers.filling.one_by_one import fill_gpus
-from solvers.limits import Deadline, OutOfTimeError
+from solvers.limits import Deadline, NoPlacementError, OutOfTimeError
 from solvers.mending.exchanges import fewer_on_twin
+from solvers.mending.hot import check_each_alone, check_each_starts, hot_parts
+from solvers.mending.replicas import REPLICATED, fewer_with_replicas
 from solvers.oracles.twin import TwinOracle
 from solvers.spreading.even import spread_feasibly
 from twin import GpuPlan, Placement
@@ -59,7 +61,7 @@ class Answers:
         if self._far_too_much():
             return
         self.state.hint = oracle.find_max_loras(everything)
-        if self.state.hint is None and len(everything) > 1:
+        if self.state.hint is None and (len(everything) > 1 or self.state.replicas):
             self._two_at_least(everything)
         if self.state.hint:
             progress.keep(Placement((GpuPlan(everything, self.state.hint),)))
@@ -86,8 +88,56 @@ class Answers:
         offered = workload.total_rate * workload.lengths.mean_total_tokens
         return offered > FAR_TOO_MUCH * backbone_tokens_per_s(self.state.problem.profile, workload.lengths)
 
+    def look_for_hot(self) -> None:
+        """Which adapters no GPU holds alone.
+
+        Raises
+        ------
+        NoneThereError
+            For one that no GPU can hold at all, or none alone where replicas are ruled out.
+        """
+        state = self.state
+        if not isinstance(state.oracle, TwinOracle):
+            return
+        check_each_starts(state.problem)
+        if state.replicas:
+            state.hot_parts = hot_parts(state.problem, state.deadline)
+        else:
+            check_each_alone(state.problem, state.oracle)
+
+    def replicated_at_last(self) -> None:
+        """Fewer GPUs with replicas once more, with the finest prices and all the time that is left."""
+        self.replicated(share=1.0)
+
+    def replicated(self, *, share: float | None = None) -> None:
+        """Fewer GPUs with replicas, for a share of the time that is left; more of it where there is no placement yet."""
+        state, progress = self.state, self.state.progress
+        if not state.replicas or progress.proven:
+            return
+        if share is None:
+            share = REPLICATED if progress.best is not None else FIRST
+        placement, calls = fewer_with_replicas(
+            state.problem,
+            progress.best,
+            Deadline.after(share * state.deadline.left_s),
+            least=progress.lower_bound,
+            weights=state.weights,
+            counts=state.hot_parts,
+        )
+        state.other_calls += calls
+        if placement is not None:
+            progress.keep(placement)
+
     def first_answer(self) -> None:
         """An answer for any time limit, with most of the time left for what follows."""
+        if self.state.has_hot:
+            self.replicated()
+            if self.state.progress.best is None:
+                self._fast_answer(self.state.deadline)
+            if self.state.progress.best is None:
+                hot = describe(self.state.problem.workload, int(np.argmax(np.asarray(self.state.hot_parts) > 1)))
+                raise NoPlacementError(f"{hot} is too much for a GPU alone, and no placement was found that shares it")
+            return
         fast = self.state.problem.workload.n_adapters > MOST_GREEDY and self.state.many_types
         for answer in (self._fast_answer, self._greedy) if fast else (self._greedy, self._fast_answer):
             try:
@@ -115,7 +165,9 @@ class Answers:
     def _fast_answer(self, deadline: Deadline) -> None:
         """Filled by the learned model, checked and mended by the twin, where a model is shipped for the profile."""
         self._filled_fast = True
-        placement, calls = fast_answer(self.state.problem, self.state.oracle, deadline, self.state.deadline)
+        placement, calls = fast_answer(
+            self.state.problem, self.state.oracle, deadline, self.state.deadline, replicas=self.state.replicas
+        )
         self.state.other_calls += calls
         if placement is not None:
             self.state.progress.keep(placement)
@@ -137,7 +189,7 @@ class Answers:
             On fleets that were tried before as well: finer prices may spread better.
         """
         weights = self.state.weights
-        if weights is None:
+        if weights is None or self.state.has_hot:
             return
         if afresh:
             self._fleets_tried.clear()
@@ -160,12 +212,13 @@ class Answers:
     def searched(self) -> None:
         """With the twin, exchange adapters between the GPUs of a fleet of one less, for half of the time that is left or more."""
         oracle = self.state.oracle
-        if self.state.weights is None or self.state.progress.best is None or not isinstance(oracle, TwinOracle):
+        best = self.state.progress.best
+        if self.state.weights is None or best is None or not isinstance(oracle, TwinOracle) or self.state.has_hot:
             return
         share = EXCHANGES[0 if self.state.many_types else 1]
         deadline = Deadline.after(share * self.state.deadline.left_s)
         placement = fewer_on_twin(
-            self.state.progress.best,
+            best,
             self.state.weights,
             oracle,
             deadline,
@@ -177,7 +230,7 @@ class Answers:
     def spread_otherwise(self) -> None:
         """Spread over one GPU less with prices a little off, for a quarter of the time that is left."""
         weights = self.state.weights
-        if weights is None:
+        if weights is None or self.state.has_hot:
             return
         deadline = Deadline.after(OTHERWISE * self.state.deadline.left_s)
         generator = np.random.default_rng(self.state.problem.seed)

@@ -29,7 +29,7 @@ class AssignmentLoop:
     A candidate gives each GPU a content. What the oracle accepts everywhere is a better placement. A content that starves
     beyond doubt is shrunk while it does, and no GPU may hold what is left, nor that with an adapter replaced by one that
     asks for more. A content that is rejected without being beyond doubt is only ruled out as it is. When no candidate is
-    left, one GPU more is a lower bound.
+    left, one GPU more is a lower bound for placements that give each adapter one GPU.
 
     Parameters
     ----------
@@ -78,14 +78,14 @@ class AssignmentLoop:
         ------
         OutOfTimeError
         """
-        while not self.progress.proven:
+        while not self.progress.proven_whole:
             n_gpus = self.progress.gpus - 1
             candidate = self._candidate(n_gpus)
             self.rounds += 1
             if candidate is None:
                 # The prices rest on the order of contents, even where no cut was needed.
                 self.needs.add("monotonicity")
-                self.progress.raise_bound(n_gpus + 1)
+                self.progress.raise_whole_bound(n_gpus + 1)
                 return
             self._judge(candidate)
 

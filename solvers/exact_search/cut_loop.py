@@ -26,7 +26,8 @@ class CutLoop:
     A linear programme covers all adapters with contents that the oracle accepted, and prices the types. CP-SAT
     looks for the dearest content that no cut rules out; the oracle accepts it (a column) or rejects it, and
     with it everything that asks at least as much (a cut). The prices over the dearest content left are a
-    lower bound (Farley, 1990). CP-SAT covers the adapters with whole contents of those accepted.
+    lower bound (Farley, 1990) for placements that give each adapter one GPU. CP-SAT covers the adapters with whole contents of those
+    accepted.
 
     Parameters
     ----------
@@ -77,26 +78,26 @@ class CutLoop:
         self._box_columns(boxes, prices)
         centre = np.rint(prices * PRICE_SCALE).astype(np.int64)
         demand = self.types.counts
-        while not self.progress.proven:
+        while not self.progress.proven_whole:
             self.deadline.check()
             value, duals = cover_prices(self.patterns, demand)
             self._try_cover(value)
-            if self.progress.proven:
+            if self.progress.proven_whole:
                 break
             # Prices half-way to the best so far swing less from one round to the next (Wentges, 1997).
             for trial in ((centre + duals) // 2, duals):
                 content, bound = self._priced(trial, boxes)
-                if bound > self.progress.lower_bound:
+                if bound > max(self.progress.lower_bound, self.progress.whole_bound):
                     centre = trial
                     self._needs_assumptions()
-                self.progress.raise_bound(bound)
-                # mypy takes the property for a constant; `raise_bound` may just have changed it.
-                if self.progress.proven or content @ duals > PRICE_SCALE * (1 + 1e-6):  # type: ignore[redundant-expr]
+                self.progress.raise_whole_bound(bound)
+                # mypy takes the property for a constant; `raise_whole_bound` may just have changed it.
+                if self.progress.proven_whole or content @ duals > PRICE_SCALE * (1 + 1e-6):  # type: ignore[redundant-expr]
                     break
             else:
                 self._try_cover(value, final=True)
                 return "the pattern relaxation is solved, and its bound is below the best placement"
-            if not self.progress.proven and not self._learn(content):  # type: ignore[redundant-expr]
+            if not self.progress.proven_whole and not self._learn(content):  # type: ignore[redundant-expr]
                 return "a content was neither accepted nor rejected beyond doubt"
         return ""
 

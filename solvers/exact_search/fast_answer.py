@@ -21,7 +21,7 @@ def predictor_for(problem: Problem) -> Predictor | None:
 
 
 def fast_answer(
-    problem: Problem, oracle: Oracle, deadline: Deadline, last_deadline: Deadline
+    problem: Problem, oracle: Oracle, deadline: Deadline, last_deadline: Deadline, *, replicas: bool = False
 ) -> tuple[Placement | None, int]:
     """GPUs filled by the learned model (`solvers.ffd_plus`), all of them accepted by the oracle; None if there are none such.
 
@@ -35,6 +35,8 @@ def fast_answer(
         For the other solver.
     last_deadline : Deadline
         For the oracle.
+    replicas : bool
+        Adapters may be divided among GPUs.
 
     Returns
     -------
@@ -52,11 +54,11 @@ def fast_answer(
     deadline.check()
     time_limit_s = max(deadline.left_s, 0.1)
     # The exact solver searches on the twin itself, once it knows prices and a bound.
-    answer = FfdPlus(twin_search=False).solve(
+    answer = FfdPlus(twin_search=False, replicas=replicas).solve(
         replace(problem, predictor=predictor, max_gpus=None, time_limit_s=time_limit_s)
     )
-    if answer.placement is None or answer.status == "feasible":
-        return answer.placement, answer.oracle_calls
+    if answer.placement is None or answer.status == "feasible" or answer.placement.has_replicas:
+        return (answer.placement if answer.status == "feasible" else None), answer.oracle_calls
     plans = []
     for plan in answer.placement.gpus:
         last_deadline.check()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from solvers.limits import NoPlacementError
+from solvers.limits import NoneThereError
 from twin import Placement
 
 
@@ -18,11 +18,20 @@ class Progress:
         GPU limit.
     oracle : str
         Whose bound it is, for messages.
+    replicas : bool
+        Placements may divide adapters among GPUs: what is proven of whole adapters alone is no bound then.
+
+    Attributes
+    ----------
+    whole_bound : int
+        Of placements that give each adapter one GPU; `lower_bound`, or more with `replicas`.
     """
 
-    def __init__(self, max_gpus: int | None, oracle: str) -> None:
+    def __init__(self, max_gpus: int | None, oracle: str, *, replicas: bool = False) -> None:
         self.max_gpus = max_gpus
         self.oracle = oracle
+        self.replicas = replicas
+        self.whole_bound = 1
         self.best: Placement | None = None
         self.lower_bound = 1
         self.fractional_bound = 0.0
@@ -48,6 +57,20 @@ class Progress:
         """The lower bound that rests on nothing but what was asked."""
         return self._certain
 
+    @property
+    def proven_whole(self) -> bool:
+        """Whether no placement without replicas is on fewer GPUs than the best one."""
+        return self.best is not None and max(self.lower_bound, self.whole_bound) >= self.best.n_gpus
+
+    def raise_whole_bound(self, bound: int) -> None:
+        """Take note of a lower bound that holds where each adapter has one GPU; without replicas it is one like any other."""
+        if not self.replicas:
+            self.raise_bound(bound)
+        elif not self.refuted:
+            self.whole_bound = max(self.whole_bound, bound)
+            if self.best is not None and not self.best.has_replicas and self.whole_bound > self.best.n_gpus:
+                self._refute()
+
     def raise_bound(self, bound: int, *, certain: bool = False) -> None:
         """Take note of a lower bound.
 
@@ -62,7 +85,7 @@ class Progress:
 
         Raises
         ------
-        NoPlacementError
+        NoneThereError
             When it is above the GPU limit.
         """
         if self.refuted or bound <= self.lower_bound:
@@ -75,7 +98,7 @@ class Progress:
         self.lower_bound = bound
         self._note()
         if self.max_gpus is not None and bound > self.max_gpus:
-            raise NoPlacementError(
+            raise NoneThereError(
                 f"at least {bound} GPUs are needed, more than the limit of {self.max_gpus} (proven for the {self.oracle})"
             )
 
@@ -83,19 +106,22 @@ class Progress:
         """Take note of a placement that the oracle accepts."""
         if self.best is None or placement.n_gpus < self.best.n_gpus:
             self.best = placement
-            if placement.n_gpus < self.lower_bound:
+            if placement.n_gpus < self.lower_bound or (
+                not placement.has_replicas and placement.n_gpus < self.whole_bound
+            ):
                 self._refute()
             self._note()
 
     def _refute(self) -> None:
         self.refuted = True
-        self.lower_bound = self._certain
+        self.lower_bound, self.whole_bound = self._certain, 1
         self.fractional_bound = 0.0
 
     def details(self) -> dict[str, Any]:
         """For a solution: bounds over time, gap."""
         gap = None if self.best is None else round((self.best.n_gpus - self.lower_bound) / self.best.n_gpus, 4)
-        return {
+        whole = {"lower_bound_without_replicas": self.whole_bound} if self.whole_bound > self.lower_bound else {}
+        return whole | {
             "bounds_over_time_s": self.history,
             "gap": gap,
             "fractional_bound": round(self.fractional_bound, 4),

@@ -14,7 +14,7 @@ from solvers.exact_search.cut_loop import CutLoop
 from solvers.exact_search.frontier import frontier_bound
 from solvers.exact_search.monotone_check import MonotoneSample, sample_monotonicity
 from solvers.exact_search.state import SearchState
-from solvers.limits import Deadline, OutOfTimeError
+from solvers.limits import Deadline, NoPlacementError, OutOfTimeError, no_placement_status
 
 #: Shares of the time left, by hand: for finer made-up contents with the twin; for search zones, at first with a learned oracle, with many
 #: types, and with few; for assigning single adapters.
@@ -53,12 +53,12 @@ class ExactSearch:
         answers, bounds = self.answers, self.bounds
         steps: list[Callable[[], None]] = [answers.one_gpu]
         if self.state.replays:
-            steps += [bounds.first, answers.first_answer, self._zones, self._frontier]
-            steps += [answers.second_answer, answers.searched]
+            steps += [answers.look_for_hot, bounds.first, answers.first_answer, self._zones, self._frontier]
+            steps += [answers.second_answer, answers.replicated, answers.searched]
         else:
             # Zones take less time than a fine frontier where there are many types, but now and then they stop short of it.
             steps += [answers.greedily, self._first_zones, self._zones, answers.annealed, self._zones, self._frontier]
-        steps += [answers.spread_otherwise, self._assign, self._more_zones, self._cut_loop]
+        steps += [answers.spread_otherwise, self._assign, self._more_zones, self._cut_loop, answers.replicated_at_last]
         for step in steps:
             step()
             if self.state.progress.proven:
@@ -100,7 +100,7 @@ class ExactSearch:
         """With few adapters, ask whether one GPU less will do, for half of the time that is left."""
         state, boxes = self.state, self.bounds.boxes
         workload = state.problem.workload
-        if boxes is None or state.weights is None:
+        if boxes is None or state.weights is None or state.has_hot or state.progress.proven_whole:
             return
         if not worth_trying(workload.n_adapters, state.progress.gpus, state.progress.fractional_bound):
             return
@@ -127,6 +127,9 @@ class ExactSearch:
             self.stopped = "what the cover by fractions of contents uses is accepted, or the time was used up"
             return
         state = self.state
+        if state.has_hot or state.progress.gpus <= state.progress.whole_bound:
+            self.stopped = "placements without replicas are exhausted, and the bound for all placements is lower"
+            return
         self.loop = CutLoop(state.oracle, state.types, state.demands, state.progress, state.deadline, state.workers)
         self.stopped = self.loop.run(self.bounds.boxes, self.bounds.by_frontier.prices)
 
@@ -141,12 +144,11 @@ class ExactSearch:
     def sample_monotonicity(self) -> None:
         """Test what the bound rests on, on the oracle in use, if it rests on it; a second of extra time at most."""
         needs = self._needs
-        if needs and self.state.progress.best is not None:
+        best = self.state.progress.best
+        if needs and best is not None and not best.has_replicas:
             oracle = self.state.oracle
             oracle.deadline = Deadline.after(min(1.0, self.state.problem.time_limit_s))
-            self.monotone = sample_monotonicity(
-                oracle, self.state.progress.best, self.state.problem.seed, oracle.deadline
-            )
+            self.monotone = sample_monotonicity(oracle, best, self.state.problem.seed, oracle.deadline)
 
     def details(self) -> dict[str, Any]:
         """What the result says about its proof."""
@@ -158,6 +160,7 @@ class ExactSearch:
             loop |= {"zones": len(self.bounds.zones.table), "zone_cuts": len(self.bounds.zones.cuts)}
         return {
             "oracle": self.state.oracle.name,
+            "replicas": self.state.replicas,
             "types": len(self.state.types),
             **self.state.progress.details(),
             **loop,
@@ -168,6 +171,17 @@ class ExactSearch:
             "interchangeability_needed": "interchangeability" in needs,
             "stopped": "the bounds met" if self.state.progress.proven else self.stopped,
         }
+
+    def without_placement(self, why: NoPlacementError) -> Solution:
+        """That there is no placement, or that none was found, with the bound that is proven."""
+        state = self.state
+        return Solution(
+            no_placement_status(why),
+            lower_bound=state.progress.lower_bound,
+            oracle_calls=state.oracle.calls + state.other_calls,
+            message=str(why),
+            details=self.details(),
+        )
 
     def solution(self) -> Solution:
         """The best placement with its bound."""

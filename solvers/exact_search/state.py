@@ -27,14 +27,21 @@ class SearchState:
     deadline : Deadline
     workers : int
         Search threads of CP-SAT.
+    replicas : bool
+        Adapters may be divided among GPUs, where the oracle is the twin: a predictor knows none that are.
     """
 
-    def __init__(self, problem: Problem, oracle: Oracle, deadline: Deadline, workers: int) -> None:
+    def __init__(
+        self, problem: Problem, oracle: Oracle, deadline: Deadline, workers: int, *, replicas: bool = False
+    ) -> None:
         self.problem = problem
         self.oracle = oracle
         self.deadline = deadline
         self.workers = workers
-        self.progress = Progress(problem.max_gpus, oracle.name)
+        self.replicas = replicas and isinstance(oracle, TwinOracle)
+        self.progress = Progress(problem.max_gpus, oracle.name, replicas=self.replicas)
+        #: Parts that each adapter must be divided into for a GPU to hold one of them, once that is known.
+        self.hot_parts: NDArray[np.int64] | None = None
         self.types = adapter_types(problem.workload, by_requests=not oracle.interchangeable)
         self.demands = oracle.demands(self.types)
         #: Price of each adapter by the best bound so far.
@@ -48,6 +55,11 @@ class SearchState:
     def replays(self) -> bool:
         """Whether the oracle simulates: a question takes milliseconds, and adapters of one type are only alike."""
         return isinstance(self.oracle, TwinOracle)
+
+    @property
+    def has_hot(self) -> bool:
+        """Whether some adapter is known to be too much for a GPU."""
+        return self.hot_parts is not None and bool((self.hot_parts > 1).any())
 
     @property
     def many_types(self) -> bool:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from solvers.base import Problem
 from solvers.contents.orders import describe, sorted_plan
-from solvers.limits import Deadline, NoPlacementError, check_gpu_limit
+from solvers.limits import Deadline, NoneThereError, NoPlacementError, check_gpu_limit
 from solvers.oracles.base import Oracle
 from twin import GpuPlan, Placement
 
@@ -80,7 +80,7 @@ def fill_gpus(
         count, slots = longest_prefix(left, oracle, hint=hint, deadline=deadline)
         if not count:
             if not oracle.is_cut_off((int(left[0]),), 1):
-                raise NoPlacementError(why_alone(problem, oracle, int(left[0])))
+                raise not_alone(problem, oracle, int(left[0]))
             return _squeeze_in(left, plans, problem, oracle, deadline)
         plans.append(sorted_plan(left[:count], slots))
         left, hint = left[count:], slots
@@ -107,9 +107,15 @@ def _squeeze_in(
                 plans[number] = GpuPlan(content, slots)
                 break
         else:
-            raise NoPlacementError(why_alone(problem, oracle, adapter))
+            raise not_alone(problem, oracle, adapter)
     check_gpu_limit(len(plans), problem)
     return Placement(tuple(plans))
+
+
+def not_alone(problem: Problem, oracle: Oracle, adapter: int) -> NoPlacementError:
+    """An adapter could not be placed; where a GPU does not start with it, there is no placement."""
+    kind = NoPlacementError if oracle.slots((adapter,)) else NoneThereError
+    return kind(why_alone(problem, oracle, adapter))
 
 
 def why_alone(problem: Problem, oracle: Oracle, adapter: int) -> str:

@@ -12,13 +12,17 @@ than before the first exchange.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from solvers.base import Problem
+from solvers.contents.divided import n_adapters_of, parts_of, sent_to
 from solvers.limits import Deadline
+from solvers.mending.replicas import settled
 from solvers.oracles.base import MAX_LORAS_GRID
+from solvers.oracles.twin import TwinOracle
 from twin import INTERACTIVE, GpuPlan, Placement, Requests, ServingProfile, Workload, simulate_requests
 
 # All of these are by hand; none was tuned.
@@ -80,24 +84,24 @@ class BestService:
         self.calls = 0
         self.shown = self.service if self.service.judges_requests else INTERACTIVE
         self.source = self.workload.lengthened(self.shown.tail_s)
-        self._drawn: tuple[tuple[int, ...], Requests] | None = None
+        self._drawn: tuple[tuple[int, ...], Requests, NDArray[np.int64]] | None = None
         self._asked: dict[tuple[tuple[int, ...], int], tuple[Key, float]] = {}
 
     def improved(self, placement: Placement) -> Placement:
-        """The placement with better service on the same GPUs or fewer; as it is where it has replicas, or there is no time.
+        """The placement with better service on the same GPUs or fewer; as it is where there is no time.
 
         Parameters
         ----------
         placement : Placement
         """
-        if placement.has_replicas or any(plan.max_cpu_loras is not None for plan in placement.gpus):
+        if any(plan.max_cpu_loras is not None for plan in placement.gpus):
             return placement
         gpus = []
         for plan in placement.gpus:
             if not self.deadline.left_s:
                 break
             content = tuple(sorted(plan.adapters))
-            slots = min(plan.max_loras, len(content))
+            slots = min(plan.max_loras, n_adapters_of(self.workload, content))
             gpus.append(self._with_best_slots(content, slots, coarse=True))
         if len(gpus) == placement.n_gpus:
             self._exchange(gpus)
@@ -129,18 +133,18 @@ class BestService:
 
     def _most_slots(self, content: Sequence[int]) -> int:
         """More slots than adapters only cost KV cache."""
-        return min(len(content), self.profile.largest_max_loras(int(self.workload.ranks[list(content)].max())))
+        most = self.profile.largest_max_loras(int(self.workload.ranks[list(content)].max()))
+        return min(n_adapters_of(self.workload, tuple(content)), most)
 
     def _key(self, content: tuple[int, ...], slots: int) -> tuple[Key, float]:
         """The key of a GPU, and the discomfort of its requests in sum."""
         asked = (content, slots)
         if asked not in self._asked:
             self.calls += 1
-            adapters = np.asarray(content)
             if self._drawn is None or self._drawn[0] != content:
-                self._drawn = (content, self.source.requests_of(adapters))
+                self._drawn = (content, *sent_to(self.workload, self.source, content))
             result = simulate_requests(
-                self._drawn[1], self.workload.ranks[adapters], self.profile, slots,
+                *self._drawn[1:], self.profile, slots,
                 duration_s=self.workload.duration_s, service=self.service, shown=self.shown, latencies=False,
             )  # fmt: skip
             tokens_each = result.output_tokens / result.finished if result.finished else 1.0
@@ -228,5 +232,15 @@ def best_service(problem: Problem, placement: Placement, deadline: Deadline) -> 
         Of the solver: a share of its time (`TIME_SHARE`) is used at most.
     """
     ours = Deadline.after(min(deadline.left_s, TIME_SHARE * problem.time_limit_s))
-    search = BestService(problem, ours)
-    return search.improved(placement), search.calls
+    if not placement.has_replicas:
+        search = BestService(problem, ours)
+        return search.improved(placement), search.calls
+    divided = parts_of(problem.workload, placement)
+    if divided is None:
+        return placement, 0
+    workload, parts = divided
+    search = BestService(replace(problem, workload=workload), ours)
+    improved = search.improved(parts)
+    oracle = TwinOracle(workload, problem.profile, service=problem.service)
+    found, _ = settled(workload, improved, oracle)
+    return found or placement, search.calls + oracle.calls

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from solvers.base import Problem
 from solvers.contents.orders import decreasing_order, zigzag_order
 from solvers.filling.model import Filling, FillModel
-from solvers.filling.one_by_one import fill_gpus, why_alone
+from solvers.filling.one_by_one import fill_gpus, not_alone
 from solvers.limits import Deadline, NoPlacementError, OutOfTimeError
 from solvers.mending.exchanges import fewer_on_twin
 from solvers.oracles.base import nearest_first
@@ -346,7 +346,7 @@ class _OneByOne:
                 if slots is not None:
                     self.plans[number] = GpuPlan(content, slots)
                     return
-        raise NoPlacementError(why_alone(self.problem, self.oracle, adapter))
+        raise not_alone(self.problem, self.oracle, adapter)
 
     def _lightened(self, content: tuple[int, ...]) -> set[int]:
         """Adapters of about `SHED` of a GPU's weight, the heaviest that fit in first."""

@@ -8,95 +8,32 @@ and the next begins.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from solvers.base import Problem
 from solvers.contents.divided import DividedWorkload, divided, in_order_of_gpus, with_shares
+from solvers.contents.orders import describe
 from solvers.contents.published_figures import backbone_tokens_per_s
-from solvers.limits import Deadline, OutOfTimeError
+from solvers.limits import Deadline, NoPlacementError, OutOfTimeError
+from solvers.mending.hot import backbone_of, tokens_per_s
+from solvers.oracles.base import nearest_first
 from solvers.oracles.twin import TwinOracle
 from solvers.spreading.even import spread_feasibly
-from twin import GpuPlan, Placement, Workload
+from twin import GpuPlan, Placement
 
 # All of these are by hand; none can make an answer wrong, as the twin accepts every GPU of it.
 
-#: Share of what the backbone serves alone from which an adapter is asked about alone, and of which a part is, of those that are divided.
-HEAVY, PART = 0.25, 1 / 24
-#: Parts of one adapter up to which a number is looked for that a GPU holds one of.
-MOST_PARTS = 4096
+#: What a part of a divided adapter is at most, as a share of what the backbone serves alone.
+PART = 1 / 24
 #: Where no adapter takes so much of a GPU none is divided to save one: whole ones fill GPUs as well. And parts in all, at most.
 LEAST_SHARE, MOST_PARTS_IN_ALL = 0.02, 3000
-#: How often the levels of GPUs are evened out, and the shortfall of a GPU in the mean beyond which that is given up.
-EVENED, HOPELESS = 12, 0.5
-
-
-def tokens_per_s(workload: Workload) -> NDArray[np.float64]:
-    """Offered load of each adapter by its rate, shape (n_adapters,)."""
-    return workload.rates * workload.lengths.mean_total_tokens
-
-
-def hot_parts(problem: Problem, deadline: Deadline) -> NDArray[np.int64]:
-    """In how many parts each adapter must be divided for a GPU to hold one of them; 1 where it holds the adapter.
-
-    Parameters
-    ----------
-    problem : Problem
-    deadline : Deadline
-
-    Raises
-    ------
-    OutOfTimeError
-    """
-    workload = problem.workload
-    counts = np.ones(workload.n_adapters, dtype=np.int64)
-    capacity = backbone_tokens_per_s(problem.profile, workload.lengths)
-    heavy = np.flatnonzero(tokens_per_s(workload) > HEAVY * capacity)
-    if not len(heavy):
-        return counts
-    oracle = TwinOracle(workload, problem.profile, service=problem.service)
-    oracle.deadline = deadline
-    for adapter in heavy.tolist():
-        alone = (adapter,)
-        if oracle.slots(alone) and oracle.find_max_loras(alone) is None and not oracle.is_cut_off(alone, 1):
-            counts[adapter] = _parts_of(problem, adapter, deadline)
-    return counts
-
-
-def _parts_of(problem: Problem, adapter: int, deadline: Deadline) -> int:
-    """The fewest parts, by doubling and halving, the first of which a GPU holds alone."""
-
-    def holds(count: int) -> bool:
-        parts = divided(alone, np.array([count]))
-        oracle = TwinOracle(parts, problem.profile, service=problem.service)
-        oracle.deadline = deadline
-        return oracle.find_max_loras((0,)) is not None
-
-    workload = problem.workload
-    alone = only(workload, adapter)
-    low, high = 1, 2
-    while not holds(high):
-        low, high = high, 2 * high
-        if high > MOST_PARTS:
-            return 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
-
-
-def only(workload: Workload, adapter: int) -> Workload:
-    """One adapter of a workload, with its requests."""
-    mine = np.array([adapter])
-    return replace(
-        workload,
-        ranks=workload.ranks[mine],
-        rates=workload.rates[mine],
-        ids=np.asarray(workload.ids)[mine],
-        trace=None if workload.trace is None else workload.requests_of(mine),
-    )
+#: Share of a solver's time left that one GPU less may take: most tries end much sooner.
+REPLICATED = 1 / 6
+#: How often the levels of GPUs are evened out, the gain that is worth another round, rounds without it, and the mean shortfall of GPUs
+#: beyond which that is given up: of throughput, and of goodput, which falls from all to little within a few per cent of the load.
+EVENED, LITTLE, PATIENCE, HOPELESS = 16, 2e-4, 3, (0.03, 0.3)
 
 
 def finer(problem: Problem, least: NDArray[np.int64]) -> DividedWorkload | None:
@@ -138,7 +75,9 @@ def settled(workload: DividedWorkload, placement: Placement, oracle: TwinOracle)
     ordered = in_order_of_gpus(workload, placement)
     plans, failing = [], []
     for number, plan in enumerate(ordered.gpus):
-        slots = oracle.find_max_loras(plan.adapters, plan.max_loras)
+        slots: int | None = plan.max_loras
+        if not oracle.accepts(plan.adapters, plan.max_loras):
+            slots = oracle.find_max_loras(plan.adapters, plan.max_loras)
         if slots is None:
             failing.append(number)
         plans.append(GpuPlan(plan.adapters, slots or plan.max_loras))
@@ -202,9 +141,59 @@ def fewer_with_replicas(  # noqa: PLR0913  # a start and the limits of a search
     return placement, oracle.calls
 
 
-def backbone_of(problem: Problem) -> float:
-    """What a GPU serves without LoRA, in tokens per second."""
-    return backbone_tokens_per_s(problem.profile, problem.workload.lengths)
+def with_replicas(
+    problem: Problem,
+    placement: Placement | None,
+    parts: DividedWorkload | None,
+    deadline: Deadline,
+    *,
+    search: bool = True,
+) -> tuple[Placement, int]:
+    """A placement of adapters, divided where that saves GPUs, from one of adapters or of parts that GPUs hold.
+
+    Parameters
+    ----------
+    problem : Problem
+    placement : Placement, optional
+        Of `parts` if there are any; None where none was found.
+    parts : DividedWorkload, optional
+        As `divided_if_hot` made it.
+    deadline : Deadline
+    search : bool
+        Try one GPU less; otherwise only where adapters had to be divided and the outcome fails.
+
+    Returns
+    -------
+    placement : Placement
+    calls : int
+
+    Raises
+    ------
+    NoPlacementError
+        Where none was found that the twin accepts.
+    """
+    found = placement
+    calls = 0
+    if parts is not None and placement is not None:
+        oracle = TwinOracle(parts, problem.profile, service=problem.service)
+        found, _ = settled(parts, placement, oracle)
+        calls = oracle.calls
+    if search or found is None:
+        ours = Deadline.after((REPLICATED if found is not None else 1.0) * deadline.left_s)
+        found, more = fewer_with_replicas(
+            problem, found, ours, counts=None if parts is None else parts.counts
+        )  # fmt: skip
+        calls += more
+    if found is None:
+        raise none_shared(problem, parts)
+    return found, calls
+
+
+def none_shared(problem: Problem, parts: DividedWorkload | None) -> NoPlacementError:
+    """That no placement was found which shares what a GPU cannot hold, with the first such adapter."""
+    hot = 0 if parts is None else int(np.argmax(parts.counts > 1))
+    who = describe(problem.workload, hot)
+    return NoPlacementError(f"{who} is too much for a GPU alone, and no placement was found that shares it among GPUs")
 
 
 class _Search:
@@ -215,6 +204,7 @@ class _Search:
     ) -> None:
         self.parts, self.weights, self.oracle, self.deadline = parts, weights, oracle, deadline
         self.best: Placement | None = None
+        self.hopeless = HOPELESS[oracle.service.judges_requests]
 
     def upwards(self, start: int) -> Placement | None:
         """The first fleet that serves, from one number of GPUs on: by one more each time, then by tenths."""
@@ -260,33 +250,44 @@ class _Search:
 
     def _evened(self, order: NDArray[np.int64], n_gpus: int) -> Placement | None:
         """GPUs filled in turn, each to a level of its own: lower where it fell short, higher where the others have room."""
-        level = np.ones(n_gpus)
+        level, least = np.ones(n_gpus), 1.2 * n_gpus / len(order)
+        nearest, idle, hints = -math.inf, 0, [64] * n_gpus
         for _ in range(EVENED):
-            self.deadline.check()
-            contents = self._in_turn(order, level)
-            shortfall = np.zeros(n_gpus)
+            spare = np.zeros(n_gpus)
             plans = []
-            for gpu, content in enumerate(contents):
-                if not content:
-                    continue
-                slots = self.oracle.find_max_loras(content)
-                shortfall[gpu] = self._spare(content, slots)
-                plans.append(GpuPlan(content, slots or 1))
-            if (shortfall >= 0).all():
+            for gpu, content in enumerate(self._in_turn(order, level)):
+                self.deadline.check()
+                if content:
+                    hints[gpu], spare[gpu] = self._asked(content, hints[gpu])
+                    plans.append(GpuPlan(content, hints[gpu]))
+            if (spare >= 0).all():
                 placement, _ = settled(self.parts, Placement(tuple(plans)), self.oracle)
                 return placement
-            if shortfall.mean() < -HOPELESS or n_gpus == 1:
+            missing = float(np.minimum(spare, 0.0).mean())
+            idle = 0 if missing > nearest + LITTLE else idle + 1
+            if missing < -self.hopeless or idle > PATIENCE or n_gpus == 1:
                 return None
-            # Those that fall short get less, the others what is left over.
-            level *= 1.0 + np.clip(shortfall - shortfall.mean(), -0.2, 0.2)
+            nearest = max(nearest, missing)
+            # Those that fall short get less, by a part at least, and the others what is left over.
+            level *= 1.0 - np.where(spare < 0, np.clip(-spare, least, 0.2), 0.0)
         return None
 
-    def _spare(self, content: tuple[int, ...], slots: int | None) -> float:
-        """What the service level looks at, less what it must be, at the best `max_loras` known; not negative where one is accepted."""
-        if slots is not None:
-            return max(0.0, self.oracle.share(content, slots) - self.oracle.service.share)
-        known = [self.oracle.both_shares(content, value)[1] for value in self.oracle.slots(content)]
-        return min(max(known, default=-1.0) - self.oracle.service.share, -1e-3)
+    def _asked(self, content: tuple[int, ...], hint: int) -> tuple[int, float]:
+        """The best `max_loras` near a hint, and what the service level looks at there, less what it must be."""
+        oracle = self.oracle
+        candidates = list(oracle.slots(content))
+        if not candidates:
+            return 1, -1.0
+        share = oracle.service.share
+        place = candidates.index(nearest_first(candidates, hint)[0])
+        best = oracle.share(content, candidates[place]) - share
+        for step in (1, -1):
+            while best < 0 and 0 <= place + step < len(candidates):
+                trial = oracle.share(content, candidates[place + step]) - share
+                if trial <= best:
+                    break
+                best, place = trial, place + step
+        return candidates[place], best
 
     def _in_turn(self, order: NDArray[np.int64], level: NDArray[np.float64]) -> list[tuple[int, ...]]:
         """Slices of an order whose weights are in proportion to the levels."""

@@ -128,9 +128,9 @@ def test_an_impossible_workload_is_infeasible_with_the_reason(
     groups = "workload.groups=[{count: 1, rank: 8, rate: 0.1}, {count: 1, rank: 8, rate: 900}]"
     main(["workload=groups", groups, "workload.duration_s=60", "solver=max_pack", "out=rows.parquet"])
     (row,) = read_rows(tmp_path / "rows.parquet")
-    assert (row.status, row.feasible, row.placement) == ("infeasible", False, None)
+    assert (row.status, row.feasible, row.placement) == ("none_found", False, None)
     assert "adapter 1" in row.message
-    assert f"max_pack: infeasible: {row.message[:40]}" in capsys.readouterr().out
+    assert f"max_pack: none found: {row.message[:40]}" in capsys.readouterr().out
 
 
 def test_a_fleet_too_small_is_not_called_feasible(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from bench.comparison.rows import Row
 from bench.plan import main, with_name_quoted
 from bench.planning.adapters import Adapter, Traffic, workload_of
 from bench.planning.answer import answer
-from bench.planning.bounds import contradictions, proven_bound
+from bench.planning.bounds import proven_bound
 from bench.shared.overrides import CONF
+from bench.statistics.contradictions import LowerBound, contradictions
 from bench.vllm.placements import read_placed
 from solvers.max_pack import MaxPack
 from solvers.objectives.min_gpus import MinGpus
@@ -56,7 +57,7 @@ def test_the_answer_and_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (
         "1 GPU for 95% of the requests with TTFT <= 2 s and TPOT <= 100 ms, on each GPU and for each adapter" in printed
     )
-    assert "no placement on fewer GPUs: exact proved it (one GPU per adapter)" in printed
+    assert "no placement on fewer GPUs: exact proved it (any max_loras, any replicas)" in printed
     assert "3 adapters, 15 requests/s (a.csv)" in printed
     assert "vllm serve meta-llama/Llama-3.1-8B-Instruct --port 8000" in printed
     (gpu,) = found["placement"]
@@ -192,7 +193,7 @@ def test_too_few_gpus_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str
         planned(tmp_path, "gpus=1", "scale=3")
     assert stopped.value.code == 1
     said = capsys.readouterr().err
-    assert "no feasible placement was found on 1 GPU that keeps interactive (95% of the requests with " in said
+    assert "infeasible on 1 GPU that keeps interactive (95% of the requests with " in said
     assert "by the published rule (throughput alone) 2 GPUs would do, as max_pack finds" in said
     assert "leave gpus out" in said
 
@@ -331,13 +332,16 @@ def test_a_bound_below_the_placement_proves_nothing_of_it(tmp_path: Path, capsys
 def test_the_bound_is_the_largest_that_was_proved() -> None:
     common: dict[str, Any] = {"workload": "", "seed": 0, "objective": "", "profile": "", "status": "feasible"}
     rows = [Row(solver=name, lower_bound=bound, **common) for name, bound in (("a", 2), ("b", None), ("c", 3))]
-    assert proven_bound(rows) == (3, "c")
-    assert proven_bound(rows[1:2]) == (None, "")
+    assert proven_bound(rows) == LowerBound(3, "c", whole=True)
+    assert proven_bound(rows[1:2]) is None
     predicted = replace(rows[2], details=json.dumps({"oracle": "predictor"}))
-    assert proven_bound([rows[0], predicted]) == (2, "a")
+    assert proven_bound([rows[0], predicted]) == LowerBound(2, "a", whole=True)
+    # One that holds for any replicas says more than a larger one that does not.
+    shared = replace(rows[0], details=json.dumps({"oracle": "twin", "replicas": True}))
+    assert proven_bound([shared, rows[2]]) == LowerBound(2, "a", whole=False)
 
 
-def test_only_a_placement_without_replicas_refutes_a_bound() -> None:
+def test_a_bound_for_whole_adapters_is_refuted_by_these_alone_and_one_for_any_replicas_by_all() -> None:
     common: dict[str, Any] = {"workload": "", "seed": 0, "objective": "", "profile": "", "status": "feasible"}
     bound = Row(solver="a", lower_bound=3, **common)
     single, shared = GpuPlan((0,), 1), GpuPlan((0,), 1, (0.5,))
@@ -346,7 +350,9 @@ def test_only_a_placement_without_replicas_refutes_a_bound() -> None:
     assert contradictions([bound, replace(placed, feasible=False)]) == []
     assert contradictions([bound, replace(placed, placement=Placement((shared, shared)).to_json())]) == []
     assert contradictions([bound, replace(placed, gpus=3)]) == []
-    assert proven_bound([bound, placed, replace(bound, solver="c", lower_bound=2)]) == (2, "c")
+    assert proven_bound([bound, placed, replace(bound, solver="c", lower_bound=2)]) == LowerBound(2, "c", whole=True)
+    allowed = replace(bound, details=json.dumps({"oracle": "twin", "replicas": True}))
+    assert len(contradictions([allowed, replace(placed, placement=Placement((shared, shared)).to_json())])) == 1
 
 
 def test_replicas_are_simulated_with_their_shares() -> None:

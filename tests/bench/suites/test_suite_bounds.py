@@ -10,8 +10,9 @@ import pytest
 
 from bench.comparison.rows import Row
 from bench.comparison.sources import source_files
+from bench.statistics.contradictions import all_contradictions
 from bench.suites import bounds
-from bench.suites.bounds import TRIVIAL, best_bounds, fingerprint, improved, proven_bound, violations
+from bench.suites.bounds import TRIVIAL, best_bounds, fingerprint, improved, proven_bound
 from bench.suites.library import BestKnown, load_suite, read_best_known, write_best_known
 from twin import UserError, load_profile
 
@@ -65,15 +66,15 @@ def test_a_feasible_placement_below_a_bound_for_the_same_instance_is_told(
     change: dict[str, Any], *, refuted: bool
 ) -> None:
     other = replace(ROW, **{"solver": "greedy", "lower_bound": None, **change})
-    lines = violations([ROW, other])
+    lines = all_contradictions([ROW, other])
     assert bool(lines) == refuted
     if refuted:
         assert lines == [f"{INSTANCE.id}: greedy has a feasible placement on 2 GPUs, below the bound of 3 by exact"]
-    assert violations([replace(ROW, details=PREDICTOR), other]) == []
+    assert all_contradictions([replace(ROW, details=PREDICTOR), other]) == []
 
 
 def test_an_earlier_run_s_bound_counts_as_well() -> None:
-    (line,) = violations([replace(ROW, lower_bound=None, best_bound=6)])
+    (line,) = all_contradictions([replace(ROW, lower_bound=None, best_bound=6)])
     assert line.endswith("on 5 GPUs, below the bound of 6 by an earlier run")
 
 
@@ -119,7 +120,7 @@ def test_what_is_known_of_a_level_is_told_by_rows_of_that_level() -> None:
     assert (found.lower_bound, found.gpus, found.service) == (4, 4, "interactive")
     assert best_bounds([interactive, ROW], {}, "interactive") == {INSTANCE.id: 4}
     # The bound of one level refutes no placement of another.
-    assert not violations([replace(interactive, gpus=3, lower_bound=None), ROW])
+    assert not all_contradictions([replace(interactive, gpus=3, lower_bound=None), ROW])
 
 
 def test_the_table_keeps_what_it_says_of_other_levels(tmp_path: Path) -> None:

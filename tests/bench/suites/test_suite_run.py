@@ -7,11 +7,12 @@ import pytest
 
 from bench.__main__ import main as bench_main
 from bench.comparison.rows import Row, read_rows
+from bench.statistics.contradictions import CONTRADICTION, all_contradictions
 from bench.suite import main
-from bench.suites.bounds import TRIVIAL, fingerprint, improved, violations
+from bench.suites.bounds import TRIVIAL, fingerprint, improved
 from bench.suites.instance import Instance
 from bench.suites.library import BestKnown, load_suite, read_best_known, write_best_known, write_instances
-from bench.suites.run import CONTRADICTION, with_bounds
+from bench.suites.run import with_bounds
 from bench.suites.summary import lines, results_csv, summary_markdown
 from twin import UserError
 
@@ -78,15 +79,15 @@ def test_the_summary_shows_bounds_and_verdicts() -> None:
 
 
 def test_a_placement_below_a_bound_of_the_twin_is_found() -> None:
-    assert violations(ROWS) == []
+    assert all_contradictions(ROWS) == []
     wrong = [*ROWS, row("lucky", 2, instance="two")]
-    assert violations(wrong) == ["two: lucky has a feasible placement on 2 GPUs, below the bound of 3 by exact"]
+    assert all_contradictions(wrong) == ["two: lucky has a feasible placement on 2 GPUs, below the bound of 3 by exact"]
     assert "CONTRADICTION: two: lucky" in summary_markdown(wrong, "")
     # A bound for a predictor says nothing about the twin, and an infeasible placement refutes nothing.
     of_predictor = replace(ROWS[3], details='{"oracle": "llama-3.1-8b"}')
-    assert violations([of_predictor, row("lucky", 2, instance="two")]) == []
-    assert violations([ROWS[3], row("lucky", 2, instance="two", feasible=False)]) == []
-    assert violations([replace(row("lucky", 2), best_bound=3)]) != []
+    assert all_contradictions([of_predictor, row("lucky", 2, instance="two")]) == []
+    assert all_contradictions([ROWS[3], row("lucky", 2, instance="two", feasible=False)]) == []
+    assert all_contradictions([replace(row("lucky", 2), best_bound=3)]) != []
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def test_every_solver_runs_on_every_instance(
     with pytest.raises(SystemExit) as caught:
         bench_main([*options, "suite.results=out"])
     assert caught.value.code == CONTRADICTION
-    assert f"CONTRADICTION: {name}: max_pack has a feasible placement on 1 GPUs" in capsys.readouterr().err
+    assert f"CONTRADICTION: {name}: max_pack has a feasible placement on 1 GPU," in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("_in_tmp_path")

@@ -8,7 +8,7 @@ import pytest
 from solvers.base import Problem
 from solvers.limits import Deadline
 from solvers.max_pack import MaxPack
-from solvers.mending.best_service import BestService, best_service
+from solvers.mending.best_service import best_service
 from solvers.objectives.min_gpus import MinGpus
 from twin import INTERACTIVE, GpuPlan, Placement, ServingProfile, Workload, score_placement, simulate_gpu
 from twin.builders import zipf
@@ -87,10 +87,22 @@ def test_without_time_nothing_is_changed(uneven: Problem, lopsided: Placement) -
     assert best_service(uneven, lopsided, Deadline.after(0.0)) == (lopsided, 0)
 
 
-def test_replicas_are_left_as_they_are(profile: ServingProfile) -> None:
-    problem = Problem(Workload(np.array([8]), np.array([4.0]), duration_s=60.0), profile, MinGpus())
-    placement = Placement((GpuPlan((0,), 1, (0.5,)), GpuPlan((0,), 1, (0.5,))))
-    assert BestService(problem, Deadline.after(10.0)).improved(placement) is placement
+def test_shares_are_evened_out(profile: ServingProfile) -> None:
+    """Two GPUs share a hot adapter, nine parts in ten on one of them: the other takes more of it, and both serve."""
+    problem = Problem(
+        Workload(np.array([8]), np.array([45.0]), duration_s=60.0), profile, MinGpus(), service=INTERACTIVE
+    )
+    placement = Placement((GpuPlan((0,), 1, (0.9,)), GpuPlan((0,), 1, (0.1,))))
+    better, calls = best_service(problem, placement, Deadline.after(60.0))
+    better.check(problem.workload)
+    assert calls
+    assert better.n_gpus == 2
+    assert 0.1 < min(plan.shares[0] for plan in better.gpus if plan.shares) <= 0.5
+    before, after = (
+        score_placement(problem.workload, each, profile, service=INTERACTIVE) for each in (placement, better)
+    )
+    assert after.feasible
+    assert after.ttft_ms < before.ttft_ms
 
 
 def test_a_single_adapter_gets_one_slot(profile: ServingProfile) -> None:

@@ -29,7 +29,7 @@ def small(seed: int, n_adapters: int = 16, requests_per_s: float = 75.0) -> Work
 
 
 def start(problem: Problem) -> Placement:
-    placement = MaxPack().run(problem).placement
+    placement = MaxPack(replicas=False).run(problem).placement
     assert placement is not None
     return placement
 
