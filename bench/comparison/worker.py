@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -19,10 +20,12 @@ from typing import Any
 from bench.comparison.cell import Cell
 from bench.comparison.frames import COMPILING
 from bench.comparison.rows import Row
-from bench.shared.processes import adopt_orphans, end_below, ending, watch_owner
+from bench.shared.processes import adopt_orphans, end_below, end_marked, ending, watch_owner
 
 # Importing the solvers' libraries on a busy machine; by hand, far more than it takes on a quiet one.
 _START_S = 120.0
+#: Environment variable by which all that a process has started is known, whatever became of the process.
+_MARK = "LORA_PLACEMENT_WORKER"
 
 
 class Worker:
@@ -47,7 +50,8 @@ class Worker:
         self.left_s = float("inf")
         self._number = 0
         self.connection, theirs = Pipe()
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._mark = secrets.token_hex(16)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), _MARK: self._mark}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.comparison.worker", str(theirs.fileno()), str(os.getpid())],
             pass_fds=[theirs.fileno()],
@@ -110,7 +114,12 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._end_the_detached()
         self.connection.close()
+
+    def _end_the_detached(self) -> None:
+        """End what had detached itself when the process was killed."""
+        end_marked(f"{_MARK}={self._mark}")
 
     def _obituary(self) -> str:
         # The pipe closes a moment before the process is gone.

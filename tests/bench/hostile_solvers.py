@@ -134,6 +134,12 @@ class Hostile(Solver):
         self._leave_children(problem)
         time.sleep(300)
 
+    def _leave_children_and_kill_the_worker(self, problem: Problem) -> None:
+        self._leave_children(problem)
+        # The process of a solver is the child of the worker, which it shares with nobody else.
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(300)
+
     def _elsewhere(self, _: Problem) -> None:
         os.chdir("/")
         os.environ.clear()

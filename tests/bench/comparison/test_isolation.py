@@ -145,6 +145,15 @@ def test_what_it_leaves_behind_is_ended_when_it_is_killed(tmp_path: Path) -> Non
     assert wait_until_gone(children(tmp_path)) == []
 
 
+def test_what_it_leaves_behind_is_ended_when_it_kills_the_worker_as_well(tmp_path: Path) -> None:
+    bad, good = run_cells([hostile("leave_children_and_kill_the_worker", tmp_path), HONEST], QUIET)
+    assert bad.status == "crash"
+    assert good.status == "unchecked"
+    started = children(tmp_path)
+    assert len(started) >= 3
+    assert wait_until_gone(started) == []
+
+
 RUN = """
 import sys
 from pathlib import Path
