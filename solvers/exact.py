@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-from solvers.base import CERTIFICATE, Problem, Solution, Solver, Tags
-from solvers.exact_search.certificate import certificate
+from solvers.base import Problem, Solution, Solver, Tags
 from solvers.exact_search.search import ExactSearch
 from solvers.exact_search.state import SearchState
 from solvers.exact_search.warming_up import compile_all
@@ -15,9 +14,6 @@ from solvers.mending.best_service import TIME_SHARE, best_service
 from solvers.oracles.choice import check_oracle_option, make_oracle
 from solvers.oracles.twin import TwinOracle
 from twin import Placement, UserError
-
-#: Seconds for what a certificate needs to be written, beyond the time limit. By hand: a solver has a second more.
-WRITTEN_S = 0.5
 
 
 class Exact(Solver):
@@ -97,9 +93,6 @@ class Exact(Solver):
             search.stopped = "the time limit was reached"
         search.sample_monotonicity()
         solution = search.solution()
-        if isinstance(oracle, TwinOracle):
-            text = certificate(oracle, search.bounds.zones, search.state.progress, Deadline.after(WRITTEN_S))
-            solution = replace(solution, details={**solution.details, CERTIFICATE: text})
         if finishing and solution.placement is not None:
             placement, calls = best_service(problem, solution.placement, deadline)
             solution = replace(solution, placement=placement, oracle_calls=solution.oracle_calls + calls)

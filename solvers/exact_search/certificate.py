@@ -28,9 +28,11 @@ FORMAT = 1
 LONGEST = 3_000_000
 #: Adapters up to which one is written. By hand: finding the multipliers of all zones takes a second with so many.
 MOST_ADAPTERS = 3000
+#: Seconds for the zones' multipliers, beyond the time limit. By hand: a solver has a second more.
+WRITTEN_S = 0.5
 
 
-def certificate(oracle: TwinOracle, zones: ZoneBound | None, progress: Progress, deadline: Deadline) -> str | None:
+def certificate(oracle: TwinOracle, zones: ZoneBound | None, progress: Progress) -> str | None:
     """The certificate of a bound, as JSON; None where there is none to write.
 
     It is for as many GPUs of the bound as zones and prices prove, or one GPU for all that was rejected at each `max_loras`.
@@ -41,15 +43,13 @@ def certificate(oracle: TwinOracle, zones: ZoneBound | None, progress: Progress,
         That was asked.
     zones : ZoneBound, optional
     progress : Progress
-    deadline : Deadline
-        For finding the zones' multipliers.
     """
     if progress.refuted or oracle.workload.n_adapters > MOST_ADAPTERS:
         return None
     by_prices = zones is not None and min(zones.gpus, progress.lower_bound) > progress.certain
     values = _head(oracle)
     if zones is not None and by_prices:
-        values |= _of_zones(oracle, zones, progress.lower_bound, deadline)
+        values |= _of_zones(oracle, zones, progress.lower_bound)
     elif progress.certain == 2:
         values |= {"bound": 2, "every_value": True}
     if values["bound"] < 2:
@@ -74,9 +74,9 @@ def _head(oracle: TwinOracle) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _of_zones(oracle: TwinOracle, zones: ZoneBound, bound: int, deadline: Deadline) -> dict[str, Any]:
+def _of_zones(oracle: TwinOracle, zones: ZoneBound, bound: int) -> dict[str, Any]:
     """Prices, zones with multipliers that fit the prices, and the contents that leave these zones."""
-    value, table = zones.proof(deadline)
+    value, table = zones.proof(Deadline.after(WRITTEN_S))
     return {
         "bound": min(bound, math.ceil(value - 1e-6)),
         "value": value,

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from solvers.base import Solution
+from solvers.base import CERTIFICATE, Solution
 from solvers.contents.adapter_types import single_types
 from solvers.exact_search.answers import Answers
 from solvers.exact_search.assignment_loop import AssignmentLoop, worth_trying
 from solvers.exact_search.bounds import Bounds
+from solvers.exact_search.certificate import certificate
 from solvers.exact_search.cut_loop import CutLoop
 from solvers.exact_search.frontier import frontier_bound
 from solvers.exact_search.monotone_check import MonotoneSample, sample_monotonicity
 from solvers.exact_search.state import SearchState
 from solvers.limits import Deadline, NoPlacementError, OutOfTimeError, no_placement_status
+from solvers.oracles.twin import TwinOracle
 
 #: Shares of the time left, by hand: for finer made-up contents with the twin; for search zones, at first with a learned oracle, with many
 #: types, and with few; for assigning single adapters.
@@ -153,13 +155,16 @@ class ExactSearch:
     def details(self) -> dict[str, Any]:
         """What the result says about its proof."""
         needs = set() if self.state.progress.refuted else self._needs
-        loop = {"cuts": len(self.loop.cuts), "patterns": len(self.loop.patterns)} if self.loop else {}
+        loop: dict[str, Any] = {"cuts": len(self.loop.cuts), "patterns": len(self.loop.patterns)} if self.loop else {}
         if self.assignment:
             loop |= {"assignments": self.assignment.rounds, "covers": len(self.assignment.covers)}
         if self.bounds.zones:
             loop |= {"zones": len(self.bounds.zones.table), "zone_cuts": len(self.bounds.zones.cuts)}
+        oracle = self.state.oracle
+        if isinstance(oracle, TwinOracle):
+            loop[CERTIFICATE] = certificate(oracle, self.bounds.zones, self.state.progress)
         return {
-            "oracle": self.state.oracle.name,
+            "oracle": oracle.name,
             "replicas": self.state.replicas,
             "types": len(self.state.types),
             **self.state.progress.details(),

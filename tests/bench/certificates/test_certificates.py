@@ -76,6 +76,16 @@ def test_a_bound_for_latency_is_proven_again() -> None:
     assert bound >= found["bound"]
 
 
+def test_where_no_placement_is_found_the_bound_has_a_certificate_too() -> None:
+    """More GPUs are needed than there are: the certificate proves that."""
+    problem = Problem(WORKLOAD, PROFILE, MinGpus(), time_limit_s=60.0, max_gpus=1)
+    solver = Exact(oracle="twin", workers=1, best_service=False)
+    solver.warm_up(problem)
+    solution = solver.run(problem)
+    assert solution.status == "infeasible"
+    assert prove(solution.details[CERTIFICATE], WORKLOAD, PROFILE, PUBLISHED)[0] >= 2
+
+
 # --- somebody has changed it
 
 
