@@ -101,10 +101,10 @@ def test_a_gpu_that_is_exactly_full_is_not_too_full(problem: Problem, monkeypatc
     assert contents(answer) == [(0, 1), (2,), (3,), (4,)]
     assert slots(answer) == [2, 1, 1, 1]
     refused = MaxBackbone().run(with_rates(problem, [3, 5.005], max_gpus=5))
-    assert refused.status == "infeasible"
+    assert refused.status == "none_found"
     assert "adapter 1" in refused.message
     assert MaxBackbone().run(with_rates(problem, [3, 2, 1, 5, 1], max_gpus=4)).status == "unchecked"
-    assert MaxBackbone().run(with_rates(problem, [3, 2, 1, 5, 1], max_gpus=3)).status == "infeasible"
+    assert MaxBackbone().run(with_rates(problem, [3, 2, 1, 5, 1], max_gpus=3)).status == "none_found"
 
 
 # --- vectors
@@ -168,7 +168,7 @@ def test_vectors_are_load_and_slots_and_the_largest_goes_first(
     assert slots(VectorPacking("first_fit", utilisation=0.5).run(given_)) == [2, 3]
     assert VectorPacking("first_fit", utilisation=0.5).run(with_rates(problem, [5.0])).status == "unchecked"
     refused = VectorPacking("first_fit", utilisation=0.5).run(with_rates(problem, [1.0, 5.5]))
-    assert refused.status == "infeasible"
+    assert refused.status == "none_found"
     assert "adapter 1" in refused.message
     assert "1.10 of a GPU" in refused.message
 
@@ -234,7 +234,7 @@ def test_a_fleet_that_is_exactly_enough_is_enough(problem: Problem, monkeypatch:
     answer = LoraServe().run(with_rates(problem, [5.0, 5.0], max_gpus=2))
     assert answer.details["target_utilisation"] == 1.0
     assert contents(answer) == [(0,), (1,)]
-    assert LoraServe().run(with_rates(problem, [5.0, 5.01], max_gpus=2)).status == "infeasible"
+    assert LoraServe().run(with_rates(problem, [5.0, 5.01], max_gpus=2)).status == "none_found"
 
 
 # --- dLoRA
@@ -308,7 +308,7 @@ def test_dlora_counts_every_adapter_as_the_largest_rank(problem: Problem) -> Non
     assert Dlora().run(small).status == "unchecked"
     mixed = with_rates(problem, [0.01] * 180, [8] * 179 + [32], max_gpus=1)
     refused = Dlora().run(mixed)
-    assert refused.status == "infeasible"
+    assert refused.status == "none_found"
     assert "memory for 179 of 180 adapters" in refused.message
     assert Dlora().run(replace(mixed, max_gpus=2)).status == "unchecked"
 
@@ -476,7 +476,7 @@ def test_the_shortfall_is_that_of_the_formula(problem: Problem) -> None:
     assert answer.details["predicted_shortfall"] == pytest.approx(2 * (offered - predicted) / (offered + predicted))
 
 
-@pytest.mark.parametrize(("predicted", "status"), [(1000.0, "feasible"), (505.0, "feasible"), (504.0, "infeasible")])
+@pytest.mark.parametrize(("predicted", "status"), [(1000.0, "feasible"), (505.0, "feasible"), (504.0, "none_found")])
 def test_a_shortfall_of_a_tenth_is_accepted(
     problem: Problem, predicted: float, status: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -494,7 +494,7 @@ def test_the_order_is_a_choice_and_the_twin_may_judge(problem: Problem) -> None:
     assert sorted(contents(Latency(order="decreasing").run(given_))) == [(0, 3), (1, 2)]
     assert Latency(oracle="twin").run(given_).status == "feasible"
     crowded = Latency(oracle="twin").run(with_rates(problem, [1, 90, 1], max_gpus=2))
-    assert crowded.status == "infeasible"
+    assert crowded.status == "none_found"
     assert "1 of 2 GPUs starve in the twin, the first is GPU 1" in crowded.message
 
 
@@ -502,6 +502,6 @@ def test_a_gpu_that_does_not_start_is_told(problem: Problem) -> None:
     """97 slots at rank 32 are one too many on Llama."""
     many = with_rates(problem, [1e-3] * 97, [32] * 97, max_gpus=1)
     refused = Latency().run(many)
-    assert refused.status == "infeasible"
+    assert refused.status == "none_found"
     assert "GPU 0 does not start: max_loras=97 at rank 32, at most 96 do" in refused.message
     assert "memory" not in Latency().run(with_rates(problem, [1e-3] * 96, [32] * 96, max_gpus=1)).message

@@ -77,7 +77,7 @@ def test_max_backbone_fills_in_the_order_given_up_to_the_backbones_throughput(pr
 
 def test_max_backbone_says_what_no_gpu_takes(problem: Problem) -> None:
     answer = MaxBackbone().run(with_rates(problem, [1, 90]))
-    assert answer.status == "infeasible"
+    assert answer.status == "none_found"
     assert "adapter 1" in answer.message
 
 
@@ -180,7 +180,7 @@ def test_lora_serve_says_when_there_are_not_enough_servers(problem: Problem) -> 
         75 * 200 / 15063.6
     )
     answer = LoraServe().run(with_rates(problem, [76], max_gpus=1))
-    assert answer.status == "infeasible"
+    assert answer.status == "none_found"
     assert "not enough servers" in answer.message
 
 
@@ -331,5 +331,5 @@ def test_the_latency_variant_gives_every_adapter_a_slot_and_counts_its_allowance
     # 2 (offered - predicted) / (offered + predicted), predicted with 400 tokens/s more: at ease it is negative.
     assert -0.5 < answer.details["predicted_shortfall"] < 0.1
     too_few = Latency().run(replace(problem, max_gpus=1))
-    assert too_few.status == "infeasible"
+    assert too_few.status == "none_found"
     assert too_few.details["predicted_shortfall"] > 0.1

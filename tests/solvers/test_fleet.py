@@ -79,10 +79,10 @@ def test_without_a_limit_the_search_goes_up_to_a_gpu_for_each_adapter(problem: P
 
 def test_a_search_in_vain_says_so(problem: Problem) -> None:
     answer = LeastLoaded(search=True).run(replace(problem, max_gpus=1))
-    assert answer.status == "infeasible"
+    assert answer.status == "none_found"
     assert "up to 1 GPUs" in answer.message
     hopeless = workload_from_groups([(1, 8, 900.0), (1, 8, 0.1)], duration_s=60.0)
-    assert LeastLoaded(search=True).run(replace(problem, workload=hopeless, max_gpus=None)).status == "infeasible"
+    assert LeastLoaded(search=True).run(replace(problem, workload=hopeless, max_gpus=None)).status == "none_found"
 
 
 def test_a_search_out_of_time_says_so(problem: Problem) -> None:
