@@ -7,12 +7,24 @@ import pytest
 
 from solvers.base import Problem
 from solvers.exact import Exact
+from solvers.ffd import GuidedFfd
 from solvers.ffd_plus import FfdPlus
 from solvers.max_pack import MaxPack
 from solvers.objectives.min_gpus import MinGpus
 from solvers.oracles.choice import make_oracle
 from solvers.oracles.twin import TwinOracle
-from twin import INTERACTIVE, PUBLISHED, GpuPlan, Placement, ServingProfile, UserError, Workload, score_placement
+from twin import (
+    BATCH,
+    INTERACTIVE,
+    PUBLISHED,
+    GpuPlan,
+    Placement,
+    ServiceLevel,
+    ServingProfile,
+    UserError,
+    Workload,
+    score_placement,
+)
 from twin.builders import zipf
 
 LEVELS = (PUBLISHED, INTERACTIVE)
@@ -75,6 +87,34 @@ def test_solvers_plan_for_the_level_that_they_are_given(
         placement = solver.run(asked).placement
         assert placement is not None
         assert score_placement(crowd, placement, profile, service=service).feasible
+
+
+@pytest.mark.parametrize(
+    "solver", [GuidedFfd(), GuidedFfd(distilled=True), GuidedFfd(twin="unsure"), GuidedFfd(twin="always")],
+    ids=["never", "distilled", "unsure", "always"],
+)  # fmt: skip
+@pytest.mark.parametrize("service", [INTERACTIVE, BATCH], ids=lambda service: service.name)
+def test_the_published_greedy_asks_about_the_level_that_it_is_given(
+    crowd: Workload, profile: ServingProfile, problem: Problem, solver: GuidedFfd, service: ServiceLevel
+) -> None:
+    """By the published rule one GPU would do, on which requests wait for a long time."""
+    asked = Problem(crowd, profile, MinGpus(), problem.predictor, time_limit_s=60.0, service=service)
+    assert asked.predictor is not None
+    assert asked.predictor.knows(service)
+    placement = solver.run(asked).placement
+    assert placement is not None
+    assert score_placement(crowd, placement, profile, service=service).feasible
+
+
+def test_a_level_that_was_not_learned_is_asked_of_the_twin(
+    crowd: Workload, profile: ServingProfile, problem: Problem, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = replace(INTERACTIVE, name="odd", share=0.9)
+    solution = GuidedFfd(twin="outside").run(Problem(crowd, profile, MinGpus(), problem.predictor, service=odd))
+    assert "service=odd" in caplog.text
+    assert "was not learned; asking the twin instead" in caplog.text
+    assert solution.placement is not None
+    assert score_placement(crowd, solution.placement, profile, service=odd).feasible
 
 
 def test_a_level_that_no_predictor_has_learned_is_the_twins(problem: Problem) -> None:
