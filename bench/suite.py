@@ -50,7 +50,7 @@ class SuiteConfig:
         For update: files or folders with rows of runs. For stamp: such rows of the twin that the figures hold for.
     command : str
         For update: the command that made them.
-    service : str
+    level : str
         For list and check: the named service level whose figures are meant. Update and stamp take all levels of the rows.
     """
 
@@ -61,7 +61,7 @@ class SuiteConfig:
     folder: str | None = None
     results: list[str] = field(default_factory=list)
     command: str = ""
-    service: str = PUBLISHED.name
+    level: str = PUBLISHED.name
 
 
 @command("suite", SuiteConfig)
@@ -70,8 +70,8 @@ def main(config: SuiteConfig) -> None:
     folder = Path(config.folder) if config.folder else FOLDER
     if config.action not in ACTIONS:
         raise UserError(f"action={config.action}: must be one of {', '.join(ACTIONS)}")
-    if config.service not in NAMED:
-        raise UserError(f"service={config.service}: must be one of {', '.join(NAMED)}")
+    if config.level not in NAMED:
+        raise UserError(f"level={config.level}: must be one of {', '.join(NAMED)}")
     if config.action not in ("list", "check"):
         check_folder("folder", str(folder))
     if config.action == "generate":
@@ -85,9 +85,9 @@ def main(config: SuiteConfig) -> None:
     else:
         instances = load_suite(config.tier, folder, tags=config.tags, ids=config.ids)
         if config.action == "check":
-            _check(instances, folder, config.service)
+            _check(instances, folder, config.level)
         else:
-            _list(instances, folder, config.service)
+            _list(instances, folder, config.level)
 
 
 def _generate(folder: Path) -> None:
@@ -217,6 +217,9 @@ def _stamp(folder: Path, config: SuiteConfig) -> None:
     for level in NAMED.values():
         before = read_best_known(folder, level.name)
         if not before:
+            continue
+        if level != PUBLISHED and not any(row.service == level.name for row in rows):
+            console().print(f"{level.name}: no rows of this level, its figures keep their mark", soft_wrap=True)
             continue
         after, shown = stamped(instances, before, rows, level)
         write_best_known(after, folder, level.name)

@@ -107,7 +107,26 @@ def test_the_command_writes_the_table(
     assert read_best_known(tmp_path) == of_another_twin(instance)
     write_rows([row], tmp_path / "right" / "rows.parquet")
     main([f"folder={tmp_path}", "action=stamp", "results=[right]"])
-    assert "1 of 1 instances stamped" in capsys.readouterr().out
+    assert (
+        "published: 1 placements on 1 instances simulated again: as in the rows. 1 of 1 instances stamped"
+        in " ".join(capsys.readouterr().out.split())
+    )
+    assert read_best_known(tmp_path)[instance.id].twin == fingerprint(instance.profile)
+
+
+def test_levels_without_rows_keep_their_mark(
+    instance: Instance, row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_instances([instance], tmp_path)
+    write_benchmark([instance.id], tmp_path)
+    write_best_known(of_another_twin(instance), tmp_path)
+    stale = {name: replace(best, service="interactive") for name, best in of_another_twin(instance).items()}
+    write_best_known(stale, tmp_path, "interactive")
+    write_rows([row], tmp_path / "right" / "rows.parquet")
+    main([f"folder={tmp_path}", "action=stamp", "results=[right]"])
+    assert "interactive: no rows of this level" in capsys.readouterr().out
+    assert read_best_known(tmp_path, "interactive") == stale
     assert read_best_known(tmp_path)[instance.id].twin == fingerprint(instance.profile)
 
 
