@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 from bench.comparison.rows import Row
 from bench.evidence.runs import NONE, Evidence, evidence_of
 from bench.planning.adapters import Adapter, Traffic, workload_of
-from bench.planning.bounds import proven_bound
 from bench.shared.terminal import in_threads
-from bench.statistics.contradictions import LowerBound, contradictions
+from bench.statistics.contradictions import LowerBound, contradictions, standing_bound
 from bench.vllm.flags import ServerFlags
 from twin import (
     INTERACTIVE,
@@ -210,7 +209,9 @@ def answer(  # noqa: PLR0913  # what was asked, and what was found
         score = score_results([result for _, result in found])
         # What takes a reserve takes the load itself, but for the chance of single requests near the window's end.
         if score.feasible:
-            return Answer(tuple(gpu for gpu, _ in found), score, row, tuple(rows), proven_bound(rows), reserve, service)
+            return Answer(
+                tuple(gpu for gpu, _ in found), score, row, tuple(rows), standing_bound(rows), reserve, service
+            )
     return None
 
 

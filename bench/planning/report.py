@@ -19,10 +19,10 @@ from rich.text import Text
 from bench.comparison.rows import Row
 from bench.evidence.runs import Evidence
 from bench.planning.answer import MOST_GROWTH, Answer, GpuAnswer
-from bench.planning.bounds import proven_bound
 from bench.planning.kubernetes import Cluster, helm_values, lora_adapters
 from bench.planning.vllm_commands import Serving, arguments, command_line, script
 from bench.shared.files import written
+from bench.statistics.contradictions import standing_bound
 from twin import INTERACTIVE, PUBLISHED, ServiceLevel
 
 FORMAT = 1
@@ -154,7 +154,7 @@ def failure_lines(  # noqa: PLR0913  # what was asked, by whom, and what came of
     service: ServiceLevel = PUBLISHED,
 ) -> list[str]:
     """Why there is no answer, a line for each reason, the adapters by their names; `hot` is about one that needs replicas."""
-    claim = proven_bound(rows)
+    claim = standing_bound(rows)
     limit = f" on {gpus} GPU{'s' * (gpus != 1)}" if gpus is not None else ""
     kept = f" with {reserve:.0%} in reserve" if reserve else ""
     kept += f" that keeps {service.name} ({service.in_words()})" if service.judges_requests else ""

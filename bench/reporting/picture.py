@@ -11,7 +11,8 @@ import numpy as np
 from bench.comparison.rows import Row
 from bench.reporting.table import heading
 from bench.shared.figures import INK, PALE, png_figure
-from bench.statistics.instances import by_instance, cases, ranked, standing_bound
+from bench.statistics.contradictions import standing_bound
+from bench.statistics.instances import by_instance, cases, ranked
 from bench.statistics.paired import GPUS, measure_of
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def _bars_of_solvers(axes: Axes, rows: Sequence[Row]) -> None:
                 else f"  ({infeasible}/{len(placed)} starve)"
             )
         axes.text(max([mean, *counts]) + 0.02 * widest, place, label, va="center", fontweight="bold")
-    bounds = [known for group in by_instance(rows).values() if (known := standing_bound(group)[0]) is not None]
+    bounds = [known.bound for group in by_instance(rows).values() if (known := standing_bound(group)) is not None]
     if bounds and measure is GPUS:
         bound = sum(bounds) / len(bounds)
         axes.axvline(bound, color=BOUND, linestyle=(0, (4, 2)), linewidth=1.3, zorder=4)

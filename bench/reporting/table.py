@@ -12,7 +12,8 @@ from rich.text import Text
 
 from bench.comparison.rows import ERROR, Row, failing_adapters
 from bench.statistics.bootstrap import Estimate
-from bench.statistics.instances import by_instance, cases, fewest_gpus, instance, mean_ranks, ranked, standing_bound
+from bench.statistics.contradictions import standing_bound
+from bench.statistics.instances import by_instance, cases, fewest_gpus, instance, mean_ranks, ranked
 from bench.statistics.summary import Statistics, by_objective, statistics_of
 
 # Beyond so many candidates a sweep prints its summary only; the rows are in the file. By hand: one screen.
@@ -52,14 +53,18 @@ def verdict(rows: Sequence[Row]) -> str:
     gpus = "1 GPU" if best.gpus == 1 else f"{best.gpus} GPUs"
     winners = [row.solver_label for row in ranked(rows) if row.feasible and row.gpus == best.gpus]
     several = f"{len(winners)} solvers" if len(winners) > MOST_NAMED else " and ".join(winners)
-    bound, prover = standing_bound(rows)
+    known = standing_bound(rows)
     if not best.gpus or best.objective != "min_gpus":
         text = f"{best.solver_label} is the best of {len(rows)} by {best.objective}, on {gpus}"
-    elif bound is not None and bound >= best.gpus:
-        text = f"{gpus} are the fewest, as {prover} has proven; {several} found them"
+    elif known is not None and known.bound >= best.gpus:
+        text = f"{gpus} are the fewest ({known.scope}), as {known.by} has proven; {several} found them"
     else:
-        known = "" if bound is None else f", and at least {bound} are needed, as {prover} has proven"
-        text = f"{gpus} are the fewest found, by {several}{known}"
+        needed = (
+            ""
+            if known is None
+            else f", and at least {known.bound} are needed ({known.scope}), as {known.by} has proven"
+        )
+        text = f"{gpus} are the fewest found, by {several}{needed}"
     if best.ttft_p95_ms is None:
         return f"{text}."
     waits = f"{_waits(best.ttft_p95_ms)} ms" if best.ttft_p95_ms < 1000 else f"{best.ttft_p95_ms / 1000:.3g} s"

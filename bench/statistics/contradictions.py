@@ -61,6 +61,19 @@ def has_replicas(row: Row) -> bool:
     return row.placement is not None and Placement.from_json(row.placement).has_replicas
 
 
+def standing_bound(rows: Sequence[Row]) -> LowerBound | None:
+    """The largest lower bound for the twin among the answers to one question that none of them refutes; None without one.
+
+    One for any replicas goes before one that gives each adapter one GPU, unless that says more and a placement without replicas is the
+    best there is.
+    """
+    standing = [claim for claim in claims(rows) if not claim.refuted_by(rows)]
+    fewest = min((row.gpus for row in rows if row.feasible and row.gpus is not None), default=None)
+    # What rules out whole adapters alone says nothing of a fleet that shares them.
+    standing = [claim for claim in standing if fewest is None or claim.bound <= fewest]
+    return max(standing, key=lambda claim: (not claim.whole, claim.bound), default=None)
+
+
 def contradictions(rows: Sequence[Row]) -> list[str]:
     """A line for each bound that a feasible placement of the same question refutes.
 

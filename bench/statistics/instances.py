@@ -41,20 +41,6 @@ def fewest_gpus(rows: Iterable[Row]) -> int | None:
     return min((row.gpus for row in rows if row.feasible and row.gpus is not None), default=None)
 
 
-def standing_bound(rows: Sequence[Row]) -> tuple[int | None, str]:
-    """The largest lower bound that no feasible placement refutes, and which solver claims it.
-
-    Parameters
-    ----------
-    rows : sequence of Row
-        Candidates of one instance.
-    """
-    fewest = fewest_gpus(rows)
-    claimed = [(row.lower_bound, row.solver_label) for row in rows if row.lower_bound is not None]
-    standing = [pair for pair in claimed if fewest is None or pair[0] <= fewest]
-    return max(standing, key=lambda pair: pair[0], default=(None, ""))
-
-
 @dataclass(frozen=True)
 class Case:
     """One instance with its candidates.

@@ -17,9 +17,8 @@ from bench.comparison.rows import Row
 from bench.plan import main, with_name_quoted
 from bench.planning.adapters import Adapter, Traffic, workload_of
 from bench.planning.answer import answer
-from bench.planning.bounds import proven_bound
 from bench.shared.overrides import CONF
-from bench.statistics.contradictions import LowerBound, contradictions
+from bench.statistics.contradictions import LowerBound, contradictions, standing_bound
 from bench.vllm.placements import read_placed
 from solvers.max_pack import MaxPack
 from solvers.objectives.min_gpus import MinGpus
@@ -332,13 +331,13 @@ def test_a_bound_below_the_placement_proves_nothing_of_it(tmp_path: Path, capsys
 def test_the_bound_is_the_largest_that_was_proved() -> None:
     common: dict[str, Any] = {"workload": "", "seed": 0, "objective": "", "profile": "", "status": "feasible"}
     rows = [Row(solver=name, lower_bound=bound, **common) for name, bound in (("a", 2), ("b", None), ("c", 3))]
-    assert proven_bound(rows) == LowerBound(3, "c", whole=True)
-    assert proven_bound(rows[1:2]) is None
+    assert standing_bound(rows) == LowerBound(3, "c", whole=True)
+    assert standing_bound(rows[1:2]) is None
     predicted = replace(rows[2], details=json.dumps({"oracle": "predictor"}))
-    assert proven_bound([rows[0], predicted]) == LowerBound(2, "a", whole=True)
+    assert standing_bound([rows[0], predicted]) == LowerBound(2, "a", whole=True)
     # One that holds for any replicas says more than a larger one that does not.
     shared = replace(rows[0], details=json.dumps({"oracle": "twin", "replicas": True}))
-    assert proven_bound([shared, rows[2]]) == LowerBound(2, "a", whole=False)
+    assert standing_bound([shared, rows[2]]) == LowerBound(2, "a", whole=False)
 
 
 def test_a_bound_for_whole_adapters_is_refuted_by_these_alone_and_one_for_any_replicas_by_all() -> None:
@@ -350,7 +349,7 @@ def test_a_bound_for_whole_adapters_is_refuted_by_these_alone_and_one_for_any_re
     assert contradictions([bound, replace(placed, feasible=False)]) == []
     assert contradictions([bound, replace(placed, placement=Placement((shared, shared)).to_json())]) == []
     assert contradictions([bound, replace(placed, gpus=3)]) == []
-    assert proven_bound([bound, placed, replace(bound, solver="c", lower_bound=2)]) == LowerBound(2, "c", whole=True)
+    assert standing_bound([bound, placed, replace(bound, solver="c", lower_bound=2)]) == LowerBound(2, "c", whole=True)
     allowed = replace(bound, details=json.dumps({"oracle": "twin", "replicas": True}))
     assert len(contradictions([allowed, replace(placed, placement=Placement((shared, shared)).to_json())])) == 1
 

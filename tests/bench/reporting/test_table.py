@@ -142,12 +142,14 @@ def test_the_verdict_says_who_wins_whether_it_is_proven_and_how_long_requests_wa
         row("random", 9),
     ]
     assert verdict(proven) == (
-        "3 GPUs are the fewest, as exact has proven; exact and ffd found them; on the worst GPU of exact one request in twenty "
+        "3 GPUs are the fewest (one GPU per adapter), as exact has proven; exact and ffd found them; on the worst GPU of exact one "
+        "request in twenty "
         "waits 2.5 s or more for its first token."
     )
     open_ones = [row("exact", 3, lower_bound=2)]
     assert (
-        verdict(open_ones) == "3 GPUs are the fewest found, by exact, and at least 2 are needed, as exact has proven."
+        verdict(open_ones)
+        == "3 GPUs are the fewest found, by exact, and at least 2 are needed (one GPU per adapter), as exact has proven."
     )
     assert verdict([row("exact", 3, feasible=False)]) == ("No solver has a feasible placement.")
 
@@ -162,5 +164,8 @@ def test_adapters_that_fail_goodput_and_waits_stand_beside_the_gpus() -> None:
 
 def test_a_bound_that_a_feasible_placement_refutes_proves_nothing() -> None:
     rows = [row("exact", 3, lower_bound=2), row("boastful", 9, lower_bound=9)]
-    assert verdict(rows) == "3 GPUs are the fewest found, by exact, and at least 2 are needed, as exact has proven."
+    assert (
+        verdict(rows)
+        == "3 GPUs are the fewest found, by exact, and at least 2 are needed (one GPU per adapter), as exact has proven."
+    )
     assert "boastful: its lower bound of 9 is refuted, 3 will do" in text(comparison_report(rows))
