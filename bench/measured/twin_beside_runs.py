@@ -23,7 +23,7 @@ COLUMNS = (
     "run_id", "model", "scenario", "max_loras", "n_adapters", "offered_throughput",
     "measured_throughput", "simulated_throughput", "measured_itl_ms", "simulated_itl_ms",
     "measured_ttft_ms", "simulated_ttft_ms", "measured_starved", "simulated_starved",
-    "measured_memory_error", "simulated_memory_error", "port_exhaustion", "wall_s",
+    "measured_memory_error", "simulated_memory_error", "port_exhaustion", "wall_s", "cpu_s",
 )  # fmt: skip
 
 
@@ -70,9 +70,9 @@ def replay_row(row: pd.Series, profile: ServingProfile, seed: int) -> dict[str, 
     """Measured and simulated figures of one run; latencies are empty where nothing was served."""
     run = run_of_row(row, profile, seed=seed)
     _ = run.workload.requests
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.thread_time()
     result = replay(run, profile, sample_every_s=SAMPLE_EVERY_S)
-    wall_s = time.perf_counter() - start
+    wall_s, cpu_s = time.perf_counter() - start, time.thread_time() - start_cpu
     failed = bool(row.memory_error)
     itl_ms, ttft_ms = result.itl.mean_ms, result.ttft.mean_ms
     coefficients = profile.provenance.get("client_model")
@@ -100,6 +100,7 @@ def replay_row(row: pd.Series, profile: ServingProfile, seed: int) -> dict[str, 
         "simulated_memory_error": result.memory_error,
         "port_exhaustion": bool(row.port_exhaustion),
         "wall_s": wall_s,
+        "cpu_s": cpu_s,
     }
 
 
