@@ -52,7 +52,7 @@ class Exact(Solver):
     name: ClassVar[str] = "exact"
 
     def __init__(
-        self, oracle: str = "auto", workers: int = 2, *, replicas: bool = True, best_service: bool = True
+        self, oracle: str = "twin", workers: int = 2, *, replicas: bool = True, best_service: bool = True
     ) -> None:
         check_oracle_option(oracle, self.name)
         if workers < 1:
