@@ -1,6 +1,7 @@
 """Workloads, serving profiles and the digital twin of one vLLM GPU."""
 
 from twin.arrivals import GammaArrivals, PoissonArrivals, UnpredictableArrivals
+from twin.curves import DailyArrivals, rates_over_time
 from twin.errors import UserError
 from twin.lengths import Lengths, LogNormalTokens, fixed_lengths
 from twin.placement import GpuPlan, Placement
@@ -16,6 +17,7 @@ __all__ = [
     "BATCH",
     "INTERACTIVE",
     "PUBLISHED",
+    "DailyArrivals",
     "GammaArrivals",
     "GpuPlan",
     "GpuResult",
@@ -33,6 +35,7 @@ __all__ = [
     "Workload",
     "fixed_lengths",
     "load_profile",
+    "rates_over_time",
     "score_placement",
     "score_results",
     "shipped_profiles",

@@ -219,7 +219,7 @@ class Workload:
     def _starts(self) -> NDArray[np.int64]:
         return np.searchsorted(self.requests.adapter[self._rows], np.arange(self.n_adapters + 1))
 
-    def _routing_draws(self, adapters: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    def routing_draws(self, adapters: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
         """For each of so many requests of some adapters, a draw that says which replica serves it."""
         return self._uniforms(_ROUTING + np.asarray(self.ids)[adapters], counts, 1).ravel()
 
@@ -227,7 +227,7 @@ class Workload:
         self, adapters: NDArray[np.int64], counts: NDArray[np.int64], intervals: NDArray[np.float64]
     ) -> NDArray[np.bool_]:
         """Which requests go to the replica that serves [low, high) of their adapter's routing draws."""
-        draw = self._routing_draws(adapters, counts)
+        draw = self.routing_draws(adapters, counts)
         return (intervals[:, 0] <= draw) & (draw < intervals[:, 1])
 
     def _draw(self, adapters: NDArray[np.int64], intervals: NDArray[np.float64] | None) -> Requests:
@@ -249,6 +249,11 @@ class Workload:
         # that listing the adapters in another order changes nothing.
         order = in_order(arrival_s, identities[owner])
         return Requests(arrival_s[order], owner[order], *self.lengths.from_ordered(uniform, order))
+
+    def arrival_stream(self, adapter: int) -> int:
+        """Number of the random stream that the arrivals of an adapter are drawn from."""
+        assert self.ids is not None  # noqa: S101  # set when the workload is made
+        return 2 * int(self.ids[adapter])
 
     def _times(
         self, identities: NDArray[np.int64], rates: NDArray[np.float64]

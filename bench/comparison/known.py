@@ -25,7 +25,7 @@ from twin.errors import UserError
 
 Kind = Literal["workload", "solver", "objective"]
 
-_WORKLOAD_MODULES = ("twin.builders", "twin.lengths", "twin.arrivals")
+_WORKLOAD_MODULES = ("twin.builders", "twin.lengths", "twin.arrivals", "twin.curves")
 # What `python -m bench.plan` writes beside its placement.
 _PLANNED = "bench.planning.adapters.planned"
 # Characters of a name that a message repeats, and that a name may have. By hand.

@@ -102,7 +102,7 @@ def test_arrivals_lengths_and_routing_are_independent() -> None:
     first = np.searchsorted(workload.requests.adapter[workload._rows], np.arange(400))
     rows = workload._rows[np.minimum(first, len(workload._rows) - 1)]
     arrival, prompt = workload.requests.arrival_s[rows], workload.requests.prompt_tokens[rows]
-    routed = workload._routing_draws(np.arange(400), np.ones(400, dtype=np.int64))
+    routed = workload.routing_draws(np.arange(400), np.ones(400, dtype=np.int64))
     for one, other in ((arrival, prompt), (arrival, routed), (prompt, routed)):
         assert abs(np.corrcoef(one, other)[0, 1]) < 0.2
 

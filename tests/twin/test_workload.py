@@ -101,7 +101,7 @@ def test_replicas_share_out_the_requests(workload: Workload, cuts: list[float]) 
     assert together == sorted(zip(workload.requests.arrival_s, workload.requests.adapter, strict=True))
 
 
-def test_half_of_the_routing_draws_take_half_of_the_requests() -> None:
+def test_half_of_therouting_draws_take_half_of_the_requests() -> None:
     workload = workload_from_groups([(4, 8, 2.0)], duration_s=1000.0)
     half = workload.requests_of(np.arange(4), np.tile([0.0, 0.5], (4, 1)))
     assert len(half) == pytest.approx(len(workload.requests) / 2, rel=0.05)
@@ -109,7 +109,7 @@ def test_half_of_the_routing_draws_take_half_of_the_requests() -> None:
 
 def test_adapters_are_routed_independently() -> None:
     workload = workload_from_groups([(2, 8, 1.0)])
-    one, other = workload._routing_draws(np.arange(2), np.full(2, 1000)).reshape(2, 1000) < 0.5
+    one, other = workload.routing_draws(np.arange(2), np.full(2, 1000)).reshape(2, 1000) < 0.5
     assert (one == other).mean() == pytest.approx(0.5, abs=0.1)
 
 

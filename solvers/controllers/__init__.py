@@ -1,0 +1,1 @@
+"""Controllers: what decides a new placement as load changes, one file each."""
