@@ -44,6 +44,8 @@ def _largest(group: pd.DataFrame, side: str) -> dict[str, object]:
 def curves_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Throughput over adapters at one `max_loras`: the last point before the first that starves, of both (0 if that is the first).
 
+    `started` tells the curves on which a real server started at all.
+
     Parameters
     ----------
     rows : DataFrame
@@ -52,7 +54,8 @@ def curves_table(rows: pd.DataFrame) -> pd.DataFrame:
     records = []
     for (model, scenario, slots), group in rows.groupby(["model", "scenario", "max_loras"]):
         points = group.sort_values("n_adapters")
-        record = {"model": model, "scenario": scenario, "max_loras": slots, "points": len(points)}
+        started = bool((~points.measured_memory_error).any())
+        record = {"model": model, "scenario": scenario, "max_loras": slots, "points": len(points), "started": started}
         for side in ("measured", "simulated"):
             before = ~points[f"{side}_starved"].cummax()
             record[f"{side}_adapters"] = int(points.n_adapters[before].max()) if before.any() else 0

@@ -13,6 +13,19 @@ from bench.shared.figures import INK, MARKERS, png_figure
 from twin import ServingProfile, load_profile
 from twin.profile import STEP_TERMS
 
+#: The published twin's step, (c1 x running + c2) x (o1 x adapters + o2) / 100 ms, by model, and its scheduling time in seconds:
+#: weights of running, waiting and waiting x max_loras / adapters, each scaled to its range (arXiv 2508.08343 and its repository).
+_PUBLISHED_STEP = {
+    "llama-3.1-8b-instruct": (0.0437994, 10.54174836, 1.93011757, 200.01448221),
+    "qwen-2.5-7b-instruct": (0.04894489, 10.61679297, 1.66851571, 177.69399315),
+}
+_PUBLISHED_SCHEDULING = (
+    (0.004373, 0.232143, 1081.371212),
+    (0.004615, 0.0, 20309.088235),
+    (-0.004391, 0.0, 16371.311594),
+)
+_PUBLISHED_SCHEDULING_CONSTANT = -0.000196423
+
 
 def overheads_table(folder: str) -> pd.DataFrame:
     """Every measured point of the four figures.
@@ -26,7 +39,8 @@ def overheads_table(folder: str) -> pd.DataFrame:
     -------
     DataFrame
         `overhead` says of what, `unit` in what; `max_loras`, `max_lora_rank`, `rank`, `adapters` (distinct ones in a step), `running`,
-        `waiting` say where, as far as they matter; `measured` and `profile` (0 tokens: does not start).
+        `waiting` say where, as far as they matter; `measured`, `profile` (0 tokens: does not start), and `published_twin`, which
+        has formulas for two of them and takes the measured figures for the others.
 
     Raises
     ------
@@ -42,11 +56,12 @@ def overheads_table(folder: str) -> pd.DataFrame:
 
 
 def errors_table(points: pd.DataFrame) -> pd.DataFrame:
-    """For each overhead and model: points, mean of |profile - measured| / measured in percent, points where both say whether it starts."""
+    """For each overhead and model: points, means of |x - measured| / measured in percent, points where both say whether it starts."""
     records = []
     for (overhead, model), group in points.groupby(["overhead", "model"], sort=False):
         measured = group[group.measured > 0]
         error = (measured.profile / measured.measured - 1).abs()
+        theirs = (measured.published_twin / measured.measured - 1).abs()
         records.append(
             {
                 "overhead": overhead,
@@ -54,6 +69,7 @@ def errors_table(points: pd.DataFrame) -> pd.DataFrame:
                 "points": len(group),
                 "mean_error_pct": error.mean() * 100,
                 "median_error_pct": error.median() * 100,
+                "published_twin_mean_error_pct": theirs.mean() * 100,
                 "agree_on_starting": int(((group.measured > 0) == (group.profile > 0)).sum()),
             }
         )
@@ -84,6 +100,7 @@ def _memory(folder: str, model: str, profile: ServingProfile) -> pd.DataFrame:
 
 def _computing(folder: str, model: str, profile: ServingProfile) -> pd.DataFrame:
     terms, measured, _ = micro_benchmarks(folder, model)
+    c1, c2, o1, o2 = _PUBLISHED_STEP[model]
     of = {name: terms[:, STEP_TERMS.index(name)] for name in ("running", "adapters", "max_loras", "rank")}
     return pd.DataFrame(
         {
@@ -95,6 +112,7 @@ def _computing(folder: str, model: str, profile: ServingProfile) -> pd.DataFrame
             "running": of["running"],
             "measured": measured,
             "profile": np.maximum(terms @ np.array(profile.step_ms), profile.min_step_ms),
+            "published_twin": (c1 * of["running"] + c2) * (o1 * of["adapters"] + o2) / 100,
         }
     )
 
@@ -124,6 +142,14 @@ def _scheduling(folder: str, profile: ServingProfile) -> pd.DataFrame:
     table = read_table(folder, "sched_overhead.csv", columns)
     constant, running, skipped, waiting = profile.scheduler_ms
     passed_over = table.avg_waiting_queue * (1 - table.max_loras / table.n_adapters).clip(lower=0)
+    values = (
+        table.avg_batch_size,
+        table.avg_waiting_queue,
+        table.avg_waiting_queue * table.max_loras / table.n_adapters,
+    )
+    theirs = np.full(len(table), _PUBLISHED_SCHEDULING_CONSTANT)
+    for of, (weight, least, most) in zip(values, _PUBLISHED_SCHEDULING, strict=True):
+        theirs = theirs + weight * (of.to_numpy() - least) / (most - least)
     return pd.DataFrame(
         {
             "overhead": "scheduling: a step",
@@ -137,6 +163,7 @@ def _scheduling(folder: str, profile: ServingProfile) -> pd.DataFrame:
             + running * table.avg_batch_size
             + skipped * passed_over
             + waiting * table.avg_waiting_queue,
+            "published_twin": 1000 * np.maximum(theirs, 0.0),
         }
     )
 

@@ -26,6 +26,7 @@ def curve(slots: int, starved: list[bool], throughput: float) -> pd.DataFrame:
             "scenario": "s",
             "max_loras": slots,
             "n_adapters": counts,
+            "measured_memory_error": slots > 8,
             "measured_starved": starved,
             "measured_throughput": throughput,
             "simulated_starved": [False, *starved[:-1]],
@@ -44,6 +45,7 @@ def test_max_pack_ends_at_the_first_count_that_starves_at_every_max_loras() -> N
     by_slots = curves_table(rows).set_index("max_loras")
     assert by_slots.measured_adapters.to_dict() == {8: 8, 16: 0}
     assert by_slots.simulated_adapters.to_dict() == {8: 16, 16: 8}
+    assert by_slots.started.to_dict() == {8: True, 16: False}
 
 
 def test_a_gpu_that_serves_nothing_has_no_max_pack() -> None:
