@@ -221,3 +221,13 @@ def test_what_the_notes_say_of_single_loads_is_so() -> None:
     assert (
         sorted(latency.adapters.unique()) == sorted(table("four_gpus").adapters.unique()) == [256, 512, 768, 1024, 1280]
     )
+
+
+def test_the_readme_says_the_same() -> None:
+    design = table("four_gpus_saving").set_index("solver").saving_pct["ffd"]
+    fair = table("fewest_gpus_saving").set_index(["solver", "rates"]).saving_pct
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
+    assert (
+        f"`ffd` saves {design:.0f} %; each at its fewest, over {table('fewest_gpus').instance.nunique()} workloads it takes "
+        f"{-fair['ffd', 'all']:.0f} % more than `dlora` in the mean, `ffd_plus` {fair['ffd_plus', 'all']:.0f} % fewer"
+    ) in readme
