@@ -163,11 +163,14 @@ def _requests(day: Day, stretches: list[Stretch], adapters: Ints) -> Requests:
     """The requests that go to one server, in order of arrival."""
     place_of = {adapter: place for place, adapter in enumerate(adapters.tolist())}
     rows, places = [], []
+    draws_of: dict[int, Floats] = {}
     for stretch in stretches:
         mine = day.of(stretch.adapter, stretch.start_s, stretch.end_s)
         found = np.arange(mine.start, mine.stop)
         if (stretch.low, stretch.high) != (0.0, 1.0):
-            draws = day.routing_draws(stretch.adapter)[found - day.starts[stretch.adapter]]
+            if stretch.adapter not in draws_of:
+                draws_of[stretch.adapter] = day.routing_draws(stretch.adapter)
+            draws = draws_of[stretch.adapter][found - day.starts[stretch.adapter]]
             found = found[(stretch.low <= draws) & (draws < stretch.high)]
         rows.append(found)
         places.append(np.full(len(found), place_of[stretch.adapter]))

@@ -20,7 +20,7 @@ from twin.numbers import shown
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 #: Groups of configurations of which several can be taken together; of the others the last one would win.
-SEVERAL = frozenset({"solver"})
+SEVERAL = frozenset({"solver", "controller"})
 
 #: What OmegaConf says of a value of the wrong kind, and what would be right. `KEY` stands for the option's name.
 _WANTED = (

@@ -88,7 +88,11 @@ class DynamoController(Controller):
 
     @abstractmethod
     def _place(self, wanted: NDArray[np.int64]) -> None:
-        """Set the homes of every adapter and remember the replicas."""
+        """Set the homes of every adapter and count them."""
+
+    def _count(self) -> None:
+        """Replicas that there are; those that found no slot are tried again at the next tick."""
+        self._replicas = np.array([len(homes) for homes in self._homes])
 
     def _held(self) -> NDArray[np.int64]:
         """Adapters of each worker."""
@@ -124,7 +128,7 @@ class DynamoHrw(DynamoController):
             homes = self._free(adapter, int(wanted[adapter]), held)
             held[homes] += 1
             self._homes[adapter] = homes
-        self._replicas = wanted
+        self._count()
 
 
 class DynamoMinCostFlow(DynamoController):
@@ -152,7 +156,7 @@ class DynamoMinCostFlow(DynamoController):
             if not self._homes[adapter]:
                 self._homes[adapter] = self._free(adapter, 1, held)
                 held[self._homes[adapter]] += 1
-        self._replicas = wanted
+        self._count()
 
     def _flow(
         self,

@@ -20,7 +20,8 @@ from twin import GpuPlan, UserError
 
 Floats = NDArray[np.float64]
 
-# By hand, tried on a few days of 100 to 1,000 adapters.
+# By hand, on one day of 200 adapters (workload=day, 120 requests/s, seed 0), as are the defaults below: with a memory of 600 s and a
+# reserve of a tenth goodput was 98.8 %, with 180 s 99.6 %, at equal GPU-hours; with three tenths 99.99 % for 13 % more.
 
 #: A copy of an adapter that takes at least this share of a GPU is split rather than moved.
 SPLIT_SHARE = 0.04
@@ -53,10 +54,10 @@ class Headroom(Controller):
 
     def __init__(
         self,
-        reserve: float = 0.1,
+        reserve: float = 0.15,
         slack: float = 0.05,
         deviations: float = 0.5,
-        memory_s: float = 600.0,
+        memory_s: float = 180.0,
         rest_s: float = 300.0,
     ) -> None:
         if not (reserve > -1 and slack >= 0 and deviations >= 0 and memory_s > 0 and rest_s >= 0):

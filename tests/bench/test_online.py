@@ -1,0 +1,84 @@
+"""`python -m bench.online`: rows, the sentence, what is not computed again, and what is refused in one line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.changing.rows import BOUND, DayRow, in_words, read_days
+from bench.online import main
+
+SMALL = [
+    "workload.n_adapters=12",
+    "workload.total_rate=6",
+    "workload.duration_s=1800",
+    "workload.arrivals.day_s=1800",
+    "controller=[static_peak,headroom]",
+]
+
+
+def test_a_day_is_written_once_and_not_served_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*SMALL, "bound_s=0.2", "seed=4", f"out={tmp_path}"]
+    main(arguments)
+    printed = capsys.readouterr().out
+    assert "seeds from 4" in printed
+    rows = {row.controller: row for row in read_days(tmp_path / "rows.parquet")}
+    assert list(rows) == [BOUND, "static_peak", "headroom"]
+    assert rows["static_peak"].goodput > 0.99
+    assert rows["static_peak"].moves_per_adapter == 0
+    assert rows["static_peak"].over_bound == pytest.approx(rows["static_peak"].gpu_hours / rows[BOUND].gpu_hours)
+    assert (tmp_path / "day.png").stat().st_size > 10_000
+    assert len((tmp_path / "online.csv").read_text(encoding="utf-8").splitlines()) == 4
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("served again")
+
+    monkeypatch.setattr("bench.online.DayStudy", refuse)
+    main(arguments)
+    assert list(read_days(tmp_path / "rows.parquet")) == list(rows.values()) or np.isnan(rows[BOUND].goodput)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["gpus=0"], "gpus=0 must be 1 or more"),
+        (["days=0"], "days=0 must be 1 or more"),
+        (["service=published"], "service=published: controllers need limits on latency"),
+        (["controller.headroom.memory_s=0"], "memory_s=0"),
+        (["+controller.odd._target_=twin.Lengths"], "controller.odd: twin.Lengths is no"),
+        (["profile=mistral-7b/a100-80gb"], "controllers ask a predictor"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    overrides: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*SMALL, "bound_s=0", f"out={tmp_path}", *overrides])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+
+
+def test_another_file_in_the_folder_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "rows.parquet").write_text("mine", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main([*SMALL, "bound_s=0", f"out={tmp_path}"])
+    assert "rows.parquet holds no rows" in capsys.readouterr().err
+    assert (tmp_path / "rows.parquet").read_text(encoding="utf-8") == "mine"
+
+
+def row(controller: str, gpu_hours: float, goodput: float) -> DayRow:
+    return DayRow(
+        "q", controller, "w", "interactive", "p", 0, 1, 1, gpu_hours, gpu_hours, gpu_hours / 10, 1.0, goodput, 0, 1.5, 0,
+        0.0, 0.0, [], [],
+    )  # fmt: skip
+
+
+def test_the_verdict_names_the_cheapest_that_serves_nearly_all() -> None:
+    rows = [row(BOUND, 10.0, float("nan")), row("cheap", 11.0, 0.9), row("good", 12.0, 0.999), row("dear", 20.0, 1.0)]
+    assert in_words(rows).startswith("good needs the fewest GPU-hours")
+    assert "20% above the bound" in in_words(rows)
+    assert in_words(rows[:2]) == "No controller reaches a goodput of 99.5%; cheap comes nearest with 90.00%."
