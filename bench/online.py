@@ -12,12 +12,12 @@ from hydra.core.hydra_config import HydraConfig
 from rich.table import Table
 
 from bench.changing.rows import BOUND, DayRow, in_words, read_days, write_days
-from bench.changing.study import DayStudy, OnlineOptions, controller_of
+from bench.changing.study import DayStudy, OnlineOptions, controller_of, predictor_for
 from bench.comparison.sources import source_hash
 from bench.shared.command import command
 from bench.shared.files import check_folder
 from bench.shared.terminal import console, tracked
-from twin import UserError
+from twin import UserError, load_profile
 from twin.curves import STEP_S
 
 
@@ -83,7 +83,7 @@ def _check(config: OnlineConfig) -> None:
 
 
 def _question(config: OnlineConfig, seed: int, name: str) -> str:
-    """Identity of a row: all options but the others' and those that decide nothing, and the code."""
+    """Identity of a row: all options but the others' and those that decide nothing, code, profile and predictor."""
     options = {
         key: value for key, value in asdict(config).items() if key not in ("controller", "threads", "out", "days")
     }
@@ -91,8 +91,14 @@ def _question(config: OnlineConfig, seed: int, name: str) -> str:
     mine["controller"] = config.controller.get(name)
     if name != BOUND:
         mine.pop("interval_s")
-    code = source_hash(("bench.online",))
-    return sha256(json.dumps([mine, code], sort_keys=True).encode()).hexdigest()
+    # A controller is imported by its name, so that the code of this command does not lead to it.
+    target = str((config.controller.get(name) or {}).get("_target_", "")).rpartition(".")[0]
+    profile = load_profile(config.profile)
+    predictor = predictor_for(profile)
+    decided_by = [
+        source_hash(("bench.online", *([target] if target else []))), repr(profile), predictor and predictor.card,
+    ]  # fmt: skip
+    return sha256(json.dumps([mine, decided_by], sort_keys=True, default=str).encode()).hexdigest()
 
 
 _COLUMNS = (

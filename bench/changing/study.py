@@ -81,7 +81,7 @@ class DayStudy:
         level = level_of({**config.service, "warm_up": 0.0})
         self.day: Day = day_of(workload, self.profile, level)
         self.truth = rates_over_time(workload)
-        predictor = _predictor_for(self.profile)
+        predictor = predictor_for(self.profile)
         self.plan_for = Problem(
             workload, self.profile, MinGpus(), predictor=predictor, seed=seed, service=level_of(config.service)
         )
@@ -150,7 +150,7 @@ class DayStudy:
         )  # fmt: skip
 
 
-def _predictor_for(profile: ServingProfile) -> Predictor | None:
+def predictor_for(profile: ServingProfile) -> Predictor | None:
     """The shipped predictor of a profile, if it was trained for what the profile says."""
     if profile.name not in shipped_predictors():
         return None

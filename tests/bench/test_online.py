@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bench.changing.rows import BOUND, DayRow, in_words, read_days
-from bench.online import main
+from bench.comparison.sources import _code_hash, find_source, source_hash
+from bench.online import OnlineConfig, _question, main
 
 SMALL = [
     "workload.n_adapters=12",
@@ -38,6 +39,27 @@ def test_a_day_is_written_once_and_not_served_again(
     monkeypatch.setattr("bench.online.DayStudy", refuse)
     main(arguments)
     assert list(read_days(tmp_path / "rows.parquet")) == list(rows.values()) or np.isnan(rows[BOUND].goodput)
+
+
+def forget_sources() -> None:
+    for remembered in (source_hash, find_source, _code_hash):
+        remembered.cache_clear()
+
+
+def test_another_code_of_a_controller_is_another_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of an earlier version would otherwise stand for the new one."""
+    monkeypatch.syspath_prepend(tmp_path)
+    config = OnlineConfig(
+        controller={"mine": {"_target_": "edited_controller.Mine"}, "other": {"_target_": "twin.Lengths"}}
+    )
+    found = []
+    for code in ("A = 1\n", "A = 2\n"):
+        (tmp_path / "edited_controller.py").write_text(code, encoding="utf-8")
+        forget_sources()
+        found.append([_question(config, 0, name) for name in ("mine", "other")])
+    forget_sources()
+    assert found[0][0] != found[1][0]
+    assert found[0][1] == found[1][1]
 
 
 @pytest.mark.parametrize(
