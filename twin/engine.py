@@ -693,7 +693,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
         arrival = arrival_s[upcoming] if upcoming < n_requests else np.inf
         sample_s = next_sample_s if n_samples < sample_room else np.inf
         place, residue = step % n_buckets, (-step) % block_size
-        fixed_s, later_s = constant_seconds(step_s, n_decoding, n_active, eager_above)
+        fixed_s, later_s = constant_seconds(step_s, n_decoding, min(n_active, priced), eager_above)
         while (
             free_s < end_s
             and arrival > now

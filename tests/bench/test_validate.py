@@ -245,7 +245,7 @@ def test_a_shorter_window_has_the_first_requests(tmp_path: Path) -> None:
         ({"workload": None}, [], "it has no workload; add one to the file or give workload=NAME"),
         ({"workload": {"groups": []}}, [], "workload must be an object with a _target_"),
         ({"service": [95]}, [], "service=[95] must be an object with the numbers of a service level"),
-        ({"service": {"ttft_ms": -1.0}}, [], "service.ttft_ms=-1.0 must be a positive number"),
+        ({"service": {"ttft_ms": -1.0}}, [], "service.ttft_ms=-1.0 must be a number of milliseconds"),
         ({}, ["gpus=[7]"], "gpus: no GPU 7; the placement has 2, counted from 0"),
         ({}, ["engine=vllm", "engine.arguments=[]"], "engine=vllm needs a GPU and nvidia-smi shows none"),
         ({}, ["repeats=0"], "repeats=0 must be 1 or more"),

@@ -218,7 +218,7 @@ def test_a_wrong_option_of_a_trace_is_named(trace_file: str, options: dict[str, 
     ("content", "message"),
     [
         (None, "workload.path=.*no such file"),
-        ("", "not a trace"),
+        ("", "is empty; it must be a trace file"),
         ("TIMESTAMP,ContextTokens\n2023-11-16 18:15:46,1\n", "column GeneratedTokens is missing"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "no request in it"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\nnoon,1,1\n", "noon"),
