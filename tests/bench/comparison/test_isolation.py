@@ -155,7 +155,9 @@ def test_what_it_leaves_behind_is_ended_when_it_kills_the_worker_as_well(tmp_pat
 
 
 RUN = """
-import sys
+import signal, sys
+# What starts the tests in the background has Ctrl-C ignored, which children inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from bench.comparison.cell import Cell
 from bench.comparison.execution import Execution, run_cells
