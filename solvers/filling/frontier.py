@@ -6,6 +6,7 @@ frontier of largest ones, which is found by asking. Its size grows fast with the
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ from solvers.contents.adapter_types import AdapterTypes
 from solvers.contents.rounding import rounded
 from solvers.filling.kernel import accepted_slots, best_slots
 from solvers.limits import Deadline
-from solvers.oracles.base import MAX_LORAS_GRID
+from solvers.oracles.base import slot_grid
 from solvers.oracles.predictor import LOAD_COLUMNS, workload_tail
 from twin.compiled import njit
 
@@ -76,9 +77,7 @@ class StarvationModel:
         free = self._arrays[0].copy()
         free[:, :, LOAD_COLUMNS] = 0.0
         self._without_loads = (free, *self._arrays[1:])
-        limits = {problem.profile.largest_max_loras(rank) for rank in problem.profile.ranks}
-        grid = np.array(sorted({*MAX_LORAS_GRID, *limits} - {0}))
-        self._grid = grid[grid <= max(limits)]
+        self._grid = slot_grid(problem.profile)
         self._content = np.empty(N_FEATURES)
         self._content[N_SUMS:] = workload_tail(problem.workload)
         self._inputs = np.empty(N_INPUTS, np.float32)
@@ -136,10 +135,9 @@ def tabulated(model: StarvationModel, types: AdapterTypes, seconds: float, *, up
         if len(classes) < len(ladder[-1]):
             ladder.append(classes)
     if len(types) <= CLASSES[0] or len(ladder) == 1:
-        try:
+        # Too many of them are looked at in classes.
+        with contextlib.suppress(TooLargeError):
             return Frontier(types, largest_contents(model, types, Deadline.after(seconds / 4), loads=True))
-        except TooLargeError:
-            pass
     best = None
     for classes in ladder[:0:-1]:
         try:

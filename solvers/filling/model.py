@@ -14,7 +14,7 @@ from solvers.contents.orders import decreasing_order, describe
 from solvers.filling.kernel import drain, fill_every_adapter, homogeneous_capacity
 from solvers.filling.repack import ModelArrays, repack
 from solvers.limits import Deadline, NoPlacementError
-from solvers.oracles.base import MAX_LORAS_GRID
+from solvers.oracles.base import slot_grid
 from solvers.oracles.predictor import workload_tail
 from solvers.spreading.dealing import least_loaded, rank_by_rank
 from twin import GpuPlan, Placement, Workload
@@ -109,9 +109,7 @@ class FillModel:
         self.threshold = predictor.distilled_threshold if distilled else predictor.starvation_threshold
         self.rows = adapter_contributions(self.workload.ranks, self.workload.rates)
         self.tail = workload_tail(self.workload)
-        limits = {problem.profile.largest_max_loras(rank) for rank in problem.profile.ranks}
-        self.grid = np.array(sorted({*MAX_LORAS_GRID, *limits} - {0}))
-        self.grid = self.grid[self.grid <= max(limits)]
+        self.grid = slot_grid(problem.profile)
         self.calls = 0
         self.weights = self._weights()
 

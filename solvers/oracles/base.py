@@ -21,6 +21,13 @@ from twin import ServingProfile, Workload
 MAX_LORAS_GRID = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576)
 
 
+def slot_grid(profile: ServingProfile) -> NDArray[np.int64]:
+    """The values of `MAX_LORAS_GRID` with which a server of the profile starts at some rank, and the most of each rank, ascending."""
+    limits = {profile.largest_max_loras(rank) for rank in profile.ranks}
+    grid = np.array(sorted({*MAX_LORAS_GRID, *limits} - {0}))
+    return grid[grid <= max(limits)]
+
+
 @dataclass(frozen=True)
 class MadeUp:
     """A made-up content (`solvers.contents.demands`): equally busy adapters, one of them of the rank given.

@@ -136,16 +136,14 @@ def shortfall(  # noqa: PLR0913  # one search and where it stops
     for _ in range(most_asked):
         span = waiting.pop()
         share = ask(span)
-        if share is None:
-            pass
-        elif share < (really if span.is_single else enough):
+        if share is not None and share < (really if span.is_single else enough):
             nearest = max(nearest, share if span.is_single else 0.0)
             if share > best:
                 best, best_span = share, span
             asked.append(span)
-        elif span.is_single:
+        elif share is not None and span.is_single:
             return None
-        else:
+        elif share is not None:
             # As many times narrower as what the span adds to the best real server must become smaller.
             times = (share - nearest) / max(enough - nearest, 1e-3)
             pieces = span.parts(min(MOST_PARTS, max(2, math.ceil(times))))
