@@ -13,7 +13,7 @@ from rich.text import Text
 from bench.comparison.rows import ERROR, Row, failing_adapters
 from bench.statistics.bootstrap import Estimate
 from bench.statistics.contradictions import standing_bound
-from bench.statistics.instances import by_instance, cases, fewest_gpus, instance, mean_ranks, ranked
+from bench.statistics.instances import TWIN, by_instance, cases, fewest_gpus, instance, mean_ranks, oracle_of, ranked
 from bench.statistics.summary import Statistics, by_objective, statistics_of
 
 # Beyond so many candidates a sweep prints its summary only; the rows are in the file. By hand: one screen.
@@ -227,6 +227,14 @@ def _notes(rows: Sequence[Row]) -> list[RenderableType]:
         Text(f"{row.solver_label}: its lower bound of {row.lower_bound} is refuted, {fewest} will do", style="yellow")
         for row in rows
         if fewest is not None and row.lower_bound is not None and row.lower_bound > fewest
+    ]
+    notes += [
+        Text(
+            f"{row.solver_label}: its lower bound is for its oracle ({oracle_of(row)}) and proves nothing for the twin",
+            style="dim",
+        )
+        for row in rows
+        if row.lower_bound is not None and oracle_of(row) not in ("", TWIN)
     ]
     notes += [
         Text(

@@ -169,3 +169,17 @@ def test_a_bound_that_a_feasible_placement_refutes_proves_nothing() -> None:
         == "3 GPUs are the fewest found, by exact, and at least 2 are needed (one GPU per adapter), as exact has proven."
     )
     assert "boastful: its lower bound of 9 is refuted, 3 will do" in text(comparison_report(rows))
+
+
+def test_a_bound_for_a_predictor_is_said_to_be_one() -> None:
+    rows = [
+        row("exact", 3, lower_bound=2, details='{"oracle": "twin"}'),
+        row("cp_sat", 4, lower_bound=3, details='{"oracle": "predictor"}'),
+    ]
+    said = text(comparison_report(rows))
+    assert "cp_sat: its lower bound is for its oracle (predictor) and proves nothing for the twin" in said
+    assert "exact: its lower bound is for" not in said
+    assert (
+        verdict(rows)
+        == "3 GPUs are the fewest found, by exact, and at least 2 are needed (one GPU per adapter), as exact has proven."
+    )
