@@ -111,14 +111,17 @@ def test_a_placement_is_validated(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert (done.received_tokens == done.output_tokens).all()
         assert (done.token_s.map(lambda times: bool((np.diff(times) >= 0).all()))).all()
         metrics = pd.read_parquet(f"out/gpu-{gpu}/run-0.metrics.parquet")
-        # Asked for every second at most; a machine that is busy with the server itself gives fewer.
-        assert len(metrics) >= 10
+        assert len(metrics) >= 2
         assert np.isfinite(metrics[["running", "waiting", "steps", "step_tokens", "generation_tokens"]]).all().all()
-        # Between the first and the last sample the engine made the tokens that the client got, but for those on the way.
+        # Between the first and the last sample the engine made the tokens that the client got. When in its page's way a
+        # sample was taken is not known; a busy machine takes seconds for a page, and never longer than between two samples.
         generated = metrics.generation_tokens.iloc[-1] - metrics.generation_tokens.iloc[0]
         token_s = np.concatenate([np.asarray(times) for times in requests.token_s if times is not None])
-        received = ((token_s >= metrics.time_s.iloc[0]) & (token_s <= metrics.time_s.iloc[-1])).sum()
-        assert generated == pytest.approx(received, rel=0.05, abs=50)
+        first, last, page = metrics.time_s.iloc[0], metrics.time_s.iloc[-1], metrics.time_s.diff().max()
+        assert last - first > 30.0
+        at_least = ((token_s >= first + page) & (token_s <= last - page)).sum()
+        at_most = ((token_s >= first - page) & (token_s <= last + page)).sum()
+        assert at_least - 50 <= generated <= at_most + 50
         about = json.loads(Path(f"out/gpu-{gpu}/run-0.json").read_text())
         assert about["kv_cache_tokens"] > 100_000
         assert about["vllm"].startswith("0.")
