@@ -24,6 +24,9 @@ NOMINAL_TOKENS_PER_S = 10_000.0
 CHAT_TOKENS = 420.0
 #: No adapter has more than this share of a nominal GPU, so that every instance has a feasible placement.
 LARGEST_ADAPTER = 0.6
+#: The busiest adapters of instances with the tag "hot" ask for so many nominal GPUs: one GPU holds none of them (one alone on a GPU is
+#: served at about 1.4 times the nominal rate), so that only placements with replicas are feasible.
+HOT_LOADS = (2.0, 3.6)
 #: Up to so many adapters popularity is flatter: otherwise one of them has nearly all of the load, and one GPU is enough.
 FEW = 32
 
@@ -96,7 +99,7 @@ class _Draws:
 
 def collection() -> list[Instance]:
     """All instances, by id."""
-    parts = (_paper(), _training(), _max_pack(), _popular(), _typed(), _large())
+    parts = (_paper(), _training(), _max_pack(), _popular(), _typed(), _large(), _hot())
     instances = sorted((instance for part in parts for instance in part), key=lambda instance: instance.id)
     assert len({instance.id for instance in instances}) == len(instances)  # noqa: S101  # ids are unique by design
     return instances
@@ -201,6 +204,42 @@ def _large() -> Iterator[Instance]:
             draws = _Draws(name)
             adapters, trend = _groups(draws, 12, n_adapters, draws.log_uniform(6.0, 20.0), number)
             yield _instance(name, profile, draws, adapters, ("types", trend, "large"))
+
+
+def _hot() -> Iterator[Instance]:
+    """Adapters that no GPU holds alone: one giant or several among small ones, and heads of Zipf's law."""
+    giants = (
+        (1, 6, "poisson"),
+        (1, 40, "poisson"),
+        (1, 24, "bursts-2"),
+        (2, 12, "poisson"),
+        (3, 60, "bursts-4"),
+        (4, 120, "poisson"),
+    )
+    heads = ((16, 1.2, "poisson"), (64, 1.2, "poisson"), (200, 0.97, "poisson"), (48, 1.5, "bursts-2"))
+    for short, profile in PROFILES.items():
+        for number, (n_giants, n_small, arrivals) in enumerate(giants):
+            name = f"hot-giants-{short}-{n_giants}-{n_small:04d}"
+            draws = _Draws(name)
+            small, _ = _groups(draws, min(4, n_small), n_small, draws.log_uniform(0.8, 4.0), number)
+            per_s = NOMINAL_TOKENS_PER_S / CHAT_TOKENS
+            groups = [
+                {"count": 1, "rank": draws.pick((8, 16, 32)), "rate": float(f"{draws.uniform(*HOT_LOADS) * per_s:.3g}")}
+                for _ in range(n_giants)
+            ]
+            adapters = {"family": "groups", "groups": groups + small["groups"]}
+            yield _instance(name, profile, draws, adapters, ("hot", "giants"), lengths="chat", arrivals=arrivals)
+        for n_adapters, exponent, arrivals in heads:
+            name = f"hot-zipf-{short}-{n_adapters:04d}"
+            draws = _Draws(name)
+            ranks = list(draws.pick(RANK_SETS))
+            head = draws.uniform(*HOT_LOADS) * NOMINAL_TOKENS_PER_S / CHAT_TOKENS
+            total = head * sum((place + 1) ** -exponent for place in range(n_adapters))
+            adapters = {
+                "family": "zipf", "n_adapters": n_adapters, "total_rate": float(f"{total:.4g}"), "exponent": exponent,
+                "ranks": ranks,
+            }  # fmt: skip
+            yield _instance(name, profile, draws, adapters, ("hot", "zipf"), lengths="chat", arrivals=arrivals)
 
 
 def _with_popularity(  # noqa: PLR0913  # what makes an instance

@@ -110,7 +110,8 @@ def select(instances: Sequence[Instance]) -> list[str]:
     """Ids of the benchmark tier of a collection.
 
     The candidates are the instances that one GPU does not serve, whatever its `max_loras`: the twin is asked. On the
-    others all solvers that can count to one would tie.
+    others all solvers that can count to one would tie. Nor are those with an adapter that no GPU holds (tag "hot"), on which all
+    solvers would tie that give each adapter one GPU.
     """
     instances = [i for i in tracked(instances, "choosing") if _is_candidate(i)]
     workloads = [instance.workload() for instance in instances]
@@ -125,6 +126,8 @@ def select(instances: Sequence[Instance]) -> list[str]:
 def _is_candidate(instance: Instance) -> bool:
     if instance.id in ALWAYS:
         return True
+    if "hot" in instance.tags:
+        return False
     profile = load_profile(instance.profile)
     workload = instance.workload(profile)
     return TwinOracle(workload, profile).find_max_loras(tuple(range(workload.n_adapters))) is None

@@ -1,6 +1,7 @@
 """The files of the workload suite: schema, generator, tiers."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from bench.suites.generate import collection
 from bench.suites.instance import Instance, check_instance, read_instance
 from bench.suites.library import FOLDER, instance_path, load_suite, read_benchmark, write_instances
 from bench.suites.select import QUOTAS, farthest_points, size_class
-from twin import UserError, load_profile
+from solvers.oracles.twin import TwinOracle
+from twin import INTERACTIVE, PUBLISHED, ServiceLevel, UserError, load_profile
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +41,32 @@ def test_the_collection_covers_what_is_promised(shipped: list[Instance]) -> None
     tags = {tag for instance in shipped for tag in instance.tags}
     assert {"chat", "fixed", "short", "long-prompt", "long-output", "paper"} <= tags
     sizes = [instance.workload().n_adapters for instance in shipped]
-    assert (min(sizes), max(sizes)) == (8, 2000)
+    assert (min(sizes), max(sizes)) == (7, 2000)
     assert len({instance.seed for instance in shipped}) > 100
 
 
 def test_no_adapter_is_too_much_for_a_gpu(shipped: list[Instance]) -> None:
     """Every instance has a feasible placement: at worst each adapter on a GPU of its own."""
-    for instance in shipped[::20]:
+    for instance in [instance for instance in shipped if "hot" not in instance.tags][::20]:
         workload = instance.workload()
         assert (workload.rates * workload.lengths.mean_total_tokens).max() < 9000.0
+
+
+@pytest.mark.parametrize("level", [PUBLISHED, INTERACTIVE], ids=lambda level: str(level.name))
+def test_a_hot_instance_has_an_adapter_that_no_gpu_holds(shipped: list[Instance], level: ServiceLevel) -> None:
+    """Under both levels: only replicas serve it. There are 20, of both profiles, with one such adapter and with several, and in bursts."""
+    hot = [instance for instance in shipped if "hot" in instance.tags]
+    assert len(hot) == 20
+    assert Counter(instance.profile for instance in hot) == {"llama-3.1-8b": 10, "qwen-2.5-7b": 10}
+    assert {"giants", "zipf", "poisson", "bursts-2", "bursts-4"} <= {tag for instance in hot for tag in instance.tags}
+    too_much: Counter[str] = Counter()
+    for instance in hot:
+        profile = load_profile(instance.profile)
+        workload = instance.workload(profile)
+        twin = TwinOracle(workload, profile, service=level)
+        busiest = np.argsort(-workload.rates)[:5].tolist()
+        too_much[instance.id] = sum(twin.find_max_loras((adapter,)) is None for adapter in busiest)
+    assert (min(too_much.values()), max(too_much.values())) == (1, 4)
 
 
 def test_the_benchmark_tier_meets_its_quotas(shipped: list[Instance]) -> None:
