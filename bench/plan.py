@@ -28,6 +28,7 @@ from bench.comparison.execution import execution_of, run_cells
 from bench.comparison.reserve import check_reserve
 from bench.comparison.rows import Row
 from bench.comparison.run import check_options
+from bench.evidence.runs import known_runs
 from bench.planning.adapters import Adapter, Traffic, workload_of
 from bench.planning.answer import Answer, answer
 from bench.planning.counters import Measured, read_counters
@@ -105,6 +106,7 @@ class PlanConfig:
     gpus_per_host: int = 8
     vllm_args: list[str] = field(default_factory=list)
     kubernetes: Kubernetes = field(default_factory=Kubernetes)
+    evidence: list[str] = field(default_factory=list)
     out: str | None = None
 
 
@@ -118,6 +120,7 @@ def _run(config: PlanConfig) -> None:
         tuple(config.vllm_args),
     )  # fmt: skip
     check_reserve(config.reserve)
+    known_runs(config.evidence)
     cluster = Cluster(**vars(config.kubernetes))
     contradictions = [*check_arguments(config.vllm_args), *_other_model(config.model, profile)]
     adapters, notes = adapters_of(config)
@@ -160,8 +163,9 @@ def _found(config: PlanConfig, adapters: Sequence[Adapter], profile: ServingProf
     need = published_need(published, workload, profile, service, threads=config.threads) if published else None
     with at_work(console(stderr=True), "head-room of each GPU"):
         found = answer(
-            rows, adapters, traffic, profile, service=service, reserve=config.reserve, threads=config.threads
-        )
+            rows, adapters, traffic, profile, service=service, reserve=config.reserve, threads=config.threads,
+            runs=known_runs(config.evidence),
+        )  # fmt: skip
     if found is None:
         hot = hot_adapter(adapters, traffic, profile, service)
         lines = failure_lines(rows, [adapter.name for adapter in adapters], config.gpus, config.reserve, hot, service)

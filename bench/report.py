@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from omegaconf import MISSING
 
 from bench.comparison.rows import read_any
+from bench.evidence.runs import known_runs
 from bench.reporting.content import Part
 from bench.reporting.page import render
 from bench.reporting.paper import write_paper
@@ -59,6 +60,8 @@ class ReportConfig:
         CSV of `python -m bench.fidelity`.
     robustness : str, optional
         Parquet file of `python -m bench.robustness`.
+    evidence : list of str
+        Folders of `python -m bench.validate`.
     """
 
     rows: str = MISSING
@@ -71,6 +74,7 @@ class ReportConfig:
     seed: int = 0
     fidelity: str | None = None
     robustness: str | None = None
+    evidence: list[str] = field(default_factory=list)
 
 
 @command("report", ReportConfig, positional="rows")
@@ -104,7 +108,7 @@ def make_parts(study: Study, config: ReportConfig) -> tuple[list[Part], list[Par
         quality.quality(study),
         pairwise.pairwise(study),
         stability(scores),
-        real_gpus(study),
+        real_gpus(study, known_runs(config.evidence)),
         anytime.anytime(study),
         latency.latency(study),
         workloads.index(study),
@@ -121,7 +125,7 @@ def _command(config: ReportConfig) -> str:
     options = [
         f"{option.name}={getattr(config, option.name)}"
         for option in fields(config)
-        if option.name != "rows" and getattr(config, option.name) != option.default
+        if option.name != "rows" and getattr(config, option.name) not in (option.default, [])
     ]
     return shlex.join(["python", "-m", "bench.report", config.rows, *options])
 

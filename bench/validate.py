@@ -11,9 +11,11 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from bench.evidence.runs import write_own
 from bench.shared.command import command
 from bench.shared.files import check_file, check_folder
 from bench.shared.terminal import console
+from bench.vllm.as_evidence import evidence_rows
 from bench.vllm.backends import find_python, versions
 from bench.vllm.comparison import report, write_summary
 from bench.vllm.measurement import write_json
@@ -86,9 +88,13 @@ def main(config: ValidateConfig) -> None:
     comparisons = [comparison_of(job, [kept[job.number, r] for r in range(config.repeats)], placed) for job in jobs]
     terminal.print(report(comparisons, placed.profile.name))
     write_summary(comparisons, out / "summary.csv")
+    write_own(evidence_rows(comparisons, placed), out)
     write_json({"profile": placed.profile.name, "placement": placed.label, **found}, out / "validation.json")
     draw(comparisons, picture, f"{placed.label}: real vLLM {found['vllm']} and the twin ({placed.profile.name})")
-    terminal.print(f"summary  {out / 'summary.csv'}\npicture  {picture}", soft_wrap=True)
+    terminal.print(
+        f"summary  {out / 'summary.csv'}\npicture  {picture}\nevidence {out} (python -m bench.plan evidence={out})",
+        soft_wrap=True,
+    )
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ from bench.comparison.asked import Asked, AskedHere, SolverFailed, failure_of
 from bench.comparison.cell import Cell
 from bench.comparison.common import Comparison
 from bench.comparison.rows import ERROR, PERCENTILES, Row
+from bench.evidence.runs import evidence_of
 from solvers.base import CERTIFICATE, TIME_BOUND, Solution, Solver, Status
 from solvers.fleet import fewest_gpus
-from twin import PUBLISHED, Score, load_profile
+from twin import PUBLISHED, Placement, Score, load_profile
 
 if TYPE_CHECKING:
     from twin import GpuResult
@@ -223,7 +224,7 @@ def _filled(row: Row, comparison: Comparison, outcome: _Attempt) -> Row:
         preemptions=sum(result.preemptions for result in score.results),
         adapter_loads=sum(result.loads for result in score.results),
         placement=solution.placement.to_json(),
-        gpu_results=json.dumps([_figures(result) for result in score.results]),
+        gpu_results=json.dumps(_gpu_results(score, solution.placement, comparison)),
     )
 
 
@@ -265,6 +266,14 @@ def _of_the_workload(solution: Solution, reserve: float) -> Solution:
         message=f"at {1 + reserve:g} times the load: {'; '.join(notes)}" if notes else "",
         details={**details, "planned": claims},
     )
+
+
+def _gpu_results(score: Score, placement: Placement, comparison: Comparison) -> list[dict[str, Any]]:
+    """The twin's figures of each GPU, and what published runs on real ones say of as much load."""
+    known = evidence_of(placement.gpus, comparison.workload, comparison.profile)
+    return [
+        {**_figures(result), "real_gpu": evidence.kind} for result, evidence in zip(score.results, known, strict=True)
+    ]
 
 
 def _figures(result: GpuResult) -> dict[str, Any]:

@@ -92,7 +92,8 @@ class Row:
     placement : str
         JSON list of {max_loras, adapters} (and shares, where there are replicas).
     gpu_results : str
-        JSON list, one object for each GPU of the placement: the twin's figures.
+        JSON list, one object for each GPU of the placement: the twin's figures, and as `real_gpu` whether a real GPU has served
+        as much in a published run (`bench.evidence`: served, near or none).
     details : str
         JSON object: whatever the solver adds.
     n_adapters, total_rate, duration_s, mean_request_tokens

@@ -1,1 +1,1 @@
-"""What real GPUs have served: published runs by what they were asked for, beside what a plan asks of a GPU."""
+"""What real GPUs have served: published runs and one's own by what they were asked for, beside what a plan asks of a GPU."""

@@ -1,25 +1,32 @@
-"""Published runs as evidence of whether a real GPU was asked for as much, and served."""
+"""Real runs, published and one's own, as evidence of whether a real GPU was asked for as much, and served."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from bench.evidence.demand import DEMANDS, LENGTHS, demand_of_gpu, lengths_of
-from twin import GpuPlan, ServingProfile, Workload
+from bench.shared.files import write_text
+from twin import GpuPlan, ServingProfile, UserError, Workload
 
 Floats = NDArray[np.float64]
 Kind = Literal["served", "near", "none"]
 
 #: The file in the package; `python -m bench.fidelity runs=DIR evidence=bench/evidence/published.csv` makes it.
 FILE = "published.csv"
+#: Runs of one's own in a folder of `python -m bench.validate`, in the same columns.
+OWN = "evidence.csv"
+RATIOS = ("throughput_ratio", "itl_ratio", "ttft_ratio")
+VERDICTS = ("starved", "memory_error")
+COLUMNS = ("run", "profile", "window_s", "max_loras", "max_lora_rank", *DEMANDS, *LENGTHS, *VERDICTS, *RATIOS)
 #: Runs of about the same: no figure of theirs is more than so many times that of the GPU, or less than a part of it.
 NEAR, NEAREST = 1.5, 3
 #: Request lengths count as those of the runs within so much: what the pool of prompts moves from run to run.
@@ -28,7 +35,7 @@ SAME_LENGTHS = 0.05
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the runs say of one GPU.
+    """What real runs say of one GPU.
 
     Attributes
     ----------
@@ -55,13 +62,23 @@ class Evidence:
 NONE = Evidence("none")
 
 
-def evidence_of(plans: Sequence[GpuPlan], workload: Workload, profile: ServingProfile) -> tuple[Evidence, ...]:
-    """What published runs say of each GPU of a placement.
+def evidence_of(
+    plans: Sequence[GpuPlan], workload: Workload, profile: ServingProfile, runs: pd.DataFrame | None = None
+) -> tuple[Evidence, ...]:
+    """What real runs say of each GPU of a placement.
 
-    Runs count for the profile that was fitted to their servers, and for their request lengths and arrivals; elsewhere there is none.
+    Runs count for the profile of their servers, and for their request lengths and arrivals; elsewhere there is none.
+
+    Parameters
+    ----------
+    plans : sequence of GpuPlan
+    workload : Workload
+    profile : ServingProfile
+    runs : DataFrame, optional
+        As `known_runs` gives them; the published ones by default.
     """
     lengths = lengths_of(workload)
-    known = published_runs()
+    known = published_runs() if runs is None else runs
     mine = known[known.profile == profile.name]
     if lengths is None or mine.empty or not workload.n_adapters:
         return (NONE,) * len(plans)
@@ -78,6 +95,77 @@ def published_runs() -> pd.DataFrame:
     """The runs in the package, one row for each."""
     with resources.as_file(resources.files("bench") / "evidence" / FILE) as path:
         return pd.read_csv(path)
+
+
+def record(
+    demand: Floats, lengths: Floats, verdicts: tuple[bool, bool], ratios: Sequence[float], **about: object
+) -> dict[str, Any]:
+    """One run in the columns of `COLUMNS`.
+
+    Parameters
+    ----------
+    demand, lengths : arrays
+        Of `bench.evidence.demand`.
+    verdicts : tuple of bool
+        Whether it starved, and whether it had a memory error.
+    ratios : sequence of float
+        Simulated over measured throughput, ITL and TTFT.
+    **about
+        The first five columns.
+    """
+    return {
+        **about,
+        **dict(zip(DEMANDS, demand, strict=True)),
+        **dict(zip(LENGTHS, lengths, strict=True)),
+        **dict(zip(VERDICTS, verdicts, strict=True)),
+        **dict(zip(RATIOS, ratios, strict=True)),
+    }
+
+
+def write_own(records: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+    """Keep runs of one's own in a folder, where `evidence=FOLDER` finds them."""
+    write_text(folder / OWN, pd.DataFrame(records, columns=list(COLUMNS)).to_csv(index=False, float_format="%.6g"))
+    return folder / OWN
+
+
+def known_runs(folders: Sequence[str]) -> pd.DataFrame:
+    """The published runs and those that `python -m bench.validate` left in folders, at any depth.
+
+    Raises
+    ------
+    UserError
+        If a folder is none or has no such runs, or a file is not what this version writes.
+    """
+    tables = [published_runs()]
+    for folder in folders:
+        files = sorted(Path(folder).rglob(OWN)) if Path(folder).is_dir() else []
+        if not files:
+            raise UserError(
+                f"evidence={folder}: no folder with an {OWN} in it; python -m bench.validate out={folder} makes one"
+            )
+        tables += [_own_runs(path) for path in files]
+    return pd.concat([table for table in tables if len(table)], ignore_index=True)
+
+
+def _own_runs(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype={"run": str, "profile": str})
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as CSV ({' '.join(str(error).split())[:200]})") from None
+    if missing := [column for column in COLUMNS if column not in table]:
+        raise UserError(f"{path}: column {missing[0]} is missing; python -m bench.validate writes all of them")
+    table = table[list(COLUMNS)]
+    for column in COLUMNS[2:]:
+        if column in RATIOS:
+            continue  # A run that served nothing has none.
+        known = (True, False) if column in VERDICTS else None
+        values = pd.to_numeric(table[column], errors="coerce") if known is None else table[column]
+        wrong = ~(np.isfinite(values) & (values >= 0)) if known is None else ~values.isin(known)
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            must = "a number, 0 or more" if known is None else "True or False"
+            raise UserError(f"{path}: row {row + 1}: {column}={table[column].iloc[row]} must be {must}")
+    return table.astype(dict.fromkeys(VERDICTS, bool)).assign(run=str(path.parent) + "/" + table.run)
 
 
 def _judged(demand: Floats, max_loras: int, runs: pd.DataFrame, asked: Floats) -> Evidence:

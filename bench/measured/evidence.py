@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bench.evidence.demand import DEMANDS, LENGTHS, demand_of, lengths_of
+from bench.evidence.demand import demand_of, lengths_of
+from bench.evidence.runs import COLUMNS, record
 from bench.measured.published import run_of_row
 from twin import ServingProfile
 
@@ -26,21 +27,18 @@ def evidence_rows(runs: pd.DataFrame, rows: pd.DataFrame, profiles: dict[str, Se
         workload = run_of_row(run, profiles[run.model]).workload
         lengths = lengths_of(workload)
         assert lengths is not None  # noqa: S101  # the published clients draw Poisson arrivals
-        demand = demand_of(workload.ranks, workload.rates)
+        ratios = [row[f"simulated_{name}"] / row[f"measured_{name}"] for name in ("throughput", "itl_ms", "ttft_ms")]
         records.append(
-            {
-                "run": row["run_id"],
-                "profile": profiles[run.model].name,
-                "window_s": workload.duration_s,
-                "max_loras": row["max_loras"],
-                "max_lora_rank": int(run.max_lora_rank),
-                **dict(zip(DEMANDS, demand, strict=True)),
-                **dict(zip(LENGTHS, lengths, strict=True)),
-                "starved": bool(row["measured_starved"]),
-                "memory_error": bool(row["measured_memory_error"]),
-                "throughput_ratio": row["simulated_throughput"] / row["measured_throughput"],
-                "itl_ratio": row["simulated_itl_ms"] / row["measured_itl_ms"],
-                "ttft_ratio": row["simulated_ttft_ms"] / row["measured_ttft_ms"],
-            }
+            record(
+                demand_of(workload.ranks, workload.rates),
+                lengths,
+                (bool(row["measured_starved"]), bool(row["measured_memory_error"])),
+                ratios,
+                run=row["run_id"],
+                profile=profiles[run.model].name,
+                window_s=workload.duration_s,
+                max_loras=row["max_loras"],
+                max_lora_rank=int(run.max_lora_rank),
+            )
         )
-    return pd.DataFrame(records)
+    return pd.DataFrame(records, columns=list(COLUMNS))

@@ -28,6 +28,7 @@ from twin.results import GpuResult
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
 
     from bench.planning.published import PublishedNeed
@@ -70,7 +71,7 @@ class GpuAnswer:
     goodput : float, optional
         Share of the judged requests that keep the limits of the service level, or those of `interactive` where it has none.
     evidence : Evidence
-        What published runs on real GPUs say of as much load.
+        What runs on real GPUs say of as much load.
     """
 
     gpu: int
@@ -175,6 +176,7 @@ def answer(  # noqa: PLR0913  # what was asked, and what was found
     service: ServiceLevel = PUBLISHED,
     reserve: float = 0.0,
     threads: int = 2,
+    runs: pd.DataFrame | None = None,
 ) -> Answer | None:
     """The best candidate: figures and flags of each GPU, and how much its load could grow.
 
@@ -190,6 +192,8 @@ def answer(  # noqa: PLR0913  # what was asked, and what was found
     reserve : float
     threads : int
         GPUs that are simulated at the same time.
+    runs : DataFrame, optional
+        Of real GPUs, as evidence (`bench.evidence.runs.known_runs`); the published ones by default.
 
     Returns
     -------
@@ -201,7 +205,7 @@ def answer(  # noqa: PLR0913  # what was asked, and what was found
     UserError
         For a rank above all that vLLM knows.
     """
-    asked = _Asked(adapters, traffic, profile, service)
+    asked = _Asked(adapters, traffic, profile, service, runs)
     for row in feasible_rows(rows):
         placement = Placement.from_json(row.placement or "[]")
         numbered = list(enumerate(zip(placement.gpus, placement.routing_intervals(len(adapters)), strict=True)))
@@ -223,6 +227,7 @@ class _Asked:
     traffic: Traffic
     profile: ServingProfile
     service: ServiceLevel
+    runs: pd.DataFrame | None
 
     def answer(self, number: int, plan: GpuPlan, intervals: NDArray[np.float64] | None) -> tuple[GpuAnswer, GpuResult]:
         """One GPU of a placement, counted from 0."""
@@ -240,7 +245,7 @@ class _Asked:
         mine = [self.adapters[index] for index in plan.adapters]
         part = workload_of(mine, self.traffic, self.profile, ids=plan.adapters)
         alone = GpuPlan(tuple(range(len(mine))), plan.max_loras, plan.shares)
-        return evidence_of([alone], part, self.profile)[0]
+        return evidence_of([alone], part, self.profile, self.runs)[0]
 
     def _simulated(
         self,

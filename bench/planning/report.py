@@ -316,7 +316,7 @@ def _evidence_in_words(evidence: Sequence[Evidence]) -> str:
         )
     if "none" in kinds:
         said.append("none: no run is near, or requests, arrivals or profile are others")
-    return f"real GPU: published runs of real vLLM. {'; '.join(said)}"
+    return f"real GPU: published runs of real vLLM, and those of evidence=DIR. {'; '.join(said)}"
 
 
 def _cut(command: str) -> str:

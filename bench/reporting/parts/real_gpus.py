@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 
 from bench.comparison.build import build_workload
 from bench.comparison.cell import Cell
@@ -16,8 +17,8 @@ from bench.statistics.instances import Case
 from twin import Placement, ServingProfile, UserError, Workload, load_profile
 
 
-def real_gpus(study: Study) -> Part | None:
-    """One line for each solver; None where no published run counts for any GPU."""
+def real_gpus(study: Study, runs: pd.DataFrame) -> Part | None:
+    """One line for each solver; None where no run of `bench.evidence.runs.known_runs` counts for any GPU."""
     kinds: dict[str, Counter[str]] = {}
     errors: dict[str, list[float]] = {}
     for case in study.cases:
@@ -27,7 +28,7 @@ def real_gpus(study: Study) -> Part | None:
         for row in case.rows:
             if not row.feasible or row.placement is None:
                 continue
-            found = evidence_of(Placement.from_json(row.placement).gpus, *known)
+            found = evidence_of(Placement.from_json(row.placement).gpus, *known, runs)
             kinds.setdefault(row.solver_label, Counter()).update(one.kind for one in found)
             errors.setdefault(row.solver_label, []).extend(_near(found))
     if not any(count["served"] or count["near"] for count in kinds.values()):
@@ -47,9 +48,9 @@ def real_gpus(study: Study) -> Part | None:
         "What real GPUs have served",
         (
             (
-                "For each GPU of the feasible placements: was a real GPU, in a published run of real vLLM, asked for at least as much "
-                "of everything (adapters, summed rate, largest and mean rank, adapters active at a time), and did it not starve, with a "
-                "max_loras of its own? Or are runs within 1.5 times of everything known? Runs count for the profile that was fitted to "
+                "For each GPU of the feasible placements: was a real GPU, in a published run of real vLLM or one of evidence=, asked for "
+                "at least as much of everything (adapters, summed rate, largest and mean rank, adapters active at a time), and did it not "
+                "starve, with a max_loras of its own? Or are runs within 1.5 times of everything known? Runs count for the profile of "
                 "their servers, and for their request lengths and arrivals only. The fuller a GPU, the fewer runs carried as much."
             ),
         ),

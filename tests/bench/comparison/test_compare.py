@@ -41,6 +41,7 @@ def test_the_row_holds_the_twins_score_of_its_own_placement(comparison: Comparis
             score.itl_ms,
         )
         assert [gpu["throughput"] for gpu in row.gpu_figures] == [result.throughput for result in score.results]
+        assert {gpu["real_gpu"] for gpu in row.gpu_figures} <= {"served", "near", "none"}
 
 
 def test_all_candidates_get_the_same_requests(rows: dict[str, Row]) -> None:

@@ -1,6 +1,7 @@
 """What published runs say of a planned GPU: never that it served what a real GPU did not."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.evidence.demand import DEMANDS, demand_of, demand_of_gpu, lengths_of
-from bench.evidence.runs import NONE, _judged, evidence_of, published_runs
+from bench.evidence.runs import COLUMNS, NONE, OWN, _judged, evidence_of, known_runs, published_runs, record, write_own
 from bench.measured.published import sharegpt_lengths
-from twin import GpuPlan, Workload, load_profile
+from twin import GpuPlan, UserError, Workload, load_profile
 from twin.arrivals import GammaArrivals
 
 RUNS = published_runs()
@@ -98,3 +99,53 @@ def test_other_traffic_or_servers_have_no_evidence() -> None:
     assert evidence_of(plans, long, PROFILE) == (NONE,)
     assert evidence_of(plans, known, load_profile("mistral-7b/a100-80gb")) == (NONE,)
     assert evidence_of(plans, replace(known, duration_s=7200.0), PROFILE) == (NONE,)
+
+
+def own_run(profile: str = "mistral-7b/a100-80gb", **changes: object) -> dict[str, object]:
+    asked = workload([8, 16], [1.0, 2.0])
+    lengths = lengths_of(asked)
+    assert lengths is not None
+    about = {"run": "gpu-0/run-0", "profile": profile, "window_s": 600.0, "max_loras": 2, "max_lora_rank": 16}
+    return (
+        record(demand_of_gpu(GpuPlan((0, 1), 2), asked), lengths, (False, False), [1.01, 1.0, 0.9], **about) | changes
+    )
+
+
+def test_own_runs_are_evidence_for_the_profile_they_had(tmp_path: Path) -> None:
+    """For less than they served, not for more, not for another profile; and a window that starved is none."""
+    profile = load_profile("mistral-7b/a100-80gb")
+    write_own([own_run()], tmp_path / "mine" / "deeper")
+    known = known_runs([str(tmp_path / "mine")])
+    assert len(known) == len(RUNS) + 1
+    plans = [GpuPlan((0, 1), 2)]
+    asked = workload([8, 16], [0.9, 1.9])
+    assert evidence_of(plans, asked, profile) == (NONE,)
+    (found,) = evidence_of(plans, asked, profile, known)
+    assert found.kind == "served"
+    assert found.run.endswith("deeper/gpu-0/run-0")
+    assert found.error_pct == pytest.approx(1.0)
+    assert evidence_of(plans, workload([8, 16], [3.0, 6.0]), profile, known) == (NONE,)
+    assert evidence_of(plans, asked, load_profile("mistral-7b/h100-80gb"), known) == (NONE,)
+    assert evidence_of(plans, replace(asked, duration_s=3600.0), profile, known) == (NONE,)
+    write_own([own_run(starved=True)], tmp_path / "starved")
+    (near,) = evidence_of(plans, asked, profile, known_runs([str(tmp_path / "starved")]))
+    assert (near.kind, near.starved) == ("near", 1)
+
+
+def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"evidence=.*: no folder with an evidence.csv"):
+        known_runs([str(tmp_path)])
+    write_own([own_run()], tmp_path / "a")
+    path = tmp_path / "a" / OWN
+    table = pd.read_csv(path)
+    table.drop(columns="max_rank").to_csv(path, index=False)
+    with pytest.raises(UserError, match="column max_rank is missing"):
+        known_runs([str(tmp_path)])
+    for column, value, says in (("sum_rate", "fast", "a number, 0 or more"), ("starved", "perhaps", "True or False")):
+        table.astype(object).assign(**{column: value}).to_csv(path, index=False)
+        with pytest.raises(UserError, match=f"row 1: {column}={value} must be {says}"):
+            known_runs([str(tmp_path)])
+
+
+def test_what_is_committed_is_what_is_written() -> None:
+    assert tuple(RUNS.columns) == COLUMNS
