@@ -8,19 +8,28 @@ after. A table keeps what is done, so that an interrupted command goes on. The r
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 from omegaconf import MISSING
 from rich.table import Table
 
 from bench.comparison.rows import read_any
 from bench.shared.command import command
-from bench.shared.files import check_files, write_text
+from bench.shared.files import check_files
 from bench.shared.terminal import console, tracked
-from bench.studies.best_service import COLUMNS, BestServiceOptions, Improved, chosen, improve, key_of, summary_lines
+from bench.studies.best_service import (
+    KEY,
+    SETTINGS,
+    BestServiceOptions,
+    Improved,
+    about,
+    chosen,
+    improve,
+    summary_lines,
+)
+from bench.studies.lines import StudyLines
 from twin import UserError
 
 
@@ -51,33 +60,15 @@ def main(config: BestServiceConfig) -> None:
         raise UserError(
             f"{config.rows}: no feasible placement of candidate={config.candidate} with at most {config.adapters} adapters"
         )
-    done = {} if config.table is None else _done(Path(config.table), config)
+    lines = StudyLines(Improved, config.table, KEY, config, SETTINGS)
     terminal = console()
     terminal.print(f"{len(rows)} placements of {config.candidate}, {config.seconds:g} s for each")
-    for row in tracked(rows, "improving"):
-        if key_of(row) not in done:
-            done[key_of(row)] = improve(row, config)
-        if config.table is not None:
-            write_text(Path(config.table), _csv(done.values()))
-    found = [done[key_of(row)] for row in rows]
+    found = [lines.line(about(row), partial(improve, row, config)) for row in tracked(rows, "improving")]
     terminal.print(_table(found))
-    for line in summary_lines(found):
-        terminal.print(line)
+    for text in summary_lines(found):
+        terminal.print(text)
     if config.table is not None:
         terminal.print(f"table    {config.table}", soft_wrap=True)
-
-
-def _done(table: Path, config: BestServiceConfig) -> dict[tuple[str, int], Improved]:
-    """Placements that an earlier, interrupted run has finished."""
-    if not table.exists():
-        return {}
-    frame = pd.read_csv(table)
-    if list(frame.columns) != list(COLUMNS):
-        raise UserError(f"table={table}: its columns must be {', '.join(COLUMNS)}; remove it or name another file")
-    if not (frame["seconds"] == config.seconds).all():
-        raise UserError(f"table={table}: holds lines made with other seconds; remove it or name another file")
-    lines = [Improved(*values) for values in frame.itertuples(index=False)]
-    return {(line.instance, line.workload_seed): line for line in lines if config.candidate in line.solver}
 
 
 def _table(found: Iterable[Improved]) -> Table:
@@ -97,13 +88,6 @@ def _table(found: Iterable[Improved]) -> Table:
             ),
         )  # fmt: skip
     return table
-
-
-def _csv(found: Iterable[Improved]) -> str:
-    frame = pd.DataFrame([asdict(each) for each in found], columns=list(COLUMNS))
-    numbers = frame.select_dtypes(np.floating).columns
-    frame[numbers] = frame[numbers].round(5)
-    return frame.to_csv(index=False)
 
 
 if __name__ == "__main__":

@@ -9,24 +9,22 @@ accepted content costs more than 1.
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 from omegaconf import MISSING
 from rich.table import Table
 
 from bench.comparison.rows import read_any
 from bench.shared.command import command
-from bench.shared.files import check_files, write_text
+from bench.shared.files import check_files
 from bench.shared.terminal import console, tracked
 from bench.statistics.instances import cases
-from bench.studies.bound_check import BoundCheckOptions, CheckedBound, check, key_of, served, settings_of
+from bench.studies.bound_check import KEY, SETTINGS, BoundCheckOptions, CheckedBound, check, key_of, name_of, served
+from bench.studies.lines import StudyLines
 from twin import UserError
 
 
@@ -40,6 +38,8 @@ class BoundCheckConfig(BoundCheckOptions):
         Folder or Parquet file.
     instances : list of str
         Only these, if any.
+    adapters : int
+        Only instances of at most so many.
     seconds : float
         For the bound of an instance.
     gpus, exchanges, seed : int
@@ -52,36 +52,38 @@ class BoundCheckConfig(BoundCheckOptions):
 
     rows: str = MISSING
     instances: list[str] = field(default_factory=list)
+    adapters: int = 1_000_000
     table: str | None = None
 
 
 @command("bound_check", BoundCheckConfig, positional="rows")
 def main(config: BoundCheckConfig) -> None:
     """Bound each instance anew, collect contents, compare; exit code 3 if a bound in whole GPUs is refuted."""
-    for name, least in (("seconds", 0.0), ("gpus", 0), ("exchanges", 0)):
+    for name, least in (("seconds", 0.0), ("gpus", 0), ("exchanges", 0), ("adapters", 1)):
         if getattr(config, name) < least:
             raise UserError(f"{name}={getattr(config, name)} must be {least:g} or more")
     check_files(table=config.table)
     found = cases(read_any(Path(config.rows)))
-    known = {case.key[0] for case in found}
+    known = {name_of(case) for case in found}
     for name in config.instances:
         if name not in known:
             raise UserError(f"instances={name}: no such instance in the rows; there are {', '.join(sorted(known))}")
-    chosen = [case for case in found if served(case) and (not config.instances or case.key[0] in config.instances)]
+    chosen = [
+        case
+        for case in found
+        if served(case)
+        and (not config.instances or name_of(case) in config.instances)
+        and (case.rows[0].n_adapters or 0) <= config.adapters
+    ]
     terminal = console()
     terminal.print(
         f"{len(chosen)} instances with feasible placements, {config.seconds:g} s for each bound, seed {config.seed}"
     )
-    done = {} if config.table is None else _done(Path(config.table), config)
-    for case in tracked(chosen, "checking"):
-        if key_of(case) not in done:
-            done[key_of(case)] = check(case, config)
-        if config.table is not None:
-            write_text(Path(config.table), _csv(done.values()))
-    checked = [done[key_of(case)] for case in chosen]
+    lines = StudyLines(CheckedBound, config.table, KEY, config, SETTINGS)
+    checked = [lines.line(key_of(case), partial(check, case, config)) for case in tracked(chosen, "checking")]
     terminal.print(_table(checked))
     total = sum(each.accepted + each.lucky for each in checked)
-    lower = [each.instance for each in checked if each.is_lower]
+    lower = [f"{each.instance} ({each.service})" for each in checked if each.is_lower]
     terminal.print(
         f"{total} accepted contents: {sum(each.ruled_out for each in checked)} ask for as much as a cut, "
         f"{sum(each.refuting for each in checked)} cost more than 1; in whole GPUs that lowers {len(lower)} bounds"
@@ -93,27 +95,11 @@ def main(config: BoundCheckConfig) -> None:
         sys.exit(3)
 
 
-def _done(table: Path, config: BoundCheckConfig) -> dict[tuple[str, int], CheckedBound]:
-    """Instances that an earlier, interrupted run has finished."""
-    if not table.exists():
-        return {}
-    frame = pd.read_csv(table)
-    for name, value in settings_of(config).items():
-        if name not in frame or not np.isclose(frame[name], value).all():
-            raise UserError(f"table={table}: holds lines made with another {name}; remove it or name another file")
-    names = [each.name for each in fields(CheckedBound)]
-    if lacking := [name for name in names if name not in frame]:
-        raise UserError(
-            f"table={table}: has no column {lacking[0]}: another release made it; remove it or name another file"
-        )
-    lines = [CheckedBound(*values) for values in frame[names].itertuples(index=False)]
-    return {(line.instance, line.workload_seed): line for line in lines}
-
-
 def _table(checked: Sequence[CheckedBound]) -> Table:
     table = Table(header_style="bold")
     for name in (
         "instance",
+        "service",
         "bound",
         "fewest",
         "cuts",
@@ -124,22 +110,13 @@ def _table(checked: Sequence[CheckedBound]) -> Table:
         "dearest",
         "over 1",
     ):
-        table.add_column(name, justify="left" if name == "instance" else "right", overflow="fold")
+        table.add_column(name, justify="left" if name in ("instance", "service") else "right", overflow="fold")
     for each in checked:
         table.add_row(
-            each.instance, f"{each.bound:.3f}", str(each.fewest), str(each.cuts), str(each.accepted), str(each.lucky),
+            each.instance, each.service, f"{each.bound:.3f}", str(each.fewest), str(each.cuts), str(each.accepted), str(each.lucky),
             str(each.divided), str(each.ruled_out), f"{each.dearest:.3f}", str(each.refuting),
         )  # fmt: skip
     return table
-
-
-def _csv(checked: Iterable[CheckedBound]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([each.name for each in fields(CheckedBound)])
-    for line in checked:
-        writer.writerow([f"{value:.4f}" if isinstance(value, float) else value for value in asdict(line).values()])
-    return text.getvalue()
 
 
 if __name__ == "__main__":

@@ -8,17 +8,17 @@ content that a bound would rest on ever become good?
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
+from functools import partial
 
-import pandas as pd
 from rich.table import Table
 
 from bench.comparison.config import ServiceConfig
 from bench.shared.command import command
-from bench.shared.files import check_files, write_text
+from bench.shared.files import check_files
 from bench.shared.terminal import console, tracked
-from bench.studies.monotony import COLUMNS, Growth, MonotonyOptions, grow, summary_line
+from bench.studies.lines import StudyLines
+from bench.studies.monotony import KEY, SETTINGS, Growth, MonotonyOptions, grow, summary_line
 from bench.suites.library import load_suite
 from solvers.oracles.twin import TwinOracle
 from twin import UserError, load_profile
@@ -55,7 +55,7 @@ def main(config: MonotonyConfig) -> None:
     check_files(table=config.table)
     service = config.service.level()
     instances = load_suite(config.tier, ids=config.ids)
-    done = {} if config.table is None else _done(Path(config.table), config)
+    lines = StudyLines(Growth, config.table, KEY, config, SETTINGS)
     terminal = console()
     terminal.print(f"{len(instances)} instances, service {service.name}: {service.in_words()}; seed {config.seed}")
     found = []
@@ -64,30 +64,12 @@ def main(config: MonotonyConfig) -> None:
         workload = instance.workload(profile)
         if workload.n_adapters > config.adapters:
             continue
-        key = instance.id, service.name
-        if key not in done:
-            done[key] = grow(instance.id, TwinOracle(workload, profile, service=service), config)
-            if config.table is not None:
-                write_text(Path(config.table), _csv(done.values()))
-        found.append(done[key])
+        oracle = TwinOracle(workload, profile, service=service)
+        found.append(lines.line((instance.id, service.name), partial(grow, instance.id, oracle, config)))
     terminal.print(_table(found))
     terminal.print(summary_line(found))
     if config.table is not None:
         terminal.print(f"table    {config.table}", soft_wrap=True)
-
-
-def _done(table: Path, config: MonotonyConfig) -> dict[tuple[str, str], Growth]:
-    """Instances that an earlier run has finished, under any level."""
-    if not table.exists():
-        return {}
-    frame = pd.read_csv(table)
-    if list(frame.columns) != list(COLUMNS):
-        raise UserError(f"table={table}: its columns must be {', '.join(COLUMNS)}; remove it or name another file")
-    for name in ("draws", "steps", "seed"):
-        if not (frame[name] == getattr(config, name)).all():
-            raise UserError(f"table={table}: holds lines made with another {name}; remove it or name another file")
-    lines = [Growth(*values) for values in frame.itertuples(index=False)]
-    return {(line.instance, line.service): line for line in lines}
 
 
 def _table(found: Iterable[Growth]) -> Table:
@@ -110,11 +92,6 @@ def _table(found: Iterable[Growth]) -> Table:
             str(each.made_good), f"{100 * each.made_good_from:.2f}", str(each.beyond_doubt), str(each.refuted),
         )  # fmt: skip
     return table
-
-
-def _csv(found: Iterable[Growth]) -> str:
-    frame = pd.DataFrame([asdict(each) for each in found], columns=list(COLUMNS))
-    return frame.round({"mean_rise": 5, "largest_rise": 5, "made_good_from": 5}).to_csv(index=False)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,10 @@ sample of placements with replicas. A lower bound above a placement that is foun
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from bench.shared.command import command
 from bench.shared.files import check_file, check_files, write_text
 from bench.shared.plugins import register_solvers
 from bench.shared.terminal import console, plain, tracked
+from bench.studies.lines import as_csv
 from bench.studies.refutation import BRUTE_FORCE, ClaimAgainstTwin, answers, cells_of_instance, claims
 from bench.studies.small_instances import draw_instance
 from twin import UserError
@@ -95,7 +94,7 @@ def main(config: RefuteConfig) -> None:
             write_rows([row for group in done.values() for row in group], out)
         found += claims(rows)
         if config.table is not None:
-            write_text(Path(config.table), _csv(found))
+            write_text(Path(config.table), as_csv(ClaimAgainstTwin, found))
     terminal.print(_table(found))
     terminal.print(f"rows     {out}", soft_wrap=True)
     if config.table is not None:
@@ -144,15 +143,6 @@ def _table(found: Sequence[ClaimAgainstTwin]) -> Table:
         )
         table.add_row(solver, *map(str, figures))
     return table
-
-
-def _csv(found: Iterable[ClaimAgainstTwin]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([each.name for each in fields(ClaimAgainstTwin)])
-    for claim in found:
-        writer.writerow(asdict(claim).values())
-    return text.getvalue()
 
 
 if __name__ == "__main__":

@@ -6,10 +6,8 @@ missed the step times of runs that it was not fitted on. `python -m bench.report
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from bench.shared.command import command
 from bench.shared.files import check_file, check_files, write_table, write_text
 from bench.shared.terminal import console, tracked
 from bench.statistics.instances import cases
+from bench.studies.lines import as_csv
 from bench.studies.rank_changes import RankChanges, SolverStability, rank_changes
 from bench.studies.robustness import RobustnessOptions, finished, moved, scores_of, target_beside
 from twin import UserError
@@ -86,7 +85,7 @@ def main(config: RobustnessConfig) -> None:
     terminal.print(_table(changes))
     terminal.print(f"scores   {out}", soft_wrap=True)
     if config.table is not None:
-        write_text(Path(config.table), _csv(changes))
+        write_text(Path(config.table), as_csv(SolverStability, changes.solvers))
         terminal.print(f"table    {config.table}", soft_wrap=True)
     if config.picture is not None:
         from bench.studies.robustness_picture import draw
@@ -113,15 +112,6 @@ def _table(changes: RankChanges) -> Table:
             line.solver, str(line.instances), cost, ratio, f"{line.feasible:.1%}", f"{line.feasible_moved:.1%}"
         )
     return table
-
-
-def _csv(changes: RankChanges) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([each.name for each in fields(SolverStability)])
-    for line in changes.solvers:
-        writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in asdict(line).values()])
-    return text.getvalue()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from solvers.limits import Deadline
 from solvers.mending.best_service import BestService
 from solvers.objectives.min_gpus import MinGpus
 from twin import INTERACTIVE, Placement, Score, load_profile, score_placement
+
+#: Columns of a line that say what it is about, and those with options that all lines of a table share.
+KEY, SETTINGS = ("instance", "solver", "workload_seed"), ("seconds",)
 
 
 @dataclass
@@ -104,13 +107,13 @@ def chosen(rows: list[Row], options: BestServiceOptions) -> list[Row]:
             and (row.n_adapters or 0) <= options.adapters
             and not Placement.from_json(row.placement).has_replicas
         ):
-            found.setdefault(key_of(row), row)
+            found.setdefault((row.workload_label, row.seed), row)
     return [found[key] for key in sorted(found)]
 
 
-def key_of(row: Row) -> tuple[str, int]:
-    """Workload and seed: what tells the instances of a table apart."""
-    return row.workload_label, row.seed
+def about(row: Row) -> tuple[str, str, int]:
+    """What the line of a row is about: the values of `KEY`."""
+    return row.workload_label, row.solver_label, row.seed
 
 
 def improve(row: Row, options: BestServiceOptions) -> Improved:
@@ -164,7 +167,3 @@ def summary_lines(found: list[Improved]) -> list[str]:
             f"{text} {pairs[:, 0].mean():.{digits}f} -> {pairs[:, 1].mean():.{digits}f}, worse on {worse.sum()} of {len(found)}"
         )
     return lines
-
-
-#: Columns of a table, in order.
-COLUMNS = tuple(each.name for each in fields(Improved))

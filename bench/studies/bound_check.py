@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -27,6 +26,9 @@ Portion = tuple[tuple[int, float], ...]
 #: How often an adapter comes as a whole, and its share otherwise; how often another one goes for it; numbers of slots that are tried
 #: beside the last one. By hand, as luck may be anywhere.
 WHOLE, SHARES, EXCHANGED, FREE = 0.7, (0.2, 0.9), 0.6, 6
+
+#: Columns of a line that say what it is about, and those with options that all lines of a table share.
+KEY, SETTINGS = ("instance", "service", "workload_seed"), ("seconds", "gpus", "exchanges", "seed")
 
 #: Rounding of prices that are sums of hundreds; by hand, far above it and below any price.
 ROUNDING = 1e-6
@@ -52,7 +54,8 @@ class CheckedBound:
 
     Attributes
     ----------
-    instance : str
+    instance, service : str
+        Workload and service level.
     bound : float
         Before it is rounded up to whole GPUs.
     fewest : int
@@ -76,6 +79,7 @@ class CheckedBound:
     """
 
     instance: str
+    service: str
     bound: float
     fewest: int
     cuts: int
@@ -136,8 +140,8 @@ def check(case: Case, options: BoundCheckOptions) -> CheckedBound:
         dearest = max(dearest, price)
     divided = sum(any(share < 1 for _, share in portion) for portion in accepted | lucky)
     return CheckedBound(
-        case.key[0], zones.value, fewest.n_gpus, len(zones.cuts), len(accepted), len(lucky), divided, ruled_out, dearest,
-        refuting, case.key[-1], **settings_of(options),
+        name_of(case), rows[0].service, zones.value, fewest.n_gpus, len(zones.cuts), len(accepted), len(lucky), divided, ruled_out, dearest,
+        refuting, case.key[-1], **{name: getattr(options, name) for name in SETTINGS},
     )  # fmt: skip
 
 
@@ -193,11 +197,11 @@ def served(case: Case) -> list[Row]:
     return [row for row in case.rows if row.feasible and row.gpus and row.placement and row.cell]
 
 
-def key_of(case: Case) -> tuple[str, int]:
-    """Workload and seed: what tells the instances of a table apart."""
-    return case.key[0], case.key[-1]
+def key_of(case: Case) -> tuple[str, str, int]:
+    """What the line of an instance is about: the values of `KEY`."""
+    return name_of(case), case.rows[0].service, case.key[-1]
 
 
-def settings_of(options: BoundCheckOptions) -> dict[str, Any]:
-    """The options that a line of the table was made with."""
-    return {name: getattr(options, name) for name in ("seconds", "gpus", "exchanges", "seed")}
+def name_of(case: Case) -> str:
+    """The workload, and what was changed in it, whatever the service level."""
+    return f"{case.rows[0].workload} {case.rows[0].workload_options}".strip()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
 from solvers.oracles.twin import TwinOracle
+
+#: Columns of a line that say what it is about, and those with options that all lines of a table share.
+KEY, SETTINGS = ("instance", "service"), ("draws", "steps", "seed")
 
 
 @dataclass
@@ -63,10 +66,6 @@ class Growth:
     draws: int
     steps: int
     seed: int
-
-
-#: Columns of a table, in order.
-COLUMNS = tuple(each.name for each in fields(Growth))
 
 
 def grow(instance: str, oracle: TwinOracle, options: MonotonyOptions) -> Growth:

@@ -94,4 +94,4 @@ def test_a_table_of_other_options_is_not_gone_on_with(rows: Path, capsys: pytest
     main([str(rows), "candidate=max_pack", "seconds=0.5", f"table={table}"])
     with pytest.raises(SystemExit):
         main([str(rows), "candidate=max_pack", "seconds=1", f"table={table}"])
-    assert "lines made with other seconds" in capsys.readouterr().err
+    assert "lines made with another seconds" in capsys.readouterr().err

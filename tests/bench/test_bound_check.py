@@ -42,6 +42,7 @@ def test_bounds_hold_for_what_is_accepted(rows: Path, capsys: pytest.CaptureFixt
     main([str(rows), "seconds=1", "exchanges=20", f"table={table}"])
     line = pd.read_csv(table).iloc[0]
     assert line.accepted > 0
+    assert (line.instance, line.service) == ("tiny", "published")
     assert line.refuting == 0
     assert 0 < line.dearest <= 1 + 1e-6
     assert "accepted contents" in capsys.readouterr().out
@@ -121,7 +122,7 @@ def test_placements_with_replicas_are_looked_at(rows: Path) -> None:
     assert stopped.value.code == 2
 
 
-@pytest.mark.parametrize("mistake", ["seconds=-1", "gpus=-1", "exchanges=-2", "instances=[other]"])
+@pytest.mark.parametrize("mistake", ["seconds=-1", "gpus=-1", "exchanges=-2", "instances=[other]", "adapters=0"])
 def test_a_mistake_is_one_line(rows: Path, mistake: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([str(rows), mistake])
