@@ -7,6 +7,7 @@ missed the step times of runs that it was not fitted on. `python -m bench.report
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,13 +15,14 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from bench.comparison.rows import read_any
+from bench.comparison.rows import Row, read_any
 from bench.shared.command import command
 from bench.shared.files import check_file, check_files, write_table, write_text
 from bench.shared.terminal import console, tracked
-from bench.statistics.instances import cases
+from bench.statistics.instances import Case, cases
+from bench.statistics.summary import by_track
 from bench.studies.lines import as_csv
-from bench.studies.rank_changes import RankChanges, SolverStability, rank_changes
+from bench.studies.rank_changes import RankChanges, SolverStability, changes_by_track
 from bench.studies.robustness import RobustnessOptions, finished, moved, scores_of, target_beside
 from twin import UserError
 
@@ -64,11 +66,8 @@ def main(config: RobustnessConfig) -> None:
     rows = read_any(source)
     out = check_file("out", config.out or str(target_beside(source)))
     check_files(table=config.table, picture=config.picture)
-    known = {row.solver_label for row in rows}
-    for name in config.solvers:
-        if name not in known:
-            raise UserError(f"solvers={name}: no such solver in the rows; there are {', '.join(sorted(known))}")
     chosen = cases([row for row in rows if not config.solvers or row.solver_label in config.solvers])
+    _check(config, rows, chosen)
     done = finished(out, config)
     profiles = {name: moved(name, chosen, config) for name in dict.fromkeys(case.key[1] for case in chosen)}
     terminal = console()
@@ -79,11 +78,33 @@ def main(config: RobustnessConfig) -> None:
         done[json.dumps(case.key)] = pd.DataFrame(list(scores_of(case, profiles[case.key[1]], config)))
         write_table(pd.concat(done.values(), ignore_index=True), out)
     table = pd.concat([frame for frame in done.values() if len(frame)], ignore_index=True)
-    changes = rank_changes(table)
-    for line in changes.in_words():
-        terminal.print(line)
-    terminal.print(_table(changes))
+    _show(changes_by_track(table), out, config)
+
+
+def _check(config: RobustnessConfig, rows: Sequence[Row], chosen: Sequence[Case]) -> None:
+    """Raise `UserError` for a solver that there is not, and for one table or picture of several tracks."""
+    known = {row.solver_label for row in rows}
+    for name in config.solvers:
+        if name not in known:
+            raise UserError(f"solvers={name}: no such solver in the rows; there are {', '.join(sorted(known))}")
+    several = by_track(chosen)
+    if len(several) > 1 and (config.table or config.picture):
+        raise UserError(
+            f"rows={config.rows}: {' and '.join(several)}: table and picture are of one of these, give its rows"
+        )
+
+
+def _show(tracks: Mapping[str, RankChanges], out: Path, config: RobustnessConfig) -> None:
+    """Print the outcome; write table and picture of the only track."""
+    terminal = console()
+    for track, changes in tracks.items():
+        if len(tracks) > 1:
+            terminal.print(track, style="bold")
+        for line in changes.in_words():
+            terminal.print(line)
+        terminal.print(_table(changes))
     terminal.print(f"scores   {out}", soft_wrap=True)
+    changes = next(iter(tracks.values()))
     if config.table is not None:
         write_text(Path(config.table), as_csv(SolverStability, changes.solvers))
         terminal.print(f"table    {config.table}", soft_wrap=True)

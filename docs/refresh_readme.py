@@ -7,7 +7,7 @@ A block that starts with ```console has one command, `$ python ...`; the rest of
 stay that a regular expression finds, with `without_times` a table loses its last column, times of one machine. The commands run in
 an empty folder with the files that README.md shows. The picture of the comparison becomes docs/comparison.png.
 
-The table between `<!-- who wins -->` and `<!-- end of who wins -->` comes from results/reference/rows.parquet.
+The table between `<!-- who wins -->` and `<!-- end of who wins -->` comes from results/reference/LEVEL/rows.parquet.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-REFERENCE = ROOT / "results" / "reference" / "rows.parquet"
+REFERENCE = ROOT / "results" / "reference"
+LEVELS = ("published", "interactive")
 CONSOLE = re.compile(
     r"```console(?: keep=(?P<keep>\S+))?(?P<without_times> without_times)?\n\$ (?P<command>[^\n]*)\n(?P<output>.*?)```\n",
     re.DOTALL,
@@ -51,20 +52,28 @@ ENDS = {"┳": "┓", "╇": "┩", "┴": "┘", "┃": "┃", "│": "│"}
 
 
 def who_wins() -> str:
-    """The table of the reference, in Markdown: GPUs beside waiting."""
-    rows = pd.read_parquet(REFERENCE)
-    lines = [
-        "| solver | feasible | GPUs over bound | mean TTFT | p99 TTFT | starved adapters in |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for solver, what in SOLVERS.items():
-        mine = rows[rows.solver == solver]
-        good = mine[mine.feasible]
-        lines.append(
-            f"| `{solver}`: {what} | {len(good)} of {len(mine)} | {100 * good.gap.mean():.1f} % | {_seconds(good.ttft_ms)} | "
-            f"{_seconds(good.ttft_p99_ms)} | {(good.starved_adapters > 0).sum()} of {len(good)} |"
-        )
-    return "\n".join(lines)
+    """The table of the reference, in Markdown: GPUs beside waiting, under each service level that there are results of."""
+    levels = {
+        level: pd.read_parquet(path) for level in LEVELS if (path := REFERENCE / level / "rows.parquet").is_file()
+    }
+    heads, columns = ["solver"], [[f"`{solver}`: {what}" for solver, what in SOLVERS.items()]]
+    for level, rows in levels.items():
+        # Rows of old releases do not know the 95th percentile.
+        wait = "p95" if "ttft_p95_ms" in rows else "p99"
+        mine = [rows[rows.solver == solver] for solver in SOLVERS]
+        good = [one[one.feasible] for one in mine]
+        before = f"{level}: " if len(levels) > 1 else ""
+        heads += [f"{before}feasible", "GPUs over bound", f"TTFT {wait}"]
+        columns += [
+            [f"{len(yes)} of {len(one)}" for yes, one in zip(good, mine, strict=True)],
+            [f"{100 * yes.gap.mean():.1f} %" if len(yes) else "" for yes in good],
+            [_seconds(yes[f"ttft_{wait}_ms"]) if len(yes) else "" for yes in good],
+        ]
+        if level == LEVELS[0]:
+            heads.append("starved adapters in")
+            columns.append([f"{(yes.starved_adapters > 0).sum()} of {len(yes)}" for yes in good])
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *zip(*columns, strict=True)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _seconds(times_ms: Iterable[float]) -> str:

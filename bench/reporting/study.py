@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from bench.comparison.rows import Row
-from bench.reporting.content import LegendEntry, unique_slugs
+from bench.reporting.content import LegendEntry, slug, unique_slugs
 from bench.reporting.drawing import series
 from bench.statistics.instances import Case, Instance, cases
-from bench.statistics.summary import Statistics, by_objective, statistics_of
+from bench.statistics.summary import Statistics, by_track, statistics_of
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,22 @@ class Study:
         self.rows = list(rows)
         self.cases = cases(rows)
         self.statistics: dict[str, Statistics] = {
-            objective: statistics_of(group, samples=samples, seed=seed)
-            for objective, group in by_objective(self.cases).items()
+            track: statistics_of(group, samples=samples, seed=seed) for track, group in by_track(self.cases).items()
         }
+
+    @property
+    def tracks(self) -> Iterator[tuple[str, str, Statistics]]:
+        """Statistics of each objective and service level, with what their names and titles end with: nothing if there is one."""
+        for track, statistics in self.statistics.items():
+            yield (
+                (f"-{slug(track)}", f", objective {track}", statistics)
+                if len(self.statistics) > 1
+                else ("", "", statistics)
+            )
 
     @cached_property
     def solvers(self) -> list[str]:
-        """Solvers, the best of the first objective first."""
+        """Solvers, the best of the first track first."""
         return list(dict.fromkeys(name for one in self.statistics.values() for name in one.paired.solvers))
 
     @cached_property

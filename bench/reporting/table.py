@@ -14,7 +14,7 @@ from bench.comparison.rows import ERROR, Row, failing_adapters
 from bench.statistics.bootstrap import Estimate
 from bench.statistics.contradictions import standing_bound
 from bench.statistics.instances import TWIN, by_instance, cases, fewest_gpus, instance, mean_ranks, oracle_of, ranked
-from bench.statistics.summary import Statistics, by_objective, statistics_of
+from bench.statistics.summary import Statistics, by_track, statistics_of
 
 # Beyond so many candidates a sweep prints its summary only; the rows are in the file. By hand: one screen.
 MOST_ROWS_PRINTED = 60
@@ -93,9 +93,9 @@ def sweep_report(rows: Sequence[Row]) -> RenderableType:
         for group in by_instance(rows).values():
             parts += [comparison_report(group), Text()]
     parts += [Text(f"summary of {len(rows)} candidates", style="bold"), summary_table(rows)]
-    for objective, compared in by_objective(cases(rows)).items():
+    for track, compared in by_track(cases(rows)).items():
         if len(compared) > 1 and len({row.solver_label for case in compared for row in case.rows}) > 1:
-            title = f"all {len(compared)} instances, objective {objective}"
+            title = f"all {len(compared)} instances, objective {track}"
             parts += [Text(), Text(title, style="bold"), overall_table(statistics_of(compared))]
     return Group(*parts)
 

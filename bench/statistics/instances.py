@@ -61,6 +61,11 @@ class Case:
         """The instance without its seed: what is not independent of each other shares it."""
         return self.key[:-1]
 
+    @property
+    def service(self) -> str:
+        """Name of the service level."""
+        return self.rows[0].service
+
     @cached_property
     def by_solver(self) -> dict[str, Row]:
         """The candidate of each solver."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.comparison.rows import Row, gap_to
+from bench.comparison.rows import Row, failing_adapters, gap_to
 from bench.statistics.bootstrap import Estimate, estimate, geometric, resampled
 from bench.statistics.instances import Case
 from bench.statistics.paired import Measure, Paired, measure_of, paired
@@ -64,6 +64,10 @@ class SolverSummary(Counted):
         Mean of GPUs over the lower bound less 1, where feasible and there is a bound.
     wins, ties, losses : int
         Against each other solver on each instance.
+    ttft_p95_s : float, optional
+        Of the worst GPU, in seconds: median over the instances where feasible.
+    failing : float, optional
+        Adapters that the service level is not kept for over all adapters, where feasible.
     """
 
     best: int
@@ -73,11 +77,13 @@ class SolverSummary(Counted):
     wins: int
     ties: int
     losses: int
+    ttft_p95_s: float | None = None
+    failing: float | None = None
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Everything about one set of instances with the same objective.
+    """Everything about one set of instances with the same objective and service level.
 
     Attributes
     ----------
@@ -135,11 +141,19 @@ def statistics_of(cases: Sequence[Case], *, samples: int = SAMPLES, seed: int = 
     )
 
 
-def by_objective(cases: Sequence[Case]) -> dict[str, list[Case]]:
-    """The instances of each objective: placements are ranked by one thing at a time."""
+def by_track(cases: Sequence[Case]) -> dict[str, list[Case]]:
+    """The instances of each objective under each service level: placements are ranked by one thing at a time.
+
+    Returns
+    -------
+    dict
+        By the objective's name, followed by the service level's where there are several levels.
+    """
+    several = len({case.service for case in cases}) > 1
     groups: dict[str, list[Case]] = {}
     for case in cases:
-        groups.setdefault(case.key[2], []).append(case)
+        objective = case.key[2]
+        groups.setdefault(f"{objective}, {case.service}" if several else objective, []).append(case)
     return groups
 
 
@@ -173,6 +187,18 @@ def counted(solver: str, rows: Sequence[Row]) -> Counted:
     )
 
 
+def ttft_p95_ms(rows: Sequence[Row]) -> float | None:
+    """Time to the first token that one request in twenty exceeds on the worst GPU: median of the rows that know it."""
+    waits_ms = [row.ttft_p95_ms for row in rows if row.ttft_p95_ms is not None]
+    return float(np.median(waits_ms)) if waits_ms else None
+
+
+def share_of_failing(rows: Sequence[Row]) -> float | None:
+    """Adapters that the service level is not kept for over all adapters of the rows that know it."""
+    told = [(fails, row.n_adapters) for row in rows if row.n_adapters and (fails := failing_adapters(row)) is not None]
+    return sum(fails for fails, _ in told) / sum(adapters for _, adapters in told) if told else None
+
+
 def gap(row: Row, case: Case) -> float:
     """GPUs above the bound over the bound, of a feasible candidate; NaN without a bound."""
     found = gap_to(case.lower_bound, row)
@@ -186,8 +212,11 @@ def _summary(table: Paired, solver: str, counts: NDArray[np.float64], met: Seque
     )
     won = [(pair.wins, pair.ties, pair.losses) for pair in met if pair.first == solver]
     won += [(pair.losses, pair.ties, pair.wins) for pair in met if pair.second == solver]
+    mine = [case.by_solver[solver] for case in table.cases if solver in case.by_solver]
+    good = [row for row in mine if row.feasible]
+    waits_ms = ttft_p95_ms(good)
     return SolverSummary(
-        **vars(counted(solver, [case.by_solver[solver] for case in table.cases if solver in case.by_solver])),
+        **vars(counted(solver, mine)),
         best=int((table.ratio[:, place] == 1.0).sum()),
         mean_rank=float(np.nanmean(table.rank[:, place])),
         ratio=geometric(table.ratio[:, place], counts),
@@ -195,4 +224,6 @@ def _summary(table: Paired, solver: str, counts: NDArray[np.float64], met: Seque
         wins=sum(win for win, _, _ in won),
         ties=sum(tie for _, tie, _ in won),
         losses=sum(loss for *_, loss in won),
+        ttft_p95_s=None if waits_ms is None else waits_ms / 1000,
+        failing=share_of_failing(good),
     )

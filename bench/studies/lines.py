@@ -6,19 +6,16 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import pandas as pd
 
 from bench.shared.files import write_text
 from twin import UserError
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-Line = TypeVar("Line", bound="DataclassInstance")
+Line = TypeVar("Line")
 
 
 class StudyLines(Generic[Line]):
@@ -26,8 +23,8 @@ class StudyLines(Generic[Line]):
 
     Parameters
     ----------
-    kind : type
-        Data class of a line; its fields are the columns.
+    kind : data class
+        Of a line; its fields are the columns.
     table : str, optional
         CSV file; without one nothing is kept.
     key : sequence of str
@@ -79,7 +76,7 @@ class StudyLines(Generic[Line]):
         except (OSError, UnicodeDecodeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"table={table}: no table of an earlier run ({reason}); {advice}") from None
-        names = [each.name for each in fields(self._kind)]
+        names = _columns(self._kind)
         if list(frame.columns) != names:
             raise UserError(f"table={table}: its columns must be {', '.join(names)}; {advice}")
         lines = [self._kind(*values) for values in frame.itertuples(index=False)]
@@ -89,21 +86,25 @@ class StudyLines(Generic[Line]):
         return lines
 
 
-def as_csv(kind: type[DataclassInstance], lines: Iterable[DataclassInstance]) -> str:
+def as_csv(kind: type[Line], lines: Iterable[Line]) -> str:
     """Lines as CSV, figures to six digits, empty where there is none.
 
     Parameters
     ----------
-    kind : type
-        Data class of the lines; its fields are the columns.
+    kind : data class
+        Of the lines; its fields are the columns.
     lines : iterable
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([each.name for each in fields(kind)])
+    writer.writerow(_columns(kind))
     for line in lines:
-        writer.writerow(map(_short, astuple(line)))
+        writer.writerow(_short(getattr(line, name)) for name in _columns(kind))
     return text.getvalue()
+
+
+def _columns(kind: Any) -> list[str]:  # noqa: ANN401  # a data class, of which there is no type that is not a stub's
+    return [each.name for each in fields(kind)]
 
 
 def _short(value: Any) -> Any:  # noqa: ANN401  # whatever a line holds

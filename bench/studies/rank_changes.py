@@ -9,6 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from twin import PUBLISHED
+
 
 @dataclass(frozen=True)
 class SolverStability:
@@ -84,6 +86,29 @@ class RankChanges:
                 f"correlation with the ranking of the profile itself is {self.tau:.2f} or more."
             ),
         ]
+
+
+def changes_by_track(table: pd.DataFrame) -> dict[str, RankChanges]:
+    """What changes for each objective under each service level, among which solvers are not compared.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As for `rank_changes`, with a column objective, and service; scores of old releases without it are of the published rule.
+
+    Returns
+    -------
+    dict
+        By the objective's name, followed by the service level's where there are several levels.
+    """
+    service = table["service"].fillna(PUBLISHED.name) if "service" in table else PUBLISHED.name
+    table = table.assign(service=service)
+    groups = list(table.groupby(["objective", "service"], sort=False))
+    several = len({service for (_, service), _ in groups}) > 1
+    return {
+        f"{objective}, {service}" if several else str(objective): rank_changes(group)
+        for (objective, service), group in groups
+    }
 
 
 def rank_changes(table: pd.DataFrame) -> RankChanges:

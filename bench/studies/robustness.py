@@ -79,6 +79,7 @@ def scores_of(
             yield {
                 "instance": json.dumps(case.key),
                 "objective": row.objective,
+                "service": row.service,
                 "solver": row.solver_label,
                 "sample": sample,
                 "feasible": score is not None and score.feasible,

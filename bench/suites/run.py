@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +23,9 @@ from bench.suites.library import FOLDER, load_suite, read_best_known
 from bench.suites.summary import results_csv, summary_markdown, summary_table
 from twin.service import NAMED
 
+#: What stands for the service level's name in the name of a folder, so that no level's results overwrite another's.
+LEVEL = "{level}"
+
 
 def run_suite(config: BenchConfig, overrides: Sequence[str] = ()) -> list[Row]:
     """Run a tier, write rows and summary, and tell of contradicted bounds.
@@ -41,10 +45,10 @@ def run_suite(config: BenchConfig, overrides: Sequence[str] = ()) -> list[Row]:
         If the twin calls a placement feasible that has fewer GPUs than a bound proven for the twin.
     """
     options = config.suite or SuiteOptions()
-    out = check_folder("suite.results", options.results)
     folder = Path(options.folder or FOLDER)
     instances = load_suite(options.tier, folder, tags=options.tags, ids=options.ids)
     level = config.service.level()
+    out = check_folder("suite.results", options.results.replace(LEVEL, re.sub(r"[^\w.]+", "-", level.name)))
     of_level = read_best_known(folder, level.name) if level == NAMED.get(level.name) else {}
     known = {
         instance.id: best.lower_bound

@@ -14,14 +14,16 @@ from rich.table import Table
 from bench.comparison.rows import Row
 from bench.statistics.contradictions import all_contradictions
 from bench.statistics.instances import fewest_gpus
-from bench.statistics.summary import TIME_SHIFT_S, Counted, counted
+from bench.statistics.summary import TIME_SHIFT_S, Counted, counted, share_of_failing, ttft_p95_ms
 from bench.suites.bounds import best_bounds, fingerprint, proven_bound
+from twin.service import NAMED
 
 #: Columns of `results.csv`.
 COLUMNS = (
-    "instance", "profile", "seed", "n_adapters", "total_rate", "solver", "reserve", "status", "feasible", "gpus", "best_bound", "gap",
-    "lower_bound", "bound_slack", "draws", "holds_on",
-    "starved_gpus", "memory_errors", "itl_ms", "ttft_ms", "ttft_p99_ms", "e2e_ms", "throughput",
+    "instance", "service", "profile", "seed", "n_adapters", "total_rate", "solver", "reserve", "status", "feasible", "gpus",
+    "best_bound", "gap", "lower_bound", "bound_slack", "draws", "holds_on",
+    "starved_gpus", "memory_errors", "starved_adapters", "failing_adapters", "goodput", "itl_ms", "ttft_ms", "ttft_p95_ms",
+    "ttft_p99_ms", "e2e_ms", "throughput",
     "offered_throughput", "oracle_calls", "simulated_steps", "solve_time_s", "score_time_s", "time_limit_s", "message",
 )  # fmt: skip
 
@@ -38,8 +40,10 @@ class Line(Counted):
         Mean of GPUs over the best bound, less 1, where feasible.
     gpus_over_best : float, optional
         Mean of GPUs over the fewest of any solver, less 1, where feasible.
-    e2e_ms : float, optional
-        Mean end-to-end latency, where feasible.
+    ttft_p95_ms : float, optional
+        Time to the first token of which one request in twenty waits longer, on the worst GPU: median, where feasible.
+    failing : float, optional
+        Adapters that the service level is not kept for over all adapters, where feasible.
     holds : float, optional
         Share of the other draws on which placements that are feasible are feasible as well.
     """
@@ -48,7 +52,8 @@ class Line(Counted):
     alone: int
     mean_gap: float | None
     gpus_over_best: float | None
-    e2e_ms: float | None
+    ttft_p95_ms: float | None
+    failing: float | None
     holds: float | None = None
 
     @property
@@ -76,7 +81,8 @@ def lines(rows: Sequence[Row]) -> list[Line]:
                 alone=sum(holders[row.instance] == 1 for row in top),
                 mean_gap=_mean([row.gap for row in good]),
                 gpus_over_best=_mean([(row.gpus or 0) / fewest[row.instance] - 1 for row in good]),
-                e2e_ms=_mean([row.e2e_ms for row in good]),
+                ttft_p95_ms=ttft_p95_ms(good),
+                failing=share_of_failing(good),
                 holds=_mean([(row.holds_on or 0) / row.draws if row.draws else None for row in good]),
             )
         )
@@ -93,7 +99,8 @@ def fewest_gpus_of(rows: Sequence[Row]) -> dict[str, int]:
 
 
 _HEADINGS = (
-    "solver", "feasible", "other draws", "fewest GPUs", "alone", "gap to bound", "GPUs over fewest", "time (s)", "mean e2e (ms)",
+    "solver", "feasible", "other draws", "fewest GPUs", "alone", "gap to bound", "GPUs over fewest", "TTFT p95 (ms)",
+    "adapters that fail", "time (s)",
 )  # fmt: skip
 
 
@@ -106,8 +113,9 @@ def _cells(line: Line) -> tuple[str, ...]:
         str(line.alone),
         _percent(line.mean_gap),
         _percent(line.gpus_over_best),
+        _number(line.ttft_p95_ms, 0),
+        _percent(line.failing),
         _number(line.time_s, 2),
-        _number(line.e2e_ms, 0),
     )
 
 
@@ -115,7 +123,8 @@ def summary_table(rows: Sequence[Row]) -> Table:
     """The lines of the solvers, for the terminal."""
     table = Table(header_style="bold", title=f"{len({row.instance for row in rows})} instances")
     for number, heading in enumerate(_HEADINGS):
-        table.add_column(heading, justify="right" if number else "left", overflow="fold")
+        # The figures may stand below each other, the names must stay whole.
+        table.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=not number)
     for line in lines(rows):
         table.add_row(*_cells(line))
     return table
@@ -146,7 +155,10 @@ def summary_markdown(rows: Sequence[Row], command: str) -> str:
             "other draws of the requests on which it is so as well, where it is. *fewest GPUs*: instances on which no "
             "solver has a feasible placement on fewer, *alone*: and no other on as few. *gap to bound*: mean of GPUs over the "
             "best lower bound less 1, *GPUs over fewest*: the same over the fewest of any solver; both where the solver is feasible. "
-            f"*time*: geometric mean shifted by {TIME_SHIFT_S:g} s; a solver without a placement is counted with the time limit.\n"
+            "*TTFT p95*: on the worst GPU one request in twenty waits longer for its first token, median; *adapters that fail*: of all "
+            "adapters, those for which the service level is not kept (by the published rule a GPU may be feasible although some "
+            f"starve); both where feasible. *time*: geometric mean shifted by {TIME_SHIFT_S:g} s; a solver without a placement "
+            "is counted with the time limit.\n"
         ),
         _markdown(_HEADINGS, [_cells(line) for line in lines(rows)]),
         (
@@ -175,11 +187,14 @@ def _setting(rows: Sequence[Row]) -> list[str]:
     limits = ", ".join(sorted({f"{row.time_limit_s:g} s" for row in rows if row.time_limit_s is not None}))
     twins = ", ".join(f"{profile} {fingerprint(profile)}" for profile in sorted({row.profile for row in rows}))
     processors = ", ".join(sorted({row.processor for row in rows if row.processor}))
+    level = NAMED.get(first.service)
+    meaning = f": {level.in_words()}" if level else ""
     return [
+        f"Service level `{first.service}`{meaning}.\n",
         (
             f"Time limit {limits} for each solver. Package version {first.version}; {versions}. Processor: {processors}. "
             f"Twin and profile (`bench.suites.bounds.fingerprint`): {twins}.\n"
-        )
+        ),
     ]
 
 

@@ -13,6 +13,7 @@ from bench.reporting.content import Chart, LegendEntry, Part
 from bench.reporting.drawing import BAD, MARKERS, belongs_to, log_axis, plain_axes
 from bench.reporting.study import Study, WorkloadCases
 from bench.statistics.instances import Case
+from bench.statistics.summary import Statistics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,12 +38,9 @@ def front(rows: Sequence[Row]) -> list[Row]:
 
 def latency(study: Study) -> Part | None:
     """Each solver by the GPUs and the latency that its placements have relative to the least of the instance."""
-    points = _relative(study)
-    if not points:
+    charts = [chart for track in study.tracks if (chart := _chart(study, *track)) is not None]
+    if not charts:
         return None
-    text = "; ".join(
-        f"{solver} {gpus:.2f} times the GPUs, {slow:.2f} times the latency" for solver, (gpus, slow) in points.items()
-    )
     return Part(
         "latency",
         "Latency against GPUs",
@@ -52,15 +50,23 @@ def latency(study: Study) -> Part | None:
                 "over the least of any feasible placement of the instance; the front of each workload is on its page."
             ),
         ),
-        blocks=(
-            Chart(
-                "latency-gpus",
-                "Latency against GPUs, all instances",
-                f"Geometric means over the instances where each solver is feasible: {text}.",
-                partial(_paint_relative, points, study.series),
-                legend=tuple(study.series[solver] for solver in points),
-            ),
-        ),
+        blocks=tuple(charts),
+    )
+
+
+def _chart(study: Study, suffix: str, title: str, statistics: Statistics) -> Chart | None:
+    points = _relative(statistics)
+    if not points:
+        return None
+    text = "; ".join(
+        f"{solver} {gpus:.2f} times the GPUs, {slow:.2f} times the latency" for solver, (gpus, slow) in points.items()
+    )
+    return Chart(
+        f"latency-gpus{suffix}",
+        f"Latency against GPUs, all instances{title}",
+        f"Geometric means over the instances where each solver is feasible: {text}.",
+        partial(_paint_relative, points, study.series),
+        legend=tuple(study.series[solver] for solver in points),
     )
 
 
@@ -82,9 +88,9 @@ def workload_chart(study: Study, workload: WorkloadCases) -> Chart | None:
     )
 
 
-def _relative(study: Study) -> dict[str, tuple[float, float]]:
+def _relative(statistics: Statistics) -> dict[str, tuple[float, float]]:
     ratios: dict[str, list[tuple[float, float]]] = {}
-    for case in study.cases:
+    for case in statistics.cases:
         rows = [row for row in case.rows if row.feasible and row.gpus and row.e2e_ms]
         if not rows:
             continue
@@ -92,7 +98,11 @@ def _relative(study: Study) -> dict[str, tuple[float, float]]:
         for row in rows:
             ratios.setdefault(row.solver_label, []).append(((row.gpus or 0) / gpus, (row.e2e_ms or 0.0) / slow))
     means = {solver: np.exp(np.log(np.array(pairs)).mean(axis=0)) for solver, pairs in ratios.items()}
-    return {solver: (float(means[solver][0]), float(means[solver][1])) for solver in study.solvers if solver in means}
+    return {
+        solver: (float(means[solver][0]), float(means[solver][1]))
+        for solver in statistics.paired.solvers
+        if solver in means
+    }
 
 
 def _paint_relative(

@@ -6,24 +6,32 @@ from bench.reporting.content import NONE, Column, Entry, Facts, Part, Table, num
 from bench.reporting.study import Study
 from bench.statistics.bootstrap import Estimate
 from bench.statistics.summary import TIME_SHIFT_S, SolverSummary, Statistics
+from twin.service import NAMED
 
 
 def overview(study: Study) -> Part:
-    """Facts and one summary table for each objective."""
-    tables = [_table(statistics, len(study.statistics) > 1) for statistics in study.statistics.values()]
+    """Facts and one summary table for each objective and service level."""
+    tables = [_table(*track) for track in study.tracks]
     return Part(
         "summary",
         "Summary",
         text=(
             (
-                "Every placement was simulated by the digital twin with the same requests. Feasible means that no GPU starves (falls "
-                "below 90 % of its offered throughput) and none has a memory error. Feasibility goes first: a solver without a feasible "
+                "Every placement was simulated by the digital twin with the same requests. Feasible means that every GPU keeps the service "
+                "level and none has a memory error. Feasibility goes first: a solver without a feasible "
                 "placement ranks behind all that have one, whatever its GPU count."
             ),
+            *_levels(study),
             *_warnings(study),
         ),
         blocks=(_facts(study), *tables),
     )
+
+
+def _levels(study: Study) -> list[str]:
+    """What each service level of the rows asks for, as far as its name says."""
+    names = list(dict.fromkeys(case.service for case in study.cases))
+    return [f"Service level {name}: {NAMED[name].in_words()}." for name in names if name in NAMED]
 
 
 def interval(estimate: Estimate, digits: int, scale: float = 1.0) -> Entry:
@@ -77,13 +85,13 @@ def _warnings(study: Study) -> list[str]:
     return lines
 
 
-def _table(statistics: Statistics, several: bool) -> Table:
+def _table(suffix: str, title: str, statistics: Statistics) -> Table:
     measure = statistics.measure
-    objective = statistics.cases[0].key[2]
+    title = title or f", objective {statistics.cases[0].key[2]}"
     unit = "GPUs" if measure.whole else measure.label
     return Table(
-        name=f"summary-{objective}" if several else "summary",
-        caption=f"Solvers over all {len(statistics.cases)} instances, objective {objective}. In brackets: 95 % bootstrap intervals "
+        name=f"summary{suffix}",
+        caption=f"Solvers over all {len(statistics.cases)} instances{title}. In brackets: 95 % bootstrap intervals "
         f"({statistics.samples} samples of workloads and their seeds, seed {statistics.seed}).",
         columns=(
             Column("Solver", numeric=False),
@@ -92,6 +100,14 @@ def _table(statistics: Statistics, several: bool) -> Table:
             Column(f"{unit} / best known", "geometric mean over the instances where the solver is feasible"),
             Column(
                 "Gap to bound, %", "mean of GPUs over the best lower bound less 1, where feasible and there is a bound"
+            ),
+            Column(
+                "TTFT p95, s",
+                "one request in twenty waits longer for its first token on the worst GPU; median over the instances where feasible",
+            ),
+            Column(
+                "Adapters that fail, %",
+                "of all adapters, where feasible: by the published rule a GPU may be so although some starve",
             ),
             Column("Best on", "instances on which no solver is better"),
             Column("Proven", "instances that the solver proves optimal for its oracle"),
@@ -116,6 +132,8 @@ def _line(summary: SolverSummary) -> tuple[Entry, ...]:
         share(summary.feasible, summary.instances),
         interval(summary.ratio, 3),
         interval(summary.gap, 1, 100),
+        number(summary.ttft_p95_s, 2),
+        number(summary.failing, 1, scale=100),
         number(summary.best, 0),
         number(summary.proven, 0),
         number(summary.wins, 0),

@@ -10,14 +10,12 @@ from bench.statistics.summary import Statistics
 
 
 def pairwise(study: Study) -> Part | None:
-    """A matrix and a table for each objective; None with a single solver."""
+    """A matrix and a table for each objective and service level; None with a single solver."""
     if len(study.solvers) < 2:
         return None
-    several = len(study.statistics) > 1
     blocks: list[Table] = []
-    for objective, statistics in study.statistics.items():
+    for suffix, title, statistics in study.tracks:
         if len(statistics.paired.solvers) > 1:
-            suffix, title = (f"-{objective}", f", objective {objective}") if several else ("", "")
             blocks += [_matrix(statistics, suffix, title), _table(statistics, suffix, title)]
     return Part(
         "pairs",

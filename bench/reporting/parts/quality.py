@@ -27,7 +27,7 @@ _LINEAR_GAP_PCT = 50.0
 
 
 def quality(study: Study) -> Part:
-    """Charts for each objective."""
+    """Charts for each objective and service level."""
     return Part(
         "quality",
         "Quality",
@@ -43,16 +43,11 @@ def quality(study: Study) -> Part:
 
 
 def charts(study: Study) -> list[Chart]:
-    """Performance profile, ratio, gap, and quality against time, for each objective."""
-    several = len(study.statistics) > 1
-    found = []
-    for objective, statistics in study.statistics.items():
-        suffix, title = (f"-{objective}", f", objective {objective}") if several else ("", "")
-        found += _charts(study, statistics, suffix, title)
-    return found
+    """Performance profile, ratio, gap, and quality against time, for each objective and service level."""
+    return [chart for track in study.tracks for chart in _charts(study, *track)]
 
 
-def _charts(study: Study, statistics: Statistics, suffix: str, title: str) -> list[Chart]:
+def _charts(study: Study, suffix: str, title: str, statistics: Statistics) -> list[Chart]:
     legend = tuple(study.series[solver] for solver in statistics.paired.solvers)
     label = statistics.measure.label
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from bench.measured.tables import read_written
-from bench.reporting.content import Code, Column, Entry, Part, Table, number, words
-from bench.studies.rank_changes import SolverStability, rank_changes
+from bench.reporting.content import Code, Column, Entry, Part, Table, number, slug, words
+from bench.studies.rank_changes import SolverStability, changes_by_track
 
 
 def stability(scores: Path | None) -> Part | None:
@@ -26,15 +26,14 @@ def stability(scores: Path | None) -> Part | None:
     table = read_written(scores, "robustness", needed, key="robustness")
     lines: list[str] = []
     blocks: list[Table | Code] = []
-    objectives = list(table.groupby("objective", sort=False))
-    several = len(objectives) > 1
-    for objective, group in objectives:
-        changes = rank_changes(group)
-        lines += [f"{objective}: {line}" if several else line for line in changes.in_words()]
+    tracks = changes_by_track(table)
+    several = len(tracks) > 1
+    for track, changes in tracks.items():
+        lines += [f"{track}: {line}" if several else line for line in changes.in_words()]
         blocks.append(
             Table(
-                f"robustness-{objective}" if several else "robustness",
-                "Solvers under moved profiles",
+                f"robustness-{slug(track)}" if several else "robustness",
+                f"Solvers under moved profiles, {track}" if several else "Solvers under moved profiles",
                 _COLUMNS,
                 tuple(_line(solver) for solver in changes.solvers),
             )

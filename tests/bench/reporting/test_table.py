@@ -17,7 +17,7 @@ from bench.reporting.table import (
     verdict,
 )
 from bench.statistics.instances import by_instance, cases, ranked
-from bench.statistics.summary import by_objective, statistics_of
+from bench.statistics.summary import by_track, statistics_of
 
 ROW = Row(
     workload="w",
@@ -119,7 +119,7 @@ def test_a_big_sweep_prints_its_summary_only(count: int, tables: int) -> None:
 def test_over_all_instances_the_intervals_and_the_score_are_shown() -> None:
     rows = [row("a", 2, seed=seed) for seed in range(3)] + [row("b", gpus, seed=gpus) for gpus in range(3)]
     rows = [r for r in rows if r.gpus]
-    (statistics,) = (statistics_of(group) for group in by_objective(cases(rows)).values())
+    (statistics,) = (statistics_of(group) for group in by_track(cases(rows)).values())
     columns = [[str(cell) for cell in column.cells] for column in overall_table(statistics).columns]
     lines = {solver: [column[i] for column in columns] for i, solver in enumerate(columns[0])}
     assert lines["a"][2] == "3/3"

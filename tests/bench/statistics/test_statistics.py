@@ -16,7 +16,7 @@ from bench.statistics.instances import cases, mean_ranks
 from bench.statistics.paired import GPUS, measure_of, paired
 from bench.statistics.pairwise import differences, holm, pairs, signed_rank
 from bench.statistics.profiles import performance_profile
-from bench.statistics.summary import by_objective, shifted_geometric_mean, statistics_of
+from bench.statistics.summary import by_track, shifted_geometric_mean, statistics_of
 from tests.examples import examples
 
 INF, NAN = float("inf"), float("nan")
@@ -246,7 +246,7 @@ def test_a_summary_by_hand() -> None:
 
 def test_each_objective_is_ranked_by_itself() -> None:
     latency = replace(row("a", 4), objective="min_latency", objective_key=[0.0, 250.0])
-    groups = by_objective(cases([row("a", 2), latency]))
+    groups = by_track(cases([row("a", 2), latency]))
     assert list(groups) == ["min_gpus", "min_latency"]
     statistics = statistics_of(groups["min_latency"], samples=5)
     assert statistics.measure.name == "latency_ms"

@@ -7,6 +7,7 @@ import pytest
 
 from bench.__main__ import main as bench_main
 from bench.comparison.rows import Row, read_rows
+from bench.report import main as report_main
 from bench.statistics.contradictions import CONTRADICTION, all_contradictions
 from bench.suite import main
 from bench.suites.bounds import TRIVIAL, fingerprint, improved
@@ -133,6 +134,47 @@ def test_every_solver_runs_on_every_instance(
         bench_main([*options, "suite.results=out"])
     assert caught.value.code == CONTRADICTION
     assert f"CONTRADICTION: {name}: max_pack has a feasible placement on 1 GPU," in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_in_tmp_path", "instances")
+def test_service_levels_lie_side_by_side_and_are_compared_by_themselves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["suite=benchmark", f"suite.folder={tmp_path}", "solver=[max_pack,least_loaded]", "time_limit_s=10"]
+    levels = {
+        "published": ["service=published"],
+        "interactive": ["service=interactive"],
+        "interactive-ttft_ms-500": ["service=interactive", "service.ttft_ms=500"],
+    }
+    for changed in levels.values():
+        bench_main([*options, "suite.results='out/{level}'", *changed])
+    assert sorted(path.name for path in Path("out").iterdir()) == sorted(levels)
+    for name in levels:
+        services = {one.service for one in read_rows(Path("out", name, "rows.parquet"))}
+        assert len(services) == 1
+        assert f"Service level `{services.pop()}`" in Path("out", name, "summary.md").read_text(encoding="utf-8")
+    assert ",interactive," in Path("out/interactive/results.csv").read_text(encoding="utf-8")
+
+    # Figures known are taken level by level, and those of a level that has no name of its own by nobody.
+    main(["action=update", f"folder={tmp_path}", "results=[out]", "command=the test"])
+    for level in ("published", "interactive"):
+        best = {
+            instance: min(
+                one.gpus or 99 for one in read_rows(Path("out", level, "rows.parquet")) if one.instance == instance
+            )
+            for instance in ("zipf-llama-0008", "zipf-qwen-0008")
+        }
+        assert {name: found.gpus for name, found in read_best_known(tmp_path, level).items()} == best
+
+    # A report of them all ranks and draws each level by itself.
+    capsys.readouterr()
+    report_main(["out", "paper=figures", "samples=20", "paper_workloads=false"])
+    for track in ("min-gpus-published", "min-gpus-interactive", "min-gpus-interactive-ttft-ms-500"):
+        assert Path("figures", f"summary-{track}.csv").is_file()
+        assert Path("figures", f"ratio-{track}.png").is_file()
+    page = Path("out/report.html").read_text(encoding="utf-8")
+    assert "objective min_gpus, interactive" in page
+    assert "95% of the requests with TTFT" in page
 
 
 @pytest.mark.usefixtures("_in_tmp_path")
