@@ -6,13 +6,14 @@ import json
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 
 from solvers.cut_short import times_cut_short
 from twin.errors import UserError
+from twin.fleet import Fleet
 from twin.placement import Placement
 from twin.service import PUBLISHED, ServiceLevel
 
@@ -41,6 +42,8 @@ LONGEST_MESSAGE, LONGEST_DETAILS = 10_000, 4_000_000
 _MOST = 2**53
 # A bound is drawn and compared with those of others, so it must be of their size.
 _MOST_WITH_REPLICAS = 1_000_000
+# Sums of prices are rounded.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Tags:
         May place an adapter on several GPUs with shares.
     needs_predictor : bool
         Asks `Problem.predictor`.
+    mixed_fleets : bool
+        Places on a fleet of several GPU types (`Problem.fleet`); of one type every solver places.
     replays_requests : bool
         Simulates the workload's requests, so that they are drawn before the clock starts; otherwise a fleet's worth of them
         need never be in memory at once.
@@ -70,6 +75,7 @@ class Tags:
     uses_replicas: bool = False
     needs_predictor: bool = False
     replays_requests: bool = False
+    mixed_fleets: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,9 @@ class Problem:
         For solvers that draw; the workload has its own.
     service : ServiceLevel
         What every GPU must keep; the published rule by default.
+    fleet : Fleet, optional
+        GPU types to choose from, where there are several: each plan of the placement names one of them, and `profile` is that of the
+        first. With one type the problem is of its profile and `max_gpus`, as without a fleet.
     """
 
     workload: Workload
@@ -101,10 +110,16 @@ class Problem:
     time_limit_s: float = 60.0
     seed: int = 0
     service: ServiceLevel = PUBLISHED
+    fleet: Fleet | None = None
 
     def __post_init__(self) -> None:
         if self.predictor is not None:
             object.__setattr__(self, "predictor", self.predictor.under(self.service))
+
+    @property
+    def mixed_fleet(self) -> Fleet | None:
+        """The fleet, where it has several types."""
+        return self.fleet if self.fleet is not None and self.fleet.is_mixed else None
 
 
 @dataclass(frozen=True)
@@ -121,6 +136,8 @@ class Solution:
         Present exactly when the status is "optimal", "feasible" or "unchecked".
     lower_bound : int, optional
         No placement that the oracle accepts uses fewer GPUs; absent: not proven.
+    cost_bound : float, optional
+        With a fleet of several types: no placement that the oracle accepts costs less.
     oracle_calls : int
         How many GPU contents the solver asked the oracle about.
     solve_time_s : float
@@ -138,6 +155,7 @@ class Solution:
     solve_time_s: float = 0.0
     message: str = ""
     details: dict[str, Any] = field(default_factory=dict)
+    cost_bound: float | None = None
 
 
 class Solver(ABC):
@@ -178,11 +196,19 @@ class Solver(ABC):
             raise UserError(f"gpus={problem.max_gpus}: must be 1 or more")
         if not problem.time_limit_s > 0:
             raise UserError(f"time_limit_s={problem.time_limit_s}: must be a positive number of seconds")
-        if problem.predictor is None and self.tags.needs_predictor:
+        mixed = problem.mixed_fleet
+        if mixed is not None and not self.tags.mixed_fleets:
+            raise UserError(
+                f"solver {self.name} places on GPUs of one type, and fleet=... has {len(mixed.types)}: take a solver that its "
+                "tags call good for mixed fleets (python -m bench.solvers), or a fleet of one type"
+            )
+        if problem.predictor is None and self.tags.needs_predictor and mixed is None:
             raise UserError(
                 f"solver {self.name} needs a predictor, and there is none for profile "
                 f"{problem.profile.name}: train one with `python -m bench.train profile={problem.profile.name}`"
             )
+        if mixed is not None:
+            mixed.check_ranks(problem.workload.ranks)
         problem.profile.check_ranks(problem.workload.ranks)
 
     def run(self, problem: Problem) -> Solution:
@@ -248,7 +274,23 @@ def checked(solution: object, problem: Problem, name: str, tags: Tags) -> Soluti
         raise ValueError(f"{name}: places replicas without the tag uses_replicas")
     if bound is not None and bound > placement.n_gpus:
         raise ValueError(f"{name}: lower bound {bound} is above the {placement.n_gpus} GPUs of its placement")
+    _check_fleet(solution, placement, problem, name)
     return solution
+
+
+def _check_fleet(solution: Solution, placement: Placement, problem: Problem, name: str) -> None:
+    """Raise `ValueError` for types that there are not, or a bound on cost above what the placement costs."""
+    if problem.mixed_fleet is None:
+        if any(plan.gpu_type is not None for plan in placement.gpus):
+            raise ValueError(f"{name}: names GPU types where there is one only")
+        return
+    try:
+        problem.mixed_fleet.check(placement)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    cost, bound = problem.mixed_fleet.cost(placement), solution.cost_bound
+    if bound is not None and bound > cost * (1 + _ROUNDING):
+        raise ValueError(f"{name}: cost bound {bound:.6g} is above the cost of its placement, {cost:.6g}")
 
 
 def _plain(solution: Solution, name: str) -> Solution:
@@ -267,7 +309,14 @@ def _plain(solution: Solution, name: str) -> Solution:
         lower_bound=None if bound is None else _count(bound, f"{name}: lower_bound"),
         oracle_calls=_count(solution.oracle_calls, f"{name}: oracle_calls"),
         details=_plain_details(solution.details, name),
+        cost_bound=None if solution.cost_bound is None else _cost(solution.cost_bound, f"{name}: cost_bound"),
     )
+
+
+def _cost(value: object, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < _MOST:
+        raise ValueError(f"{what}={str(value)[:40]} must be a number, 0 or more and below {_MOST}")
+    return float(value)
 
 
 def _count(value: object, what: str) -> int:

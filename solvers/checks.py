@@ -21,8 +21,11 @@ from functools import cache
 import numpy as np
 
 from solvers.base import PLACED, VOUCHED, Problem, Solution, Solver, Tags
+from solvers.objectives.min_cost import MinCost
 from solvers.objectives.min_gpus import MinGpus
 from twin import (
+    Fleet,
+    GpuType,
     Placement,
     ServingProfile,
     UserError,
@@ -316,6 +319,35 @@ def _the_predictor_is_asked_for(solver: Solver, problem: Problem) -> None:
     _wrongs_are_the_users(solver, replace(problem, predictor=None), "predictor")
 
 
+def _mixed(problem: Problem) -> Problem:
+    """The problem on a fleet of two types: one GPU that is there, and others that cost twice as much."""
+    types = (GpuType("owned", problem.profile, 1.0, 1), GpuType("rented", problem.profile, 2.0))
+    return replace(problem, fleet=Fleet(types), objective=MinCost(), predictor=None)
+
+
+def _a_mixed_fleet_is_placed_on(solver: Solver, problem: Problem) -> None:
+    """`Solver.run` checks that each GPU is of a type of the fleet, and that no type is used more often than it is there."""
+    mixed = _mixed(problem)
+    solution = _run(solver, mixed)
+    _demand(solution.placement is not None, f"{solver.name}: {solution.status}: {solution.message}")
+    assert solution.placement is not None  # noqa: S101  # for the type checker
+    score = score_placement(mixed.workload, solution.placement, mixed.profile, service=mixed.service, fleet=mixed.fleet)
+    _demand(
+        score.feasible or solution.status not in VOUCHED,
+        f"{solver.name}: says {solution.status} on a mixed fleet; in the twin {score.failed_gpus} of {score.gpus} GPUs fail",
+    )
+    bound = solution.cost_bound
+    _demand(
+        solution.status != "optimal" or (bound is not None and bound >= score.cost * (1 - 1e-9)),
+        f"{solver.name}: says optimal at a cost of {score.cost:g} with a bound of {bound}",
+    )
+
+
+def _a_mixed_fleet_is_refused(solver: Solver, problem: Problem) -> None:
+    """By a solver that does not say that it can."""
+    _wrongs_are_the_users(solver, _mixed(problem), "fleet")
+
+
 def _always(_: Tags) -> bool:
     return True
 
@@ -337,6 +369,8 @@ _CHECKS: dict[str, tuple[Callable[[Tags], bool], Callable[[Solver, Problem], Non
     "bounds_are_consistent": (_always, _bounds_are_consistent),
     "details_are_json": (_always, _details_are_json),
     "an_unknown_rank_is_the_users_mistake": (_always, _an_unknown_rank_is_the_users_mistake),
+    "a_mixed_fleet_is_placed_on": (lambda tags: tags.mixed_fleets, _a_mixed_fleet_is_placed_on),
+    "a_mixed_fleet_is_refused": (lambda tags: not tags.mixed_fleets, _a_mixed_fleet_is_refused),
     "the_fleet_is_asked_for": (lambda tags: tags.needs_fleet, _the_fleet_is_asked_for),
     "the_predictor_is_asked_for": (lambda tags: tags.needs_predictor, _the_predictor_is_asked_for),
 }

@@ -11,6 +11,7 @@ from solvers.exact_search.state import SearchState
 from solvers.exact_search.warming_up import compile_all
 from solvers.limits import Deadline, NoPlacementError, OutOfTimeError
 from solvers.mending.best_service import TIME_SHARE, best_service
+from solvers.mixes.answers import MixOptions, mixed_answer
 from solvers.oracles.choice import check_oracle_option, make_oracle
 from solvers.oracles.twin import TwinOracle
 from twin import Placement, UserError
@@ -66,14 +67,19 @@ class Exact(Solver):
             uses_replicas=replicas and oracle in ("auto", "twin"),
             needs_predictor=oracle in ("predictor", "distilled"),
             replays_requests=oracle in ("auto", "twin"),
+            mixed_fleets=oracle in ("auto", "twin"),
         )
 
     def warm_up(self, problem: Problem) -> None:
         """The kernels of bounds and of the first answers, which two adapters do not need."""
+        if problem.mixed_fleet is not None:
+            return
         compile_all(problem, make_oracle(self.oracle, problem, self.name))
 
     def solve(self, problem: Problem) -> Solution:
         """Bound from below, cover from above, until both meet or the time is up."""
+        if problem.mixed_fleet is not None:
+            return mixed_answer(problem, MixOptions(proof=True, replicas=self.replicas, best_service=self.best_service))
         if not problem.workload.n_adapters:
             return Solution("optimal", Placement(()), lower_bound=0)
         oracle = make_oracle(self.oracle, problem, self.name)

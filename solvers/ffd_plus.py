@@ -13,6 +13,7 @@ from solvers.mending.best_service import TIME_SHARE, best_service
 from solvers.mending.checked import LARGE_FLEET, CheckedPlacement, checked
 from solvers.mending.hot import divided_if_hot
 from solvers.mending.replicas import with_replicas
+from solvers.mixes.answers import MixOptions, mixed_answer
 from solvers.oracles.choice import check_oracle_option
 from twin import Placement
 
@@ -68,14 +69,23 @@ class FfdPlus(Solver):
         self.twin_search = twin_search
         self.replicas = replicas and twin_check
         self.best_service = best_service
-        self.tags = Tags(needs_predictor=True, uses_replicas=self.replicas)
+        self.tags = Tags(needs_predictor=True, uses_replicas=self.replicas, mixed_fleets=True)
 
     def warm_up(self, problem: Problem) -> None:
         """The kernels of the local search, which two adapters do not need."""
         FillModel(problem, distilled=self.oracle == "distilled").compile_all()
 
     def solve(self, problem: Problem) -> Solution:
-        """Fill, search, check."""
+        """Fill, search, check; on a mixed fleet all of it on the twin, as predictors know one type."""
+        if problem.mixed_fleet is not None:
+            return mixed_answer(
+                problem,
+                MixOptions(search=self.twin_search, replicas=self.replicas, best_service=self.best_service),
+            )
+        return self._solved(problem)
+
+    def _solved(self, problem: Problem) -> Solution:
+        """The answer on GPUs of one type."""
         if not problem.workload.n_adapters:
             return Solution("feasible", Placement(()))
         deadline = Deadline.after(problem.time_limit_s)

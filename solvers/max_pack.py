@@ -15,6 +15,7 @@ from solvers.limits import Deadline, NoPlacementError, OutOfTimeError, check_gpu
 from solvers.mending.best_service import best_service
 from solvers.mending.hot import divided_if_hot
 from solvers.mending.replicas import with_replicas
+from solvers.mixes.answers import MixOptions, mixed_answer
 from solvers.oracles.twin import TwinOracle
 from twin import Placement, UserError
 
@@ -46,10 +47,16 @@ class MaxPack(Solver):
         self.order = order
         self.replicas = replicas
         self.best_service = best_service
-        self.tags = Tags(replays_requests=True, uses_replicas=replicas)
+        self.tags = Tags(replays_requests=True, uses_replicas=replicas, mixed_fleets=True)
 
     def solve(self, problem: Problem) -> Solution:
-        """Fill GPU after GPU."""
+        """Fill GPU after GPU; on a mixed fleet each of the type that serves most for its price."""
+        if problem.mixed_fleet is not None:
+            orders = (ORDERS[self.order],)
+            return mixed_answer(
+                problem,
+                MixOptions(orders=orders, search=False, replicas=self.replicas, best_service=self.best_service),
+            )
         deadline = Deadline.after(problem.time_limit_s)
         oracle = TwinOracle(problem.workload, problem.profile, service=problem.service)
         calls = 0

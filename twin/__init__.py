@@ -3,6 +3,7 @@
 from twin.arrivals import GammaArrivals, PoissonArrivals, UnpredictableArrivals
 from twin.curves import DailyArrivals, rates_over_time
 from twin.errors import UserError
+from twin.fleet import Fleet, GpuType, fleet_of, read_fleet
 from twin.lengths import Lengths, LogNormalTokens, fixed_lengths
 from twin.placement import GpuPlan, Placement
 from twin.profile import ServingProfile
@@ -18,9 +19,11 @@ __all__ = [
     "INTERACTIVE",
     "PUBLISHED",
     "DailyArrivals",
+    "Fleet",
     "GammaArrivals",
     "GpuPlan",
     "GpuResult",
+    "GpuType",
     "Judgement",
     "Lengths",
     "LogNormalTokens",
@@ -34,8 +37,10 @@ __all__ = [
     "UserError",
     "Workload",
     "fixed_lengths",
+    "fleet_of",
     "load_profile",
     "rates_over_time",
+    "read_fleet",
     "score_placement",
     "score_results",
     "shipped_profiles",

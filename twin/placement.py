@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from twin.errors import UserError
+from twin.inputs import plain_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,12 +36,15 @@ class GpuPlan:
     max_cpu_loras : int, optional
         Adapters that host memory holds (`--max-cpu-loras`); one slot for each by default. With fewer
         than there are adapters, some are loaded from disk again and again.
+    gpu_type : str, optional
+        Name of its type in a fleet (`twin.fleet`); None where there is one type only.
     """
 
     adapters: tuple[int, ...]
     max_loras: int
     shares: tuple[float, ...] | None = None
     max_cpu_loras: int | None = None
+    gpu_type: str | None = None
 
 
 # Shares are sums of rounded parts.
@@ -83,6 +87,7 @@ def _plain_plan(plan: GpuPlan) -> GpuPlan:
         _whole("max_loras", plan.max_loras),
         None if plan.shares is None else tuple(_number("shares", share) for share in plan.shares),
         None if plan.max_cpu_loras is None else _whole("max_cpu_loras", plan.max_cpu_loras),
+        None if plan.gpu_type is None else plain_text("gpu_type", plan.gpu_type),
     )
 
 
@@ -176,7 +181,7 @@ class Placement:
         return intervals
 
     def to_json(self) -> str:
-        """A list of {max_loras, adapters} (and shares or max_cpu_loras, where they are given)."""
+        """A list of {max_loras, adapters} (and shares, max_cpu_loras or gpu_type, where they are given)."""
         rows: list[dict[str, Any]] = []
         for plan in self.gpus:
             row: dict[str, Any] = {"max_loras": plan.max_loras, "adapters": list(plan.adapters)}
@@ -184,6 +189,8 @@ class Placement:
                 row["shares"] = list(plan.shares)
             if plan.max_cpu_loras is not None:
                 row["max_cpu_loras"] = plan.max_cpu_loras
+            if plan.gpu_type is not None:
+                row["gpu_type"] = plan.gpu_type
             rows.append(row)
         return json.dumps(rows, separators=(",", ":"))
 
@@ -197,7 +204,11 @@ class Placement:
             return Placement(
                 tuple(
                     GpuPlan(
-                        tuple(row["adapters"]), row["max_loras"], _tuple(row.get("shares")), row.get("max_cpu_loras")
+                        tuple(row["adapters"]),
+                        row["max_loras"],
+                        _tuple(row.get("shares")),
+                        row.get("max_cpu_loras"),
+                        row.get("gpu_type"),
                     )
                     for row in rows
                 )

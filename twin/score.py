@@ -14,6 +14,7 @@ from twin.simulate import simulate_placement
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from twin.fleet import Fleet
     from twin.placement import Placement
     from twin.profile import ServingProfile
     from twin.results import GpuResult
@@ -42,6 +43,8 @@ class Score:
     goodput, worst_gpu_goodput, worst_adapter_goodput : float, optional
         Judged requests that met the limits over all that were judged: of all GPUs, the least of one GPU, and of one adapter
         on a GPU with enough judged requests to tell; None where requests were not judged.
+    cost : float
+        Sum of the prices of the GPUs used; without a fleet, GPUs.
     results : tuple of GpuResult
         One per GPU, in the placement's order.
     """
@@ -62,6 +65,7 @@ class Score:
     goodput: float | None
     worst_gpu_goodput: float | None
     worst_adapter_goodput: float | None
+    cost: float
     results: tuple[GpuResult, ...]
 
     @property
@@ -81,8 +85,15 @@ class Score:
         return max((value for value in values if not math.isnan(value)), default=math.nan)
 
 
-def score_results(results: list[GpuResult]) -> Score:
-    """Put the results of a placement's GPUs together."""
+def score_results(results: list[GpuResult], cost: float | None = None) -> Score:
+    """Put the results of a placement's GPUs together.
+
+    Parameters
+    ----------
+    results : list of GpuResult
+    cost : float, optional
+        Of the GPUs; by default 1 for each.
+    """
     judgements = [result.judgement for result in results if result.judgement is not None]
     judged = sum(int(judgement.judged.sum()) for judgement in judgements)
     met = sum(int(judgement.met.sum()) for judgement in judgements)
@@ -103,6 +114,7 @@ def score_results(results: list[GpuResult]) -> Score:
         goodput=(met / judged if judged else 1.0) if judgements else None,
         worst_gpu_goodput=min((judgement.goodput for judgement in judgements), default=None),
         worst_adapter_goodput=min((judgement.worst_adapter for judgement in judgements), default=None),
+        cost=float(len(results)) if cost is None else cost,
         results=tuple(results),
     )
 
@@ -125,6 +137,7 @@ def score_placement(  # noqa: PLR0913  # what is scored, and by what
     threads: int = 2,
     service: ServiceLevel = PUBLISHED,
     shown: ServiceLevel | None = None,
+    fleet: Fleet | None = None,
 ) -> Score:
     """Simulate every GPU of a placement with the workload's requests and put the results together.
 
@@ -137,7 +150,10 @@ def score_placement(  # noqa: PLR0913  # what is scored, and by what
         By which GPUs fail.
     shown : ServiceLevel, optional
         What goodput is counted by where `service` is the published rule; otherwise none is.
+    fleet : Fleet, optional
+        Whose types the placement names: each GPU is simulated with the profile of its type, `profile` is not looked at.
     """
-    return score_results(
-        simulate_placement(workload, placement, profile, threads=threads, service=service, shown=shown)
+    results = simulate_placement(
+        workload, placement, profile, threads=threads, service=service, shown=shown, fleet=fleet
     )
+    return score_results(results, None if fleet is None else fleet.cost(placement))

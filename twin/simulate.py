@@ -18,6 +18,7 @@ from twin.stepwise import run_step_by_step
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from twin.fleet import Fleet
     from twin.placement import GpuPlan, Placement
     from twin.profile import ServingProfile
     from twin.workload import Requests, Workload
@@ -256,14 +257,27 @@ def simulate_placement(  # noqa: PLR0913  # what to keep of a run is optional
     keep_requests: bool = False,
     service: ServiceLevel = PUBLISHED,
     shown: ServiceLevel | None = None,
+    fleet: Fleet | None = None,
 ) -> list[GpuResult]:
-    """Simulate every GPU of a placement, in parallel threads (the event loop releases the GIL)."""
+    """Simulate every GPU of a placement, in parallel threads (the event loop releases the GIL).
+
+    With a fleet each GPU is simulated with the profile of its type, and `profile` is not looked at.
+
+    Raises
+    ------
+    UserError
+        For GPUs of several types without their fleet.
+    """
+    if fleet is None and (named := next((plan.gpu_type for plan in placement.gpus if plan.gpu_type), None)):
+        raise UserError(
+            f"the placement is of a fleet of several types ({named}, ...), and here one profile is known: {profile.name}"
+        )
 
     def one(plan: GpuPlan, intervals: NDArray[np.float64] | None) -> GpuResult:
         return simulate_gpu(
             workload,
             plan.adapters,
-            profile,
+            profile if fleet is None else fleet.type_of(plan).profile,
             plan.max_loras,
             intervals=intervals,
             max_cpu_loras=plan.max_cpu_loras,

@@ -73,6 +73,7 @@ def _plain(solution: Solution) -> dict[str, Any]:
         "status": solution.status,
         "placement": None if placement is None else json.loads(placement.to_json()),
         "lower_bound": solution.lower_bound,
+        "cost_bound": solution.cost_bound,
         "oracle_calls": solution.oracle_calls,
         "message": solution.message,
         "details": solution.details,

@@ -161,7 +161,12 @@ def key_parts(cell: Cell) -> dict[str, Any]:
         "predictor": _predictor_hash(cell.profile) if needs_predictor else None,
         "code": code,
         "libraries": json.loads(versions()),
+        **({"fleet": [_type_parts(kind) for kind in cell.fleet]} if cell.fleet else {}),
     }
+
+
+def _type_parts(kind: Mapping[str, Any]) -> dict[str, Any]:
+    return {**kind, "profile": _profile_hash(str(kind.get("profile")))}
 
 
 def canonical(value: Any) -> Any:  # noqa: ANN401  # any JSON value

@@ -44,7 +44,9 @@ class Cell:
     service : mapping
         Fields of the `twin.ServiceLevel`; the published rule, if there are none.
     profile : str
-        Name of a shipped serving profile, or a JSON file.
+        Name of a shipped serving profile, or a JSON file; with a fleet that of its first type.
+    fleet : tuple of mapping
+        The types of a fleet (`twin.fleet.fleet_of`); empty without one.
     seed : int
         For solvers that draw.
     gpus : int, optional
@@ -83,10 +85,14 @@ class Cell:
     instance: str = ""
     best_bound: int | None = None
     overrides: tuple[str, ...] = ()
+    fleet: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> str:
-        """The cell as one line of JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """The cell as one line of JSON; one without a fleet as it was before there were any."""
+        values = asdict(self)
+        if not self.fleet:
+            del values["fleet"]
+        return json.dumps(values, sort_keys=True)
 
     @classmethod
     def from_json(
@@ -139,7 +145,8 @@ def _cell(values: object, origin: str) -> Cell:
                 raise UserError(f"{origin}: a cell needs {name}")
         elif not _FITS[str(each.type)](values[name]):
             raise UserError(f"{origin}: {name}={str(values[name])[:40]} of a cell must be {each.type}")
-    return Cell(**{**values, "overrides": tuple(values.get("overrides", ()))})
+    lists = {name: tuple(values.get(name, ())) for name in ("overrides", "fleet")}
+    return Cell(**{**values, **lists})
 
 
 def _is_whole(value: object) -> bool:
@@ -157,6 +164,9 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "float": _is_number,
     "int | None": lambda value: value is None or _is_whole(value),
     "Mapping[str, Any]": lambda value: isinstance(value, dict),
+    "tuple[Mapping[str, Any], ...]": lambda value: (
+        isinstance(value, list) and all(isinstance(item, dict) for item in value)
+    ),
     "tuple[str, ...]": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
 }
 

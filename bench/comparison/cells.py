@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.comparison.cell import Cell
 from twin.errors import UserError
+from twin.fleet import fleet_of, read_fleet
 from twin.service import PUBLISHED
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def cells_of(config: BenchConfig, overrides: Sequence[str] = ()) -> list[Cell]:
     level = config.service.level()
     # Rows of the published rule are as they were before there were others.
     service = {} if level == PUBLISHED else asdict(level)
+    fleet = fleet_options(config.fleet)
     return [
         Cell(
             solver=name,
@@ -32,7 +34,8 @@ def cells_of(config: BenchConfig, overrides: Sequence[str] = ()) -> list[Cell]:
             workload=config.workload,
             objective=config.objective,
             service=service,
-            profile=config.profile,
+            profile=str(fleet[0]["profile"]) if fleet else config.profile,
+            fleet=fleet,
             seed=config.seed,
             gpus=config.gpus,
             time_limit_s=config.time_limit_s,
@@ -44,6 +47,29 @@ def cells_of(config: BenchConfig, overrides: Sequence[str] = ()) -> list[Cell]:
         )
         for name, options in solver_options(config).items()
     ]
+
+
+def fleet_options(given: Any) -> tuple[dict[str, Any], ...]:  # noqa: ANN401  # whatever a user has typed
+    """The types of a fleet, each with all its keys; none without a fleet.
+
+    Parameters
+    ----------
+    given : list of dict or str, optional
+        As on the command line: types, or the file that lists them.
+
+    Raises
+    ------
+    UserError
+        For what is no fleet.
+    """
+    if given is None:
+        return ()
+    origin = f"fleet={given}" if isinstance(given, str) else "fleet"
+    rows = read_fleet(given) if isinstance(given, str) else given
+    return tuple(
+        {"name": kind.name, "profile": str(row["profile"]), "price": kind.price, "count": kind.count}
+        for kind, row in zip(fleet_of(rows, origin).types, rows, strict=True)
+    )
 
 
 def solver_options(config: BenchConfig) -> dict[str, dict[str, Any]]:

@@ -13,6 +13,8 @@ from solvers.base import Problem, Solver
 from twin import (
     INTERACTIVE,
     PUBLISHED,
+    Fleet,
+    GpuPlan,
     Placement,
     Score,
     ServiceLevel,
@@ -56,6 +58,8 @@ class Comparison:
         Placements are scored with the requests of so many other seeds as well.
     service : ServiceLevel
         What every GPU must keep.
+    fleet : Fleet, optional
+        GPU types to choose from; `profile` is that of the first.
     load_predictor : callable, optional
         Gives the predictor of the profile's name; by default the shipped one.
     """
@@ -71,6 +75,7 @@ class Comparison:
     reserve: float = 0.0
     draws: int = 0
     service: ServiceLevel = PUBLISHED
+    fleet: Fleet | None = None
     load_predictor: Callable[[str], Predictor] | None = None
 
     def __post_init__(self) -> None:
@@ -96,7 +101,7 @@ class Comparison:
     def problem(self, solver: Solver) -> Problem:
         """The problem as this solver gets it, in copies of its own; arrays, which are read-only, are shared."""
         predictor = None
-        if solver.tags.needs_predictor:
+        if solver.tags.needs_predictor and (self.fleet is None or not self.fleet.is_mixed):
             predictor = (self.load_predictor or _shipped_predictor)(self.profile.name)
         if solver.tags.replays_requests:
             # Drawn once for all of them.
@@ -113,7 +118,12 @@ class Comparison:
             time_limit_s=self.time_limit_s,
             seed=self.seed,
             service=copy(self.service),
+            fleet=copy(self.fleet),
         )
+
+    def profile_of(self, plan: GpuPlan) -> ServingProfile:
+        """Serving profile of the type that a GPU is of."""
+        return self.profile if self.fleet is None else self.fleet.type_of(plan).profile
 
     def score(self, placement: Placement, *, planned: bool = False) -> Score:
         """What the twin says of a placement; under the published rule goodput is counted by the limits of `interactive`.
@@ -126,7 +136,13 @@ class Comparison:
         """
         workload = self.planned if planned else self.workload
         return score_placement(
-            workload, placement, self.profile, threads=self.threads, service=self.service, shown=INTERACTIVE
+            workload,
+            placement,
+            self.profile,
+            threads=self.threads,
+            service=self.service,
+            shown=INTERACTIVE,
+            fleet=self.fleet,
         )
 
     def holds_on(self, placement: Placement) -> int | None:
@@ -144,9 +160,16 @@ class Comparison:
             workload.with_seed((workload.seed + _APART * turn) % LARGEST_SEED) for turn in range(1, self.draws + 1)
         )
         return sum(
-            score_placement(other, placement, self.profile, threads=self.threads, service=self.service).feasible
+            score_placement(
+                other, placement, self.profile, threads=self.threads, service=self.service, fleet=self.fleet
+            ).feasible
             for other in others
         )
+
+
+def fewest(*limits: int | None) -> int | None:
+    """The smallest limit that there is; None where there is none."""
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _shipped_predictor(profile_name: str) -> Predictor:

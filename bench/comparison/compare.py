@@ -20,7 +20,7 @@ from bench.comparison.rows import ERROR, PERCENTILES, Row
 from bench.evidence.runs import evidence_of
 from solvers.base import CERTIFICATE, TIME_BOUND, Solution, Solver, Status
 from solvers.fleet import fewest_gpus
-from twin import PUBLISHED, Placement, Score, load_profile
+from twin import PUBLISHED, Fleet, Placement, Score, fleet_of, load_profile
 
 if TYPE_CHECKING:
     from twin import GpuResult
@@ -102,6 +102,7 @@ def base_row(comparison: Comparison, solver: str) -> Row:
         gpu_limit=comparison.gpus,
         reserve=comparison.reserve,
         service=comparison.service.name,
+        fleet=fleet_json(comparison.fleet),
         n_adapters=workload.n_adapters,
         total_rate=workload.total_rate,
         duration_s=workload.duration_s,
@@ -188,6 +189,7 @@ def _filled(row: Row, comparison: Comparison, outcome: _Attempt) -> Row:
         status=solution.status,
         message=solution.message,
         lower_bound=solution.lower_bound,
+        cost_bound=solution.cost_bound,
         oracle_calls=solution.oracle_calls,
         solve_time_s=solution.solve_time_s,
         details=json.dumps({name: value for name, value in solution.details.items() if name != CERTIFICATE}),
@@ -203,6 +205,7 @@ def _filled(row: Row, comparison: Comparison, outcome: _Attempt) -> Row:
         holds_on=holds,
         feasible=score.feasible,
         gpus=score.gpus,
+        cost=None if comparison.fleet is None else score.cost,
         failed_gpus=score.failed_gpus,
         failing_adapters=score.failing_adapters,
         goodput=score.goodput,
@@ -263,6 +266,7 @@ def _of_the_workload(solution: Solution, reserve: float) -> Solution:
         solution,
         status=_WITH_MORE.get(solution.status, solution.status),
         lower_bound=None,
+        cost_bound=None,
         message=f"at {1 + reserve:g} times the load: {'; '.join(notes)}" if notes else "",
         details={**details, "planned": claims},
     )
@@ -270,7 +274,7 @@ def _of_the_workload(solution: Solution, reserve: float) -> Solution:
 
 def _gpu_results(score: Score, placement: Placement, comparison: Comparison) -> list[dict[str, Any]]:
     """The twin's figures of each GPU, and what published runs on real ones say of as much load."""
-    known = evidence_of(placement.gpus, comparison.workload, comparison.profile)
+    known = [evidence_of([plan], comparison.workload, comparison.profile_of(plan))[0] for plan in placement.gpus]
     return [
         {**_figures(result), "real_gpu": evidence.kind} for result, evidence in zip(score.results, known, strict=True)
     ]
@@ -311,6 +315,17 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def fleet_json(fleet: Fleet | None) -> str:
+    """The types of a fleet as rows have them; nothing without one."""
+    if fleet is None:
+        return ""
+    types = [
+        {"name": kind.name, "profile": kind.profile.name, "price": kind.price, "count": kind.count}
+        for kind in fleet.types
+    ]
+    return json.dumps(types, separators=(",", ":"))
+
+
 @cache
 def version() -> str:
     """Version of this package."""
@@ -333,6 +348,7 @@ def bare_row(cell: Cell) -> Row:
         gpu_limit=cell.gpus,
         reserve=cell.reserve,
         service=str(cell.service.get("name", PUBLISHED.name)),
+        fleet=_name(lambda: fleet_json(fleet_of(cell.fleet)), "") if cell.fleet else "",
         version=version(),
     )
 

@@ -66,6 +66,8 @@ class BenchConfig:
         Run a tier of the workload suite instead of one workload.
     profile : str
         Name of a shipped serving profile, or a JSON file.
+    fleet : list of dict or str, optional
+        GPU types with profile, price and count, or the file that lists them (`twin.fleet`); `profile` is not looked at then.
     seed : int
         Of the workload's streams, and of the solvers that draw.
     gpus : int, optional
@@ -104,6 +106,7 @@ class BenchConfig:
     service: ServiceConfig = field(default_factory=ServiceConfig)
     suite: SuiteOptions | None = None
     profile: str = "llama-3.1-8b"
+    fleet: Any = None
     seed: int = 0
     gpus: int | None = None
     time_limit_s: float = 60.0

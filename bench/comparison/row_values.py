@@ -106,6 +106,11 @@ def check_values(values: Mapping[str, Any], where: str) -> None:
     details = values.get("details")
     if details is not None and not isinstance(_parsed(details, f"{where}: details"), dict):
         raise UserError(f"{where}: details={shown(details)} must be a JSON object")
+    types = _parsed(values.get("fleet") or "[]", f"{where}: fleet")
+    if not isinstance(types, list) or not all(isinstance(kind, dict) and set(kind) >= _TYPE for kind in types):
+        raise UserError(
+            f"{where}: fleet={shown(values['fleet'])} must be a JSON list of {{{', '.join(sorted(_TYPE))}}}"
+        )
     results = _parsed(values.get("gpu_results") or "[]", f"{where}: gpu_results")
     if not isinstance(results, list) or not all(isinstance(each, dict) for each in results):
         raise UserError(f"{where}: gpu_results must be a JSON list with an object for each GPU")
@@ -159,6 +164,7 @@ def _parsed(text: str, where: str) -> Any:  # noqa: ANN401  # whatever JSON hold
         raise UserError(f"{where}={shown(text)} is not JSON") from None
 
 
+_TYPE = {"name", "profile", "price", "count"}
 _NAMES = {
     "string": "text",
     "int64": "a whole number",

@@ -54,6 +54,10 @@ class Row:
         What the twin says: there is a placement, every GPU keeps the service level and none has a memory error.
     gpus, lower_bound : int
         GPUs used; the fewest that any placement needs by the solver's oracle, if proven.
+    fleet : str
+        JSON list of {name, profile, price, count}, the types that the solver chose from; empty where GPUs were not said to have types.
+    cost, cost_bound : float
+        With a fleet: the sum of the prices of the GPUs used; the least that any placement costs by the solver's oracle, if proven.
     bound_slack : float
         By how much the proof's bound in fractions of GPUs is above `lower_bound` - 1: what it can lose before the bound falls.
         Absent where no fraction proves the bound.
@@ -90,7 +94,7 @@ class Row:
     fleet_searched : bool
         The fleet was not given but is the smallest found that the twin calls feasible.
     placement : str
-        JSON list of {max_loras, adapters} (and shares, where there are replicas).
+        JSON list of {max_loras, adapters} (and shares, where there are replicas; gpu_type, where the fleet has several types).
     gpu_results : str
         JSON list, one object for each GPU of the placement: the twin's figures, and as `real_gpu` whether a real GPU has served
         as much in a published run (`bench.evidence`: served, near or none).
@@ -131,6 +135,9 @@ class Row:
     feasible: bool = False
     gpus: int | None = None
     lower_bound: int | None = None
+    fleet: str = ""
+    cost: float | None = None
+    cost_bound: float | None = None
     bound_slack: float | None = None
     certificate: str | None = None
     draws: int | None = None
@@ -202,9 +209,30 @@ class Row:
 
     @property
     def workload_label(self) -> str:
-        """The workload, what was changed in it, and the service level where it is not the published rule."""
+        """The workload, what was changed in it, the service level where it is not the published rule, and the fleet if it has types."""
         service = "" if self.service == "published" else f" service={self.service}"
-        return f"{self.workload} {self.workload_options}".strip() + service
+        fleet = f" fleet={self.fleet_in_words}" if self.fleet else ""
+        return f"{self.workload} {self.workload_options}".strip() + service + fleet
+
+    @property
+    def types(self) -> list[dict[str, Any]]:
+        """The types of the fleet: name, profile, price and count of each."""
+        return list(json.loads(self.fleet)) if self.fleet else []
+
+    @property
+    def fleet_in_words(self) -> str:
+        """How many there are of each type, and its price: 4 h100-80gb at 2 + a100-80gb at 1."""
+        return " + ".join(
+            f"{'' if kind['count'] is None else str(kind['count']) + ' '}{kind['name']} at {kind['price']:g}"
+            for kind in self.types
+        )
+
+    @property
+    def cost_gap(self) -> float | None:
+        """Cost of a feasible placement above its own bound, over the bound; None without one of the two."""
+        if not self.feasible or self.cost is None or not self.cost_bound:
+            return None
+        return max(0.0, self.cost / self.cost_bound - 1)
 
     @property
     def solver_label(self) -> str:

@@ -14,13 +14,14 @@ from bench.comparison.build import maker_of, objective_of, service_of, workload_
 from bench.comparison.cache import canonical
 from bench.comparison.cell import Cell, described
 from bench.comparison.cells import cells_of
+from bench.comparison.common import fewest
 from bench.comparison.compare import Comparison, bare_row, candidate, compare, error_row
 from bench.comparison.known import is_shipped, targets
 from bench.comparison.machine import calibration_s, processor, versions
 from bench.comparison.rows import Row
 from bench.comparison.solver_process import SolverProcess
 from solvers.base import Solver
-from twin import load_profile
+from twin import fleet_of, load_profile
 
 if TYPE_CHECKING:
     from bench.comparison.config import BenchConfig
@@ -137,12 +138,13 @@ def comparison_of(cell: Cell) -> Comparison:
     UserError
         For what is wrong with the workload, the profile or the objective.
     """
-    profile = load_profile(cell.profile)
+    fleet = fleet_of(cell.fleet, "fleet of the cell") if cell.fleet else None
+    profile = load_profile(cell.profile) if fleet is None else fleet.types[0].profile
     return Comparison(
         workload=workload_of(json.dumps([canonical(cell.workload), profile.name]), cell, profile),
         profile=profile,
         objective=objective_of(cell.objective),
-        gpus=cell.gpus,
+        gpus=cell.gpus if fleet is None else fewest(cell.gpus, fleet.max_gpus),
         time_limit_s=cell.time_limit_s,
         seed=cell.seed,
         threads=cell.threads,
@@ -150,4 +152,5 @@ def comparison_of(cell: Cell) -> Comparison:
         reserve=cell.reserve,
         draws=cell.draws,
         service=service_of(cell),
+        fleet=fleet,
     )

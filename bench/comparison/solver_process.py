@@ -100,7 +100,9 @@ class SolverProcess:
     def _problem(self, gpus: int | None) -> Problem:
         """The question as this side has it."""
         comparison = self._comparison
-        return Problem(comparison.planned, comparison.profile, comparison.objective, None, gpus)
+        return Problem(
+            comparison.planned, comparison.profile, comparison.objective, max_gpus=gpus, fleet=comparison.fleet
+        )
 
     def _ask(self, what: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401  # any JSON
         """The answer to one question.
@@ -195,6 +197,7 @@ def _solution(answer: dict[str, Any]) -> Solution:
         status=answer.get("status"),  # type: ignore[arg-type]  # checked afterwards, as the others are
         placement=None if placement is None else Placement.from_json(json.dumps(placement)),
         lower_bound=answer.get("lower_bound"),
+        cost_bound=answer.get("cost_bound"),
         oracle_calls=answer.get("oracle_calls"),  # type: ignore[arg-type]
         message=answer.get("message"),  # type: ignore[arg-type]
         details=answer.get("details"),  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,8 @@ from twin import Placement
 
 #: Exit code of a command that has seen a placement below a proven bound.
 CONTRADICTION = 3
+# Sums of prices are rounded.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, order=True)
@@ -85,7 +88,21 @@ def contradictions(rows: Sequence[Row]) -> list[str]:
     lines = []
     for claim in claims(rows):
         lines += [_line(row, claim) for row in claim.refuted_by(rows)[:1]]
-    return lines
+    return lines + _cheaper(rows)
+
+
+def _cheaper(rows: Sequence[Row]) -> list[str]:
+    """A line for each bound on cost that a feasible placement refutes."""
+    bounds = [(row.cost_bound, row.solver) for row in rows if row.cost_bound is not None]
+    cost, who = min(
+        ((row.cost, row.solver_label) for row in rows if row.feasible and row.cost is not None),
+        default=(math.inf, ""),
+    )
+    return [
+        f"{who} has a feasible placement that costs {cost:.6g}, below the bound of {bound:.6g} by {by}"
+        for bound, by in bounds
+        if cost < bound * (1 - _ROUNDING)
+    ]
 
 
 def _line(row: Row, claim: LowerBound) -> str:

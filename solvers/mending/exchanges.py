@@ -53,7 +53,7 @@ MOST_ROUNDS = 80
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class Loaded:
     """What a GPU holds.
 
     Attributes
@@ -64,11 +64,14 @@ class _Loaded:
         `max_loras`.
     spare : float
         What is served beyond the service level's share, in tokens per second; negative: what is missing.
+    kind : int
+        Its type, by place in a fleet.
     """
 
     content: tuple[int, ...]
     slots: int
     spare: float
+    kind: int = 0
 
     @property
     def missing(self) -> float:
@@ -107,20 +110,32 @@ class TwinSearch:
         deadline : Deadline
         """
         gpus = self._start(n_gpus, hint, deadline)
-        if gpus is None:
-            return None
+        found = None if gpus is None else self.annealed(gpus, deadline)
+        return (
+            None if found is None else Placement(tuple(GpuPlan(gpu.content, gpu.slots) for gpu in found if gpu.content))
+        )
+
+    def annealed(self, gpus: list[Loaded], deadline: Deadline) -> list[Loaded] | None:
+        """The same adapters on the same GPUs so that none falls short, or None if the search comes to no such end.
+
+        Parameters
+        ----------
+        gpus : list of Loaded
+        deadline : Deadline
+        """
+        n_gpus = len(gpus)
         short = [_missing(gpus)]
-        stuck, most_calls = 0, self.oracle.calls + SURE_CALLS
-        while (
-            short[-1]
-            and n_gpus > 1
-            and deadline.left_s
-            and self._is_worth_more(short, sure=self.oracle.calls < most_calls)
-        ):
+        stuck, most_calls = 0, self.calls + SURE_CALLS
+        while short[-1] and n_gpus > 1 and deadline.left_s and self._is_worth_more(short, sure=self.calls < most_calls):
             gpus = self._round(gpus, HEATS[stuck % len(HEATS)] * self.total / n_gpus, deadline)
             short.append(_missing(gpus))
             stuck = stuck + 1 if short[-1] > (1 - LITTLE) * short[-2] else 0
-        return None if short[-1] else Placement(tuple(GpuPlan(gpu.content, gpu.slots) for gpu in gpus if gpu.content))
+        return None if short[-1] else gpus
+
+    @property
+    def calls(self) -> int:
+        """Contents asked about so far."""
+        return self.oracle.calls
 
     def _is_worth_more(self, short: Sequence[float], *, sure: bool) -> bool:
         """Whether another round may lead somewhere, by the shortfall at the start and after each round."""
@@ -131,12 +146,12 @@ class TwinSearch:
 
     # --- starts
 
-    def _start(self, n_gpus: int, hint: int, deadline: Deadline) -> list[_Loaded] | None:
+    def _start(self, n_gpus: int, hint: int, deadline: Deadline) -> list[Loaded] | None:
         """The even spread that misses least; None if each of them misses far too much, or the time is up."""
         heaviest_first = np.argsort(-self.size, kind="stable")
         busiest_first = np.argsort(-self.load, kind="stable")
         workload = self.oracle.workload
-        best: list[_Loaded] | None = None
+        best: list[Loaded] | None = None
         for groups in (
             least_loaded(self.size, heaviest_first, n_gpus),
             least_loaded(self.load, busiest_first, n_gpus),
@@ -154,7 +169,7 @@ class TwinSearch:
 
     # --- exchanges
 
-    def _round(self, gpus: Sequence[_Loaded], least_temperature: float, deadline: Deadline) -> list[_Loaded]:
+    def _round(self, gpus: Sequence[Loaded], least_temperature: float, deadline: Deadline) -> list[Loaded]:
         """The best state among some proposals."""
         state, best = list(gpus), list(gpus)
         for _ in range(ROUND + ROUND_PER_GPU * len(state)):
@@ -165,7 +180,7 @@ class TwinSearch:
                 best = list(state)
         return best
 
-    def _propose(self, state: list[_Loaded], temperature: float) -> None:
+    def _propose(self, state: list[Loaded], temperature: float) -> None:
         """Exchange adapters between two GPUs if the twin likes the outcome."""
         generator = self.generator
         missing = np.array([gpu.missing for gpu in state])
@@ -175,22 +190,22 @@ class TwinSearch:
         most = old - temperature * math.log(max(generator.random(), 1e-300))
         leaving, coming = self._exchange(state, giver, taker)
         grown = _changed(state[taker].content, coming, leaving)
-        takes = self._asked(grown, state[taker].slots, -most)
+        takes = self._asked(grown, state[taker].slots, -most, state[taker].kind)
         if takes.missing > most:
             return
         shrunk = _changed(state[giver].content, leaving, coming)
-        gives = self._asked(shrunk, state[giver].slots, takes.missing - most)
+        gives = self._asked(shrunk, state[giver].slots, takes.missing - most, state[giver].kind)
         if takes.missing + gives.missing <= most:
             state[giver], state[taker] = gives, takes
 
-    def _taker(self, state: Sequence[_Loaded], giver: int) -> int:
+    def _taker(self, state: Sequence[Loaded], giver: int) -> int:
         """A GPU other than the giver, preferably with room."""
         room = np.array([max(0.0, gpu.spare) if gpu.content else self.total / len(state) for gpu in state])
         chance = room / max(float(room.sum()), 1e-300) + 1.0 / len(state)
         chance[giver] = 0.0
         return int(self.generator.choice(len(state), p=chance / chance.sum()))
 
-    def _exchange(self, state: Sequence[_Loaded], giver: int, taker: int) -> tuple[set[int], set[int]]:
+    def _exchange(self, state: Sequence[Loaded], giver: int, taker: int) -> tuple[set[int], set[int]]:
         """Adapters that leave the giver and that come to it: of some that are drawn, those that shift what is wanted."""
         generator = self.generator
         mine, theirs = np.array(state[giver].content), np.array(state[taker].content, dtype=np.int64)
@@ -209,7 +224,11 @@ class TwinSearch:
         """How many of so many adapters are exchanged: mostly one or two, of hundreds now and then dozens."""
         return min(count, int(max(2.0, LARGEST_EXCHANGE * count) ** self.generator.random() + 0.5))
 
-    def _asked(self, content: tuple[int, ...], hint: int, least: float) -> _Loaded:
+    def oracle_of(self, kind: int) -> TwinOracle:  # noqa: ARG002  # here all GPUs are of one type
+        """Whom GPUs of a type are asked of."""
+        return self.oracle
+
+    def _asked(self, content: tuple[int, ...], hint: int, least: float, kind: int = 0) -> Loaded:
         """A GPU with a content at the best `max_loras` near a hint.
 
         Parameters
@@ -218,28 +237,31 @@ class TwinSearch:
         hint : int
         least : float
             Spare throughput below which the answer is of no use.
+        kind : int
+            Type of the GPU.
         """
         if not content:
-            return _Loaded((), 1, 0.0)
+            return Loaded((), 1, 0.0, kind)
+        oracle = self.oracle_of(kind)
         load = float(self.load[list(content)].sum())
-        candidates = self.oracle.slots(content)
+        candidates = oracle.slots(content)
         if not candidates:
-            return _Loaded(content, 1, -load)
+            return Loaded(content, 1, -load, kind)
 
         def spare(place: int) -> float:
-            return (self.oracle.share(content, candidates[place]) - self.oracle.service.share) * load
+            return (oracle.share(content, candidates[place]) - oracle.service.share) * load
 
         place = candidates.index(nearest_first(candidates, hint)[0])
         best = spare(place)
         if best < least - HOPELESS * load:
-            return _Loaded(content, candidates[place], best)
+            return Loaded(content, candidates[place], best, kind)
         for step in (1, -1):
             improved = False
             while best < 0 and 0 <= place + step < len(candidates) and (trial := spare(place + step)) > best:
                 best, place, improved = trial, place + step, True
             if improved:
                 break
-        return _Loaded(content, candidates[place], best)
+        return Loaded(content, candidates[place], best, kind)
 
 
 def fewer_on_twin(  # noqa: PLR0913  # a start and the limits of a search
@@ -283,7 +305,7 @@ def fewer_on_twin(  # noqa: PLR0913  # a start and the limits of a search
     return placement
 
 
-def _missing(gpus: Sequence[_Loaded]) -> float:
+def _missing(gpus: Sequence[Loaded]) -> float:
     return sum(gpu.missing for gpu in gpus)
 
 

@@ -47,7 +47,7 @@ def cost_of(answers: Sequence[GpuLatency]) -> tuple[int, float]:
 
 
 @dataclass(frozen=True)
-class Fleet:
+class SpreadPlans:
     """A spread with the `max_loras` of each GPU, and its cost.
 
     Attributes
@@ -113,14 +113,14 @@ class LatencyOracle(ABC):
             proposals.add(min(self.model.slots(adapters), self.slots(adapters)))
         return min(((slots, self.ask(adapters, slots)) for slots in sorted(proposals)), key=lambda pair: pair[1].key)
 
-    def best_fleet(self, spreads: Iterable[list[list[int]]]) -> Fleet:
+    def best_fleet(self, spreads: Iterable[list[list[int]]]) -> SpreadPlans:
         """The spread, of some, on which fewest GPUs starve and the mean latency is least; each GPU as `best` has it."""
         fleets = []
         for groups in spreads:
             contents = [tuple(sorted(group)) for group in groups if group]
             found = [self.best(content) for content in contents]
             plans = tuple(GpuPlan(content, slots) for content, (slots, _) in zip(contents, found, strict=True))
-            fleets.append(Fleet(plans, *cost_of([answer for _, answer in found])))
+            fleets.append(SpreadPlans(plans, *cost_of([answer for _, answer in found])))
         return min(fleets, key=lambda fleet: (fleet.starved, fleet.latency_ms))
 
     def tuned(self, adapters: tuple[int, ...], max_loras: int) -> int:

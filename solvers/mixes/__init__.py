@@ -1,0 +1,1 @@
+"""Fleets of several GPU types: placements of low cost, and bounds on it."""
