@@ -66,8 +66,8 @@ report: $(READY) ## one HTML file of results: make report RESULTS=DIR
 # Each sweep goes on where it was interrupted, each table is left alone where it is there.
 paper: $(READY) ## tables and figures of the papers beside ours: make paper RUNS=DIR (half an hour)
 	$(if $(RUNS),,$(error say which published runs: make paper RUNS=DIR))
-	$(RUN) bench experiment=paper_four_gpus out=results/runs/paper/four_gpus.parquet
-	$(RUN) bench experiment=paper_latency out=results/runs/paper/latency.parquet
+	$(RUN) bench experiment=paper_fig11 out=results/runs/paper/four_gpus.parquet
+	$(RUN) bench experiment=paper_fig12 out=results/runs/paper/latency.parquet
 	$(RUN) bench suite=paper 'solver=[ffd,ffd_plus,dlora,lora_serve,max_pack]' draws=0 suite.results=results/runs/paper/fewest
 	$(RUN) bench.paper runs=$(abspath $(RUNS)) $(ARGS)
 

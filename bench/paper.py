@@ -16,8 +16,9 @@ from omegaconf import MISSING
 from rich.console import Console
 
 from bench.comparison.rows import read_any
-from bench.measured.papers import largest_contents, over_time, overheads, twin_errors
+from bench.measured.papers import largest_contents, learned, over_time, overheads, twin_errors
 from bench.measured.papers.replays import kept_replays
+from bench.measured.predictors_beside_runs import predict_runs, predictors_of
 from bench.measured.published import PROFILE_OF_MODEL, read_runs
 from bench.measured.twin_beside_runs import ReplayOptions, published_twin, write_csv
 from bench.shared.command import command
@@ -69,6 +70,12 @@ class _Sources:
         return table
 
     @cached_property
+    def learned(self) -> pd.DataFrame:
+        predictors = predictors_of(self.runs, "shipped")
+        rules = {model: one.starvation_tree.n_leaves for model, one in predictors.items()}
+        return learned.predictors_table(self.runs, predict_runs(self.runs, predictors), rules)
+
+    @cached_property
     def overheads(self) -> pd.DataFrame:
         return overheads.overheads_table(self._config.runs)
 
@@ -93,6 +100,7 @@ def _tables(sources: _Sources, config: PaperConfig) -> dict[str, Callable[[], pd
         "max_pack_curves": lambda: largest_contents.curves_table(sources.replays),
         "twin_errors": lambda: twin_errors.errors_table(sources.replays, sources.published),
         "twin_times": lambda: twin_errors.times_table(sources.replays, sources.published),
+        "predictors": lambda: sources.learned,
         "overheads": lambda: overheads.errors_table(sources.overheads),
         "over_time": lambda: over_time.errors_table(sources.over_time),
         "four_gpus": lambda: sources.fleet(config.four_gpus),
@@ -105,8 +113,8 @@ def _tables(sources: _Sources, config: PaperConfig) -> dict[str, Callable[[], pd
 
 def _sweeps(config: PaperConfig) -> dict[str, tuple[str, str]]:
     """Where the rows of a table are looked for, and the options that put them there."""
-    four = (config.four_gpus, "experiment=paper_four_gpus out=")
-    latency = (config.latency, "experiment=paper_latency out=")
+    four = (config.four_gpus, "experiment=paper_fig11 out=")
+    latency = (config.latency, "experiment=paper_fig12 out=")
     fewest = (config.fewest, "suite=paper 'solver=[ffd,ffd_plus,dlora,lora_serve,max_pack]' draws=0 suite.results=")
     return {
         "four_gpus": four,

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from bench.measured.papers.largest_contents import curves_table, pairs_table
+from bench.measured.papers.learned import predictors_table
 from bench.measured.papers.over_time import chosen_runs, errors_table
 from bench.measured.papers.twin_errors import times_table
 from bench.measured.published import read_runs
@@ -52,6 +53,29 @@ def test_a_gpu_that_serves_nothing_has_no_max_pack() -> None:
     (pair,) = pairs_table(curve(8, [True, False], 1.0)).to_dict("records")
     assert (pair["measured_adapters"], pair["measured_max_loras"]) == (0, 0)
     assert np.isnan(pair["measured_throughput"])
+
+
+def test_predictors_are_compared_on_the_papers_test_runs_alone() -> None:
+    runs = pd.DataFrame({"run_id": ["a", "b", "c"], "family": ["ml", "ml", "dt"]})
+    rows = pd.DataFrame(
+        {
+            "run_id": ["a", "b", "c"] * 2,
+            "predictor": ["full"] * 3 + ["distilled"] * 3,
+            "model": MODEL,
+            "measured_starved": [False, True, True] * 2,
+            "simulated_starved": [False, True, False, True, True, True],
+            **{f"measured_{name}": 100.0 for name in ("throughput", "itl_ms", "ttft_ms")},
+            **{f"simulated_{name}": [100.0, 300.0, 900.0] * 2 for name in ("throughput", "itl_ms", "ttft_ms")},
+        }
+    )
+    table = predictors_table(runs, rows, {MODEL: 7}).set_index("predictor")
+    # |300 - 100| / 400 in one of two; the third run is not the paper's.
+    assert table.throughput_smape.to_dict() == {"full": pytest.approx(25.0), "distilled": pytest.approx(25.0)}
+    assert table.runs.to_dict() == {"full": 2, "distilled": 2}
+    assert table.starvation_macro_f1["full"] == 1.0
+    # One of two told: starved is right once of twice, served never found.
+    assert table.starvation_macro_f1["distilled"] == pytest.approx((2 / 3) / 2)
+    assert table.rules["distilled"] == 7
 
 
 def test_times_are_those_of_the_same_runs() -> None:
@@ -138,15 +162,15 @@ def test_the_command_makes_what_is_missing_and_leaves_what_is_there(
     main([f"runs={folder}", "out=made"])
     made = {path.name for path in Path("made").iterdir()}
     assert made == {
-        "max_pack.csv", "max_pack_curves.csv", "twin_errors.csv", "twin_times.csv", "overheads.csv", "over_time.csv",
-        "over_time.png", "overheads.png",
+        "max_pack.csv", "max_pack_curves.csv", "twin_errors.csv", "twin_times.csv", "predictors.csv", "overheads.csv",
+        "over_time.csv", "over_time.png", "overheads.png",
     }  # fmt: skip
     errors = pd.read_csv("made/twin_errors.csv")
     # A tenth too much is 0.1 / 2.1.
     assert errors.throughput_published_twin.to_numpy() == pytest.approx([100 / 21], rel=1e-3)
     assert len(pd.read_csv("made/max_pack.csv")) == 3
     printed = capsys.readouterr().out
-    assert "left out  made/latency.csv: python -m bench experiment=paper_latency" in printed
+    assert "left out  made/latency.csv: python -m bench experiment=paper_fig12" in printed
     # Nothing is replayed again, and a table that is there stays.
     Path("made/max_pack.csv").write_text("mine", encoding="utf-8")
     Path("made/twin_times.csv").unlink()
