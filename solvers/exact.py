@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-from solvers.base import Problem, Solution, Solver, Tags
+from solvers.base import VOUCHED, Problem, Solution, Solver, Tags
 from solvers.exact_search.search import ExactSearch
 from solvers.exact_search.state import SearchState
 from solvers.exact_search.warming_up import compile_all
@@ -87,10 +87,7 @@ class Exact(Solver):
         finishing = self.best_service and isinstance(oracle, TwinOracle)
         searching = Deadline.after(problem.time_limit_s * (1 - TIME_SHARE if finishing else 1))
         oracle.deadline = searching
-        try:
-            search = ExactSearch(SearchState(problem, oracle, searching, self.workers, replicas=self.replicas))
-        except OutOfTimeError:
-            return Solution("time_limit", oracle_calls=oracle.calls, message="no placement within the time limit")
+        search = ExactSearch(SearchState(problem, oracle, searching, self.workers, replicas=self.replicas))
         try:
             search.run()
         except NoPlacementError as why:
@@ -99,7 +96,7 @@ class Exact(Solver):
             search.stopped = "the time limit was reached"
         search.sample_monotonicity()
         solution = search.solution()
-        if finishing and solution.placement is not None:
+        if finishing and solution.status in VOUCHED and solution.placement is not None:
             placement, calls = best_service(problem, solution.placement, deadline)
             solution = replace(solution, placement=placement, oracle_calls=solution.oracle_calls + calls)
         return solution

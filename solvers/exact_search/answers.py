@@ -9,7 +9,7 @@ import numpy as np
 
 from solvers.contents.orders import decreasing_order, describe, zigzag_order
 from solvers.contents.published_figures import backbone_tokens_per_s
-from solvers.exact_search.fast_answer import fast_answer
+from solvers.exact_search.greedy_answers import FirstAnswer, greedy_answer
 from solvers.exact_search.state import SearchState
 from solvers.filling.model import FillModel
 from solvers.filling.one_by_one import fill_gpus
@@ -52,6 +52,8 @@ class Answers:
     def __init__(self, state: SearchState) -> None:
         self.state = state
         self._filled_fast = False
+        #: What a learned model says, for when there is no time to ask the twin about it.
+        self.unchecked: Placement | None = None
         self._fleets_tried: set[int] = set()
 
     def one_gpu(self) -> None:
@@ -128,8 +130,19 @@ class Answers:
         if placement is not None:
             progress.keep(placement)
 
+    def at_once(self) -> None:
+        """A placement before anything else, so that there is one whatever the time limit."""
+        first = FirstAnswer(self.state)
+        self.unchecked = first.unchecked
+        placement = first.accepted()
+        self.state.other_calls += first.calls
+        if placement is not None:
+            self.state.progress.keep(placement)
+        else:
+            self.unchecked = None
+
     def first_answer(self) -> None:
-        """An answer for any time limit, with most of the time left for what follows."""
+        """A good answer, with most of the time left for what follows."""
         if self.state.has_hot:
             self.replicated()
             if self.state.progress.best is None:
@@ -139,15 +152,11 @@ class Answers:
                 raise NoPlacementError(f"{hot} is too much for a GPU alone, and no placement was found that shares it")
             return
         fast = self.state.problem.workload.n_adapters > MOST_GREEDY and self.state.many_types
-        for answer in (self._fast_answer, self._greedy) if fast else (self._greedy, self._fast_answer):
-            try:
-                answer(Deadline.after(FIRST * self.state.deadline.left_s))
-            except OutOfTimeError:
-                continue
-            if self.state.progress.best is not None:
-                return
-        # The oracle remembers what the greedy asked before it ran out of time.
-        self._greedy(self.state.deadline)
+        with contextlib.suppress(OutOfTimeError):
+            (self._fast_answer if fast else self._greedy)(Deadline.after(FIRST * self.state.deadline.left_s))
+        if self.state.progress.best is None:
+            # The oracle remembers what the greedy asked before it ran out of time.
+            self._greedy(self.state.deadline)
 
     def greedily(self) -> None:
         """GPUs filled one after the other, in two orders: seconds at most where the oracle is a learned model."""
@@ -165,7 +174,7 @@ class Answers:
     def _fast_answer(self, deadline: Deadline) -> None:
         """Filled by the learned model, checked and mended by the twin, where a model is shipped for the profile."""
         self._filled_fast = True
-        placement, calls = fast_answer(
+        placement, calls = greedy_answer(
             self.state.problem, self.state.oracle, deadline, self.state.deadline, replicas=self.state.replicas
         )
         self.state.other_calls += calls

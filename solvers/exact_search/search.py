@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from solvers.base import CERTIFICATE, Solution
+from solvers.base import CERTIFICATE, Solution, Status
 from solvers.contents.adapter_types import single_types
 from solvers.exact_search.answers import Answers
 from solvers.exact_search.assignment_loop import AssignmentLoop, worth_trying
@@ -53,13 +53,29 @@ class ExactSearch:
         OutOfTimeError
         """
         answers, bounds = self.answers, self.bounds
-        steps: list[Callable[[], None]] = [answers.one_gpu]
+        steps: list[Callable[[], None]]
         if self.state.replays:
-            steps += [answers.look_for_hot, bounds.first, answers.first_answer, self._zones, self._frontier]
-            steps += [answers.second_answer, answers.replicated, answers.searched]
+            steps = [answers.look_for_hot, answers.at_once, answers.one_gpu]
+            steps += [
+                bounds.first,
+                answers.first_answer,
+                self._zones,
+                self._frontier,
+                answers.second_answer,
+                answers.replicated,
+                answers.searched,
+            ]
         else:
             # Zones take less time than a fine frontier where there are many types, but now and then they stop short of it.
-            steps += [answers.greedily, self._first_zones, self._zones, answers.annealed, self._zones, self._frontier]
+            steps = [
+                answers.one_gpu,
+                answers.greedily,
+                self._first_zones,
+                self._zones,
+                answers.annealed,
+                self._zones,
+                self._frontier,
+            ]
         steps += [answers.spread_otherwise, self._assign, self._more_zones, self._cut_loop, answers.replicated_at_last]
         for step in steps:
             step()
@@ -189,27 +205,26 @@ class ExactSearch:
         )
 
     def solution(self) -> Solution:
-        """The best placement with its bound."""
-        calls, limit, best = (
-            self.state.oracle.calls + self.state.other_calls,
-            self.state.problem.max_gpus,
-            self.state.progress.best,
-        )
+        """The best placement with its bound; what no GPU of was simulated, where there was no time for more."""
+        progress, limit = self.state.progress, self.state.problem.max_gpus
+        best, message = progress.best, ""
+        status: Status = "optimal"
+        if (
+            best is None
+            and self.answers.unchecked is not None
+            and self.answers.unchecked.n_gpus >= progress.lower_bound
+        ):
+            best, status, message = self.answers.unchecked, "unchecked", "the twin had no time to check the placement"
+        elif not progress.proven:
+            status, message = "feasible", f"not proven: {self.stopped}"
         if best is None or (limit is not None and best.n_gpus > limit):
             found = "" if best is None else f"; the best found needs {best.n_gpus} GPUs"
-            return Solution(
-                "time_limit",
-                lower_bound=self.state.progress.lower_bound,
-                oracle_calls=calls,
-                message=f"no placement within the limits{found}",
-                details=self.details(),
-            )
-        proven = self.state.progress.proven
+            best, status, message = None, "time_limit", f"no placement within the limits{found}"
         return Solution(
-            "optimal" if proven else "feasible",
+            status,
             best,
-            lower_bound=self.state.progress.lower_bound,
-            oracle_calls=calls,
-            message="" if proven else f"not proven: {self.stopped}",
+            lower_bound=progress.lower_bound,
+            oracle_calls=self.state.oracle.calls + self.state.other_calls,
+            message=message,
             details=self.details(),
         )

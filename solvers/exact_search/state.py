@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
 from solvers.base import Problem
-from solvers.contents.adapter_types import adapter_types
+from solvers.contents.adapter_types import AdapterTypes, adapter_types
+from solvers.contents.demands import Demands
 from solvers.exact_search.progress import Progress
 from solvers.limits import Deadline
 from solvers.oracles.base import Oracle
@@ -42,14 +45,27 @@ class SearchState:
         self.progress = Progress(problem.max_gpus, oracle.name, replicas=self.replicas)
         #: Parts that each adapter must be divided into for a GPU to hold one of them, once that is known.
         self.hot_parts: NDArray[np.int64] | None = None
-        self.types = adapter_types(problem.workload, by_requests=not oracle.interchangeable)
-        self.demands = oracle.demands(self.types)
         #: Price of each adapter by the best bound so far.
         self.weights: NDArray[np.float64] | None = None
         #: The `max_loras` of one GPU for all, if that is accepted.
         self.hint: int | None = None
         #: Contents that other solvers asked about.
         self.other_calls = 0
+
+    @cached_property
+    def types(self) -> AdapterTypes:
+        """Adapters of one rank and rate."""
+        return adapter_types(self.problem.workload, by_requests=not self.oracle.interchangeable)
+
+    @cached_property
+    def demands(self) -> Demands:
+        """What adapters of each type ask for.
+
+        Raises
+        ------
+        OutOfTimeError
+        """
+        return self.oracle.demands(self.types)
 
     @property
     def replays(self) -> bool:

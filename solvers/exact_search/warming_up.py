@@ -8,8 +8,8 @@ import numpy as np
 
 from solvers.base import Problem
 from solvers.contents.adapter_types import single_types
-from solvers.exact_search.fast_answer import predictor_for
 from solvers.exact_search.frontier import boxes_of_frontier, frontier_bound
+from solvers.exact_search.greedy_answers import predictor_for
 from solvers.exact_search.state import SearchState
 from solvers.filling.model import FillModel
 from solvers.limits import Deadline

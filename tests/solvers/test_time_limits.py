@@ -98,6 +98,24 @@ def test_no_simulation_is_begun_after_the_time_limit(
         assert solution.message
 
 
+@pytest.mark.parametrize("service", [PUBLISHED, INTERACTIVE], ids=["published", "interactive"])
+@pytest.mark.parametrize("limit_s", [0.5, 5.0, LIMIT_S])
+def test_exact_has_a_placement_whatever_the_limit_and_none_on_more_gpus_than_ffd_plus(
+    service: ServiceLevel, limit_s: float, clock: Clock
+) -> None:
+    asked = replace(problem(service=service), time_limit_s=limit_s)
+    _ = asked.workload.requests
+    found = {solver.name: solver.run(asked) for solver in (Exact("twin"), FfdPlus())}
+    assert clock.now_s > limit_s
+    ours, theirs = found["exact"], found["ffd_plus"]
+    assert ours.placement is not None
+    assert theirs.placement is not None
+    # Where both vouch for theirs; what nobody had time to check may be on too few.
+    if ours.status != "unchecked" != theirs.status:
+        assert ours.placement.n_gpus <= theirs.placement.n_gpus
+    assert (ours.status == "unchecked") <= (theirs.status == "unchecked")
+
+
 def test_dlora_stops_in_the_middle(clock: Clock) -> None:
     deadline = Deadline.after(0.0)
     with pytest.raises(OutOfTimeError):
