@@ -1,6 +1,6 @@
 """`python -m bench.calibrate runs=DIR`: fit serving profiles to published vLLM runs.
 
-Other sources: bench/measured/profile_from_scrapes.py, bench/measured/profile_from_campaign.py.
+Other sources: bench/measured/profile_from_scrapes.py, bench/measured/profile_from_campaign.py. S-LoRA's runs: slora_runs.py there.
 
 KV capacity and adapter load times are looked up in the measured tables, scheduler time and step time are fitted
 (`twin.calibration`). Whole scenarios are left out of the fit, and the step-time error on their runs is printed and kept
@@ -20,6 +20,7 @@ from bench.measured.profile_from_runs import CalibrationOptions, calibrate
 from bench.measured.profile_from_scrapes import FLAGS as FLAGS_OF_A_SERVER
 from bench.measured.profile_from_scrapes import profile_from_metrics
 from bench.measured.published import PROFILE_OF_MODEL
+from bench.measured.slora_runs import fit_slora, is_slora
 from bench.shared.command import command
 from bench.shared.files import check_folder
 from bench.shared.terminal import console
@@ -68,6 +69,9 @@ def main(config: CalibrateConfig) -> None:
         return
     if config.campaign is not None:
         save(profile_from_campaign(config.campaign, config.name, terminal), out, terminal)
+        return
+    if is_slora(str(config.runs)):
+        save(fit_slora(str(config.runs), config.seed, config.threads, terminal), out, terminal)
         return
     terminal.print(f"calibrating {', '.join(config.models)} on {config.runs}, seed {config.seed}")
     table = Table(title="Mean absolute step-time error")

@@ -23,6 +23,7 @@ from bench.measured.predictors_beside_runs import (
     predictors_of,
 )
 from bench.measured.published import read_runs
+from bench.measured.slora_runs import PROFILE, is_slora, read_slora_runs, replay_slora, slora_summary, slora_table
 from bench.measured.twin_beside_runs import (
     ReplayOptions,
     draw,
@@ -37,6 +38,8 @@ from bench.measured.twin_beside_runs import (
 from bench.shared.command import command
 from bench.shared.files import check_file
 from bench.shared.terminal import console
+from twin import UserError, load_profile
+from twin.profile import SLORA
 
 
 @dataclass
@@ -56,6 +59,9 @@ class FidelityConfig(ReplayOptions):
 def main(config: FidelityConfig) -> None:
     """Replay the runs, print the errors and write them."""
     terminal = console(width=160)
+    if is_slora(config.runs):
+        of_slora(config, terminal)
+        return
     out, summary_path, picture = _targets(config)
     if config.evidence is not None:
         check_file("evidence", config.evidence)
@@ -103,6 +109,27 @@ def _targets(config: FidelityConfig) -> tuple[Path, Path, Path]:
         check_file("summary", config.summary or f"results/{folder}/{summary}.csv"),
         check_file("picture", config.picture or f"results/{folder}/{name}.png"),
     )
+
+
+def of_slora(config: FidelityConfig, terminal: Console) -> None:
+    """Replay S-LoRA's runs, print the errors and write them."""
+    for option in ("predictor", "picture", "evidence"):
+        if getattr(config, option) is not None:
+            raise UserError(f"{option}={getattr(config, option)}: is for runs of vLLM; these are of S-LoRA")
+    out = check_file("out", config.out or "results/runs/fidelity/slora_runs.csv")
+    summary_path = check_file("summary", config.summary or "results/fidelity/slora.csv")
+    profile, runs = load_profile(config.profile or PROFILE), read_slora_runs(config.runs)
+    if profile.engine != SLORA:
+        raise UserError(
+            f"profile={config.profile}: is of {profile.engine}; a profile of S-LoRA would be right, such as {PROFILE}"
+        )
+    terminal.print(f"replaying {len(runs)} runs of S-LoRA, seed {config.seed}, profile {profile.name}")
+    rows = replay_slora(runs, profile, config.seed, config.threads)
+    summary = slora_summary(rows)
+    write_csv(rows.round(4), out)
+    write_csv(summary.round(2), summary_path)
+    terminal.print(slora_table(summary))
+    terminal.print(f"wrote {out} and {summary_path}")
 
 
 def check_predictors(runs: pd.DataFrame, config: FidelityConfig, terminal: Console) -> None:

@@ -47,6 +47,7 @@ from bench.shared.plugins import register_solvers
 from bench.shared.terminal import at_work, console, plain
 from bench.statistics.contradictions import end_with
 from twin import ServingProfile, UserError, load_profile
+from twin.profile import SLORA
 
 # By name: as a command this module is called __main__, whose notes nobody shows.
 _log = logging.getLogger("bench.plan")
@@ -115,6 +116,10 @@ def _run(config: PlanConfig) -> None:
     """Find a placement, print it and write the files that serve it."""
     folder = check_folder("out", config.out or HydraConfig.get().runtime.output_dir)
     profile = load_profile(config.profile)
+    if profile.engine == SLORA:
+        raise UserError(
+            f"profile={config.profile}: is of S-LoRA; a plan is of vLLM servers, whose profile would be right"
+        )
     serving = Serving(
         profile.model if config.model is None else config.model, profile, config.adapter_path, config.port, config.gpus_per_host,
         tuple(config.vllm_args),

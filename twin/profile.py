@@ -15,6 +15,10 @@ from twin.files import write_text
 
 SCHEMA_VERSION = 1
 
+#: Engines that the twin has the loop of: vLLM's V1 scheduler (its CPU build as well), and S-LoRA's (`twin.slora`).
+SLORA = "slora"
+ENGINES = ("vllm", "vllm_cpu", SLORA)
+
 #: Terms of the step-time model in the order of its coefficients. `tokens` counts the tokens
 #: computed in the step (one per decoding request, and the prefill tokens), `running` the requests
 #: scheduled, `adapters` the distinct adapters among them, `kv_tokens` the tokens that running
@@ -114,6 +118,9 @@ class ServingProfile:
         Most prompt tokens of one request in a step, if it is not alone; 0 for no such limit.
     tensor_parallel_size : int
         GPUs that one server takes; they are counted as one GPU of the plan.
+    engine, engine_version : str
+        One of `ENGINES`: the loop that the twin runs. S-LoRA has no `max_loras` (any value serves alike), no blocks, and one pool for
+        KV cache and adapters, which `kv` has for every `max_loras`; its terms `eager_step` and `eager_tokens` are those of a prefill.
     provenance : dict
         Where the figures come from: source, command, runs fitted on, runs left out, fit error.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from importlib import resources
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from twin.errors import UserError
 from twin.inputs import parse_json, plain_text, read_text
 from twin.numbers import number, shown, whole
-from twin.profile import SCHEMA_VERSION, STEP_TERMS, KvCapacity, ServingProfile
+from twin.profile import ENGINES, SCHEMA_VERSION, SLORA, STEP_TERMS, KvCapacity, ServingProfile
 
 _WHAT = "a serving profile (JSON; docs/twin.md)"
 _NEEDED = (
@@ -37,6 +38,16 @@ _WHOLE = {
     "watermark_blocks": (0, _MOST_TOKENS),
     "long_prefill_token_threshold": (0, _MOST_CONTEXT),
     "tensor_parallel_size": (1, _MOST_PARALLEL),
+}
+#: From here on vLLM's V1 scheduler is the default.
+_FIRST_V1 = (0, 8)
+#: Servers that runs were published of and that the twin has no loop for.
+_REFUSED = {
+    name: (
+        f"profile={name}: the published runs of this model on vLLM are of 0.5.0, whose V0 engine the twin does not have; "
+        "llama-2-7b/slora-h100-64gb is the model on S-LoRA"
+    )
+    for name in ("llama-2-7b", "llama-2-7b/h100-64gb")
 }
 _TRUTH = ("reserve_full_prompt", "async_scheduling")
 
@@ -173,6 +184,7 @@ def _rank(key: str, value: object) -> int:
 def _check_values(profile: ServingProfile) -> None:
     for key in ("name", "model", "gpu", "engine", "engine_version"):
         plain_text(key, getattr(profile, key))
+    _check_engine(profile)
     for key, (least, most) in _WHOLE.items():
         whole(key, getattr(profile, key), at_least=least, at_most=most)
     for key in _TRUTH:
@@ -197,6 +209,18 @@ def _check_values(profile: ServingProfile) -> None:
         )
 
 
+def _check_engine(profile: ServingProfile) -> None:
+    """Refuse engines whose loop the twin does not have."""
+    if profile.engine not in ENGINES:
+        raise UserError(f"engine={shown(profile.engine)}: the twin has no such loop; it has {', '.join(ENGINES)}")
+    numbers = re.match(r"v?(\d+)\.(\d+)", profile.engine_version)
+    if profile.engine != SLORA and numbers is not None and (int(numbers[1]), int(numbers[2])) < _FIRST_V1:
+        raise UserError(
+            f"engine_version={profile.engine_version}: vLLM before {_FIRST_V1[0]}.{_FIRST_V1[1]} schedules by its V0 engine, which the "
+            "twin does not have; a profile of a later version would be right"
+        )
+
+
 def _check_loads(profile: ServingProfile) -> None:
     timed = [(server, own) for server, own, _ in profile.load_ms]
     absent = sorted({(s, r) for s in profile.ranks for r in profile.ranks if r <= s} - set(timed))
@@ -212,17 +236,22 @@ def _check_loads(profile: ServingProfile) -> None:
 
 def shipped_profiles() -> list[str]:
     """Names of the measured profiles in the package, such as `llama-3.1-8b/h100-64gb`."""
-    return _names(_folder(estimated=False))
+    return _names(_folder())
 
 
 def estimated_profiles() -> list[str]:
     """Names of the profiles in the package that nobody measured (`python -m bench.profile`), such as `mistral-7b/a100-80gb`."""
-    return _names(_folder(estimated=True))
+    return _names(_folder("estimated"))
 
 
-def _folder(*, estimated: bool) -> Any:  # noqa: ANN401  # importlib's Traversable has no public name in Python 3.11
+def slora_profiles() -> list[str]:
+    """Names of the measured profiles of S-LoRA; no command takes one by itself."""
+    return _names(_folder(SLORA))
+
+
+def _folder(kind: str = "") -> Any:  # noqa: ANN401  # importlib's Traversable has no public name in Python 3.11
     folder = resources.files("twin") / "profiles"
-    return folder / "estimated" if estimated else folder
+    return folder / kind if kind else folder
 
 
 def _names(folder: Any) -> list[str]:  # noqa: ANN401
@@ -253,11 +282,13 @@ def load_profile(name_or_path: str) -> ServingProfile:
     """
     if name_or_path.endswith(".json"):
         return parse_profile(read_text(name_or_path, _WHAT, key="profile"), name_or_path)
-    for estimated, names in ((False, shipped_profiles()), (True, estimated_profiles())):
+    if name_or_path in _REFUSED:
+        raise UserError(_REFUSED[name_or_path])
+    for kind, names in (("", shipped_profiles()), (SLORA, slora_profiles()), ("estimated", estimated_profiles())):
         full = _full_name(name_or_path, names)
         if full is not None:
             file_name = full.replace("/", "__") + ".json"
-            return parse_profile((_folder(estimated=estimated) / file_name).read_text(encoding="utf-8"), file_name)
+            return parse_profile((_folder(kind) / file_name).read_text(encoding="utf-8"), file_name)
     raise UserError(_no_profile(name_or_path))
 
 
@@ -273,6 +304,6 @@ def _no_profile(name: str) -> str:
         else f"{len(guessed)} estimated ones are in twin/profiles/estimated"
     )
     return (
-        f"profile={name}: no such serving profile; measured are {', '.join(shipped_profiles())}, {there}; python -m bench.profile "
-        "estimates others, or give the path of a .json file"
+        f"profile={name}: no such serving profile; measured are {', '.join([*shipped_profiles(), *slora_profiles()])}, {there}; "
+        "python -m bench.profile estimates others, or give the path of a .json file"
     )

@@ -11,8 +11,10 @@ import numpy as np
 from twin import engine
 from twin.errors import UserError
 from twin.memory import keep_freed_memory
+from twin.profile import SLORA
 from twin.results import EngineRun, GpuResult
 from twin.service import PUBLISHED, ServiceLevel
+from twin.slora import TOKENS_PER_RANK, run_slora
 from twin.stepwise import run_step_by_step
 
 if TYPE_CHECKING:
@@ -119,28 +121,62 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, by keyword; past
             horizon_s = judge.horizon_s(requests, duration_s)
             limits[engine.JUDGED] = judge.judged(requests, duration_s).stop
         simulate = run_step_by_step if long_way else engine.run_engine
-        totals = simulate(
-            requests.arrival_s,
-            requests.adapter,
-            requests.prompt_tokens,
-            requests.output_tokens,
-            n_adapters,
-            *_load_times_s(profile, rank, ranks),
-            profile.step_coefficients(max_loras, rank) / 1000,
-            profile.min_step_ms / 1000,
-            np.array(profile.scheduler_ms) / 1000,
-            limits,
-            duration_s,
-            horizon_s,
-            run.first_token_s,
-            run.finish_s,
-            run.itl_counts,
-            run.events,
-            run.samples,
-            sample_every_s or 0.0,
-        )
+        if profile.engine == SLORA:
+            totals = _slora(requests, ranks, profile, rank, limits, (duration_s, horizon_s), run, sample_every_s)
+        else:
+            totals = simulate(
+                requests.arrival_s,
+                requests.adapter,
+                requests.prompt_tokens,
+                requests.output_tokens,
+                n_adapters,
+                *_load_times_s(profile, rank, ranks),
+                profile.step_coefficients(max_loras, rank) / 1000,
+                profile.min_step_ms / 1000,
+                np.array(profile.scheduler_ms) / 1000,
+                limits,
+                duration_s,
+                horizon_s,
+                run.first_token_s,
+                run.finish_s,
+                run.itl_counts,
+                run.events,
+                run.samples,
+                sample_every_s or 0.0,
+            )
     run, server = run.ended(totals), (max_loras, rank, capacity)
     return GpuResult.of_run(run, requests, profile, duration_s, n_adapters, server, service, shown, latencies=latencies)
+
+
+def _slora(  # noqa: PLR0913  # what a kernel takes
+    requests: Requests,
+    ranks: NDArray[np.int64],
+    profile: ServingProfile,
+    rank: int,
+    limits: NDArray[np.int64],
+    until_s: tuple[float, float],
+    run: EngineRun,
+    sample_every_s: float | None,
+) -> NDArray[np.float64]:
+    """S-LoRA's loop, which knows no `max_loras`; its totals."""
+    return run_slora(
+        requests.arrival_s,
+        requests.adapter,
+        requests.prompt_tokens,
+        requests.output_tokens,
+        len(ranks),
+        _load_times_s(profile, rank, ranks)[0],
+        TOKENS_PER_RANK * np.asarray(ranks, dtype=np.int64),
+        profile.step_coefficients(1, rank) / 1000,
+        profile.min_step_ms / 1000,
+        limits,
+        *until_s,
+        run.first_token_s,
+        run.finish_s,
+        run.itl_counts,
+        run.samples,
+        sample_every_s or 0.0,
+    )
 
 
 def _check_lengths(requests: Requests, profile: ServingProfile) -> None:
