@@ -100,6 +100,9 @@ class Problem:
     fleet : Fleet, optional
         GPU types to choose from, where there are several: each plan of the placement names one of them, and `profile` is that of the
         first. With one type the problem is of its profile and `max_gpus`, as without a fleet.
+    other_seeds : tuple of int
+        Seeds of other draws of the workload that a placement must hold on too. The harness sets none: a solver's option `draws` does
+        (`solvers.oracles.draws`).
     """
 
     workload: Workload
@@ -111,6 +114,7 @@ class Problem:
     seed: int = 0
     service: ServiceLevel = PUBLISHED
     fleet: Fleet | None = None
+    other_seeds: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.predictor is not None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from solvers.base import VOUCHED, Problem, Solution, Solver, Tags
+from solvers.exact_search.draw_bounds import OTHERS_SHARE, bound_of_draws
 from solvers.exact_search.search import ExactSearch
 from solvers.exact_search.state import SearchState
 from solvers.exact_search.warming_up import compile_all
@@ -13,6 +14,7 @@ from solvers.limits import Deadline, NoPlacementError, OutOfTimeError
 from solvers.mending.best_service import TIME_SHARE, best_service
 from solvers.mixes.answers import MixOptions, mixed_answer
 from solvers.oracles.choice import check_oracle_option, make_oracle
+from solvers.oracles.draws import check_draws, draws_of, with_draws
 from solvers.oracles.twin import TwinOracle
 from twin import Placement, UserError
 
@@ -45,6 +47,9 @@ class Exact(Solver):
     replicas : bool
         Let GPUs share an adapter, where one cannot hold it or fewer GPUs do with it; with the twin as oracle. Bounds are then for
         any shares, otherwise for placements that give each adapter one GPU.
+    draws : int
+        Look for a placement that holds on so many draws of the requests, the workload's own and others; with the twin as oracle. The
+        bound is for the workload's own draw; `details` have the best one for all of them (`lower_bound_of_draws`).
     best_service : bool
         In the end, choose `max_loras` and exchange adapters between the GPUs for the service of the worst one
         (`solvers.mending.best_service`); with the twin as oracle.
@@ -53,14 +58,26 @@ class Exact(Solver):
     name: ClassVar[str] = "exact"
 
     def __init__(
-        self, oracle: str = "twin", workers: int = 2, *, replicas: bool = True, best_service: bool = True
+        self,
+        oracle: str = "twin",
+        workers: int = 2,
+        *,
+        replicas: bool = True,
+        draws: int = 1,
+        best_service: bool = True,
     ) -> None:
+        check_draws(draws, self.name)
+        if draws > 1 and oracle != "twin":
+            raise UserError(
+                f"solver.exact.draws={draws} with oracle={oracle}: only the twin tells draws apart; oracle=twin"
+            )
         check_oracle_option(oracle, self.name)
         if workers < 1:
             raise UserError(f"solver.workers={workers} of solver exact: must be 1 or more")
         self.oracle = oracle
         self.workers = workers
         self.replicas = replicas
+        self.draws = draws
         self.best_service = best_service
         self.tags = Tags(
             exact=True,
@@ -82,10 +99,12 @@ class Exact(Solver):
             return mixed_answer(problem, MixOptions(proof=True, replicas=self.replicas, best_service=self.best_service))
         if not problem.workload.n_adapters:
             return Solution("optimal", Placement(()), lower_bound=0)
+        problem = with_draws(problem, self.draws, self.name)
         oracle = make_oracle(self.oracle, problem, self.name)
         deadline = Deadline.after(problem.time_limit_s)
         finishing = self.best_service and isinstance(oracle, TwinOracle)
-        searching = Deadline.after(problem.time_limit_s * (1 - TIME_SHARE if finishing else 1))
+        left = (1 - TIME_SHARE if finishing else 1) * (1 - OTHERS_SHARE if problem.other_seeds else 1)
+        searching = Deadline.after(problem.time_limit_s * left)
         oracle.deadline = searching
         search = ExactSearch(SearchState(problem, oracle, searching, self.workers, replicas=self.replicas))
         try:
@@ -95,8 +114,24 @@ class Exact(Solver):
         except OutOfTimeError:
             search.stopped = "the time limit was reached"
         search.sample_monotonicity()
-        solution = search.solution()
+        solution = self._with_bound_of_draws(problem, search.solution(), search.state)
         if finishing and solution.status in VOUCHED and solution.placement is not None:
             placement, calls = best_service(problem, solution.placement, deadline)
             solution = replace(solution, placement=placement, oracle_calls=solution.oracle_calls + calls)
         return solution
+
+    def _with_bound_of_draws(self, problem: Problem, solution: Solution, state: SearchState) -> Solution:
+        """A solution with what is proven of placements that hold on all draws."""
+        if not problem.other_seeds:
+            return solution
+        details: dict[str, Any] = {**solution.details, **draws_of(problem)}
+        message = solution.message
+        if solution.status in VOUCHED and solution.placement is not None:
+            ours = Deadline.after(OTHERS_SHARE * problem.time_limit_s)
+            bound = bound_of_draws(problem, solution.placement, state, ours)
+            details["lower_bound_of_draws"] = bound
+            if message and bound >= solution.placement.n_gpus:
+                message = (
+                    f"proven for what holds on all {self.draws} draws; of the workload's own draw alone: {message}"
+                )
+        return replace(solution, details=details, message=message)

@@ -15,7 +15,8 @@ from solvers.mending.hot import divided_if_hot
 from solvers.mending.replicas import with_replicas
 from solvers.mixes.answers import MixOptions, mixed_answer
 from solvers.oracles.choice import check_oracle_option
-from twin import Placement
+from solvers.oracles.draws import check_draws, draws_of, with_draws
+from twin import Placement, UserError
 
 
 class FfdPlus(Solver):
@@ -46,6 +47,8 @@ class FfdPlus(Solver):
         Step 5.
     replicas : bool
         Step 6; not without the twin's check.
+    draws : int
+        In steps 3 to 7, a GPU must hold on so many draws of the requests, the workload's own and others.
     best_service : bool
         Step 7; not without the twin's check.
     """
@@ -60,14 +63,21 @@ class FfdPlus(Solver):
         local_search: bool = True,
         twin_search: bool = True,
         replicas: bool = True,
+        draws: int = 1,
         best_service: bool = True,
     ) -> None:
         check_oracle_option(oracle, self.name, ("predictor", "distilled"))
+        check_draws(draws, self.name)
+        if draws > 1 and not twin_check:
+            raise UserError(
+                f"solver.ffd_plus.draws={draws} with twin_check=false: only the twin tells draws apart; twin_check=true"
+            )
         self.oracle = oracle
         self.twin_check = twin_check
         self.local_search = local_search
         self.twin_search = twin_search
         self.replicas = replicas and twin_check
+        self.draws = draws
         self.best_service = best_service
         self.tags = Tags(needs_predictor=True, uses_replicas=self.replicas, mixed_fleets=True)
 
@@ -88,6 +98,7 @@ class FfdPlus(Solver):
         """The answer on GPUs of one type."""
         if not problem.workload.n_adapters:
             return Solution("feasible", Placement(()))
+        problem = with_draws(problem, self.draws, self.name)
         deadline = Deadline.after(problem.time_limit_s)
         finishing = self.best_service and self.twin_check
         searching = Deadline.after(problem.time_limit_s * (1 - TIME_SHARE if finishing else 1))
@@ -107,7 +118,7 @@ class FfdPlus(Solver):
             searched = model.drained(filling, Deadline.after(problem.time_limit_s / 8))
             if filling.n_gpus < LARGE_FLEET:
                 searched = model.refilled(searched, Deadline.after(problem.time_limit_s / 8))
-        details: dict[str, Any] = {"predicted_gpus": searched.n_gpus}
+        details: dict[str, Any] = {"predicted_gpus": searched.n_gpus, **draws_of(problem)}
         try:
             answer = self._checked(placing, model, filling, searched, searching, parts)
             if self.replicas:

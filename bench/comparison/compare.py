@@ -195,7 +195,12 @@ def _filled(row: Row, comparison: Comparison, outcome: _Attempt) -> Row:
         details=json.dumps({name: value for name, value in solution.details.items() if name != CERTIFICATE}),
         certificate=_certificate(solution),
     )
-    row = replace(row, bound_slack=_slack(solution))
+    row = replace(
+        row,
+        bound_slack=_slack(solution),
+        solver_draws=_count(solution, "draws"),
+        solver_draws_bound=_count(solution, "lower_bound_of_draws"),
+    )
     if score is None or solution.placement is None:
         return row
     holds = comparison.holds_on(solution.placement)
@@ -236,6 +241,12 @@ def _certificate(solution: Solution) -> str | None:
     return text if isinstance(text, str) and solution.lower_bound is not None else None
 
 
+def _count(solution: Solution, name: str) -> int | None:
+    """A whole number among a solver's details, if it is one."""
+    value = solution.details.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
 def _slack(solution: Solution) -> float | None:
     """What the bound in fractions of GPUs, as a solver's details have it, can lose before the bound in whole GPUs falls."""
     fraction = solution.details.get("fractional_bound")
@@ -259,6 +270,8 @@ def _of_the_workload(solution: Solution, reserve: float) -> Solution:
     details = dict(solution.details)
     if (bounds := details.pop("bounds_over_time_s", None)) is not None:
         claims["bounds_over_time_s"] = bounds
+    if (of_draws := details.pop("lower_bound_of_draws", None)) is not None:
+        claims["lower_bound_of_draws"] = of_draws
     notes = [solution.message] if solution.message else []
     if solution.lower_bound is not None:
         notes.append(f"at least {solution.lower_bound} GPUs are needed")

@@ -65,6 +65,9 @@ class Row:
         JSON: what the bound rests on, for `python -m bench.verify`.
     draws, holds_on : int
         The placement was scored with the requests of so many other seeds as well, and is feasible on so many of these draws.
+    solver_draws, solver_draws_bound : int
+        The solver looked for a placement that holds on so many draws of its own, that of the workload among them, and proved that those
+        which do use so many GPUs at least. Absent where it looked at the workload's draw alone.
     service : str
         Name of the service level, with the numbers that are not those of the shipped one of this name.
     failed_gpus, failing_adapters : int
@@ -142,6 +145,8 @@ class Row:
     certificate: str | None = None
     draws: int | None = None
     holds_on: int | None = None
+    solver_draws: int | None = None
+    solver_draws_bound: int | None = None
     service: str = "published"
     failed_gpus: int | None = None
     failing_adapters: int | None = None

@@ -22,7 +22,7 @@ from solvers.contents.divided import n_adapters_of, parts_of, sent_to
 from solvers.limits import Deadline
 from solvers.mending.replicas import settled
 from solvers.oracles.base import MAX_LORAS_GRID
-from solvers.oracles.twin import TwinOracle
+from solvers.oracles.draws import twin_of
 from twin import INTERACTIVE, GpuPlan, Placement, Requests, ServingProfile, Workload, simulate_requests
 
 # All of these are by hand; none was tuned.
@@ -83,8 +83,9 @@ class BestService:
         self.generator = np.random.default_rng(0)
         self.calls = 0
         self.shown = self.service if self.service.judges_requests else INTERACTIVE
-        self.source = self.workload.lengthened(self.shown.tail_s)
-        self._drawn: tuple[tuple[int, ...], Requests, NDArray[np.int64]] | None = None
+        draws = (self.workload, *(self.workload.with_seed(seed) for seed in problem.other_seeds))
+        self.sources = [draw.lengthened(self.shown.tail_s) for draw in draws]
+        self._drawn: tuple[tuple[int, ...], list[tuple[Requests, NDArray[np.int64]]]] | None = None
         self._asked: dict[tuple[tuple[int, ...], int], tuple[Key, float]] = {}
 
     def improved(self, placement: Placement) -> Placement:
@@ -137,23 +138,29 @@ class BestService:
         return min(n_adapters_of(self.workload, tuple(content)), most)
 
     def _key(self, content: tuple[int, ...], slots: int) -> tuple[Key, float]:
-        """The key of a GPU, and the discomfort of its requests in sum."""
+        """The key of a GPU, and the discomfort of its requests in sum; of the worst draw each."""
         asked = (content, slots)
         if asked not in self._asked:
-            self.calls += 1
             if self._drawn is None or self._drawn[0] != content:
-                self._drawn = (content, *sent_to(self.workload, self.source, content))
-            result = simulate_requests(
-                *self._drawn[1:], self.profile, slots,
-                duration_s=self.workload.duration_s, service=self.service, shown=self.shown, latencies=False,
-            )  # fmt: skip
-            tokens_each = result.output_tokens / result.finished if result.finished else 1.0
-            later_ms = (result.wait_ms - result.first_wait_ms) / tokens_each
-            discomfort = result.first_wait_ms / self.ttft_ms + later_ms / self.tpot_ms
-            if result.judgement is not None:
-                discomfort += GOODPUT_WEIGHT * max(0.0, self.shown.share - result.judgement.goodput)
-            self._asked[asked] = (max(0.0, -result.headroom), discomfort), discomfort * result.arrived
+                self._drawn = (content, [sent_to(self.workload, source, content) for source in self.sources])
+            found = [self._simulated(requests, ranks, slots) for requests, ranks in self._drawn[1]]
+            fails, discomforts, totals = (max(values) for values in zip(*found, strict=True))
+            self._asked[asked] = (fails, discomforts), totals
         return self._asked[asked]
+
+    def _simulated(self, requests: Requests, ranks: NDArray[np.int64], slots: int) -> tuple[float, float, float]:
+        """By how much a GPU fails on one draw, its discomfort, and that of its requests in sum."""
+        self.calls += 1
+        result = simulate_requests(
+            requests, ranks, self.profile, slots,
+            duration_s=self.workload.duration_s, service=self.service, shown=self.shown, latencies=False,
+        )  # fmt: skip
+        tokens_each = result.output_tokens / result.finished if result.finished else 1.0
+        later_ms = (result.wait_ms - result.first_wait_ms) / tokens_each
+        discomfort = result.first_wait_ms / self.ttft_ms + later_ms / self.tpot_ms
+        if result.judgement is not None:
+            discomfort += GOODPUT_WEIGHT * max(0.0, self.shown.share - result.judgement.goodput)
+        return max(0.0, -result.headroom), discomfort, discomfort * result.arrived
 
     # --- contents
 
@@ -241,6 +248,6 @@ def best_service(problem: Problem, placement: Placement, deadline: Deadline) -> 
     workload, parts = divided
     search = BestService(replace(problem, workload=workload), ours)
     improved = search.improved(parts)
-    oracle = TwinOracle(workload, problem.profile, service=problem.service)
+    oracle = twin_of(problem, workload)
     found, _ = settled(workload, improved, oracle)
     return found or placement, search.calls + oracle.calls

@@ -17,6 +17,7 @@ from solvers.filling.one_by_one import fill_gpus, not_alone
 from solvers.limits import Deadline, NoPlacementError, OutOfTimeError
 from solvers.mending.exchanges import fewer_on_twin
 from solvers.oracles.base import nearest_first
+from solvers.oracles.draws import twin_of
 from solvers.oracles.twin import TwinOracle
 from solvers.spreading.even import Contents, spread_feasibly
 from twin import GpuPlan, Placement
@@ -141,7 +142,7 @@ def checked(  # noqa: PLR0913  # what is filled, and how far to go
         placement = out.args[0] if out.args else placement
     calls = 0
     if isinstance(oracle, QuickTwin):
-        calls, oracle = oracle.calls, TwinOracle(problem.workload, problem.profile, service=problem.service)
+        calls, oracle = oracle.calls, twin_of(problem)
         oracle.deadline = deadline
         placement = _filled_thoroughly(placement, problem, oracle, deadline)
     if twin_search:
@@ -242,7 +243,7 @@ class _OneByOne:
         self.model = model
         self.deadline = deadline
         quick = problem.workload.n_adapters > MOST_ALL_SLOTS
-        self.oracle = (QuickTwin if quick else TwinOracle)(problem.workload, problem.profile, service=problem.service)
+        self.oracle = twin_of(problem, kind=QuickTwin if quick else TwinOracle)
         self.oracle.deadline = deadline
         self.plans: list[GpuPlan] = []
 

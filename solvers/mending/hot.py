@@ -12,6 +12,7 @@ from solvers.contents.divided import MOST_PARTS, DividedWorkload, divided
 from solvers.contents.orders import describe
 from solvers.contents.published_figures import backbone_tokens_per_s
 from solvers.limits import Deadline, NoneThereError
+from solvers.oracles.draws import twin_of
 from solvers.oracles.twin import TwinOracle
 from twin import Workload
 
@@ -47,7 +48,7 @@ def hot_parts(problem: Problem, deadline: Deadline) -> NDArray[np.int64]:
     heavy = np.flatnonzero(tokens_per_s(workload) > HEAVY * capacity)
     if not len(heavy):
         return counts
-    oracle = TwinOracle(workload, problem.profile, service=problem.service)
+    oracle = twin_of(problem)
     oracle.deadline = deadline
     for adapter in heavy.tolist():
         alone = (adapter,)
@@ -94,7 +95,7 @@ def _parts_of(problem: Problem, adapter: int, deadline: Deadline) -> int:
 
     def holds(count: int) -> bool:
         parts = divided(alone, np.array([count]))
-        oracle = TwinOracle(parts, problem.profile, service=problem.service)
+        oracle = twin_of(problem, parts)
         oracle.deadline = deadline
         return oracle.find_max_loras((0,)) is not None
 

@@ -19,6 +19,7 @@ from solvers.contents.published_figures import backbone_tokens_per_s
 from solvers.limits import Deadline, NoPlacementError, OutOfTimeError
 from solvers.mending.hot import backbone_of, tokens_per_s
 from solvers.oracles.base import nearest_first
+from solvers.oracles.draws import twin_of
 from solvers.oracles.twin import TwinOracle
 from solvers.spreading.even import spread_feasibly
 from twin import GpuPlan, Placement
@@ -124,7 +125,7 @@ def fewer_with_replicas(  # noqa: PLR0913  # a start and the limits of a search
     parts = finer(problem, np.ones(workload.n_adapters, dtype=np.int64) if counts is None else counts)
     if parts is None:
         return placement, 0
-    oracle = TwinOracle(parts, problem.profile, service=problem.service)
+    oracle = twin_of(problem, parts)
     oracle.deadline = deadline
     search = _Search(parts, (weights / parts.counts)[parts.owners], oracle, deadline)
     try:
@@ -175,7 +176,7 @@ def with_replicas(
     found = placement
     calls = 0
     if parts is not None and placement is not None:
-        oracle = TwinOracle(parts, problem.profile, service=problem.service)
+        oracle = twin_of(problem, parts)
         found, _ = settled(parts, placement, oracle)
         calls = oracle.calls
     if search or found is None:

@@ -37,12 +37,12 @@ def make_oracle(kind: str, problem: Problem, solver: str) -> Oracle:
     UserError
         For an unknown name, and for a predictor when the problem has none.
     """
-    from solvers.oracles.twin import TwinOracle
+    from solvers.oracles.draws import twin_of
 
     check_oracle_option(kind, solver)
     learned = problem.predictor is not None and problem.predictor.knows(problem.service)
     if kind == "twin" or (kind == "auto" and not learned):
-        return TwinOracle(problem.workload, problem.profile, service=problem.service)
+        return twin_of(problem)
     if problem.predictor is None:
         raise UserError(f"solver {solver} with oracle={kind} needs a predictor for profile {problem.profile.name}")
     if not learned:
@@ -51,7 +51,7 @@ def make_oracle(kind: str, problem: Problem, solver: str) -> Oracle:
             f"({problem.service.in_words()}); oracle=twin asks the twin"
         )
     if say_out_of_range(problem.predictor, problem.workload):
-        return TwinOracle(problem.workload, problem.profile, service=problem.service)
+        return twin_of(problem)
     return PredictorOracle(problem.workload, problem.profile, problem.predictor, distilled=kind == "distilled")
 
 

@@ -64,6 +64,8 @@ class TwinOracle(MadeUpContents):
         margin: float = 0.01,
     ) -> None:
         super().__init__(workload, profile, service=service, margin=margin)
+        #: The same for other draws of the requests, all of which must accept what this one accepts (`solvers.oracles.draws`).
+        self.others: tuple[TwinOracle, ...] = ()
         #: What is compared with the service level's share, of the worst part of a content and of the whole.
         self._shares: dict[tuple[tuple[int, ...], int], tuple[float, float]] = {}
         self._drawn: tuple[tuple[int, ...], Requests, NDArray[np.int64]] | None = None
@@ -81,12 +83,20 @@ class TwinOracle(MadeUpContents):
     def share(self, adapters: tuple[int, ...], max_loras: int) -> float:
         """What the service level compares with its share; below 0 for a memory error, 1 where nothing is offered.
 
-        Throughput over offered throughput under the published rule, otherwise the least goodput among the GPU and its adapters.
+        Throughput over offered throughput under the published rule, otherwise the least goodput among the GPU and its adapters. Of
+        several draws it is the least, or that of the first which rejects the content.
         """
-        return self.both_shares(adapters, max_loras)[0]
+        share = self.both_shares(adapters, max_loras)[0]
+        for other in self.others:
+            if share < self.service.share:
+                break
+            other.deadline, before = self.deadline, other.calls
+            share = min(share, other.share(adapters, max_loras))
+            self.calls += other.calls - before
+        return share
 
     def both_shares(self, adapters: tuple[int, ...], max_loras: int) -> tuple[float, float]:
-        """`share`, and the same of the GPU as a whole, which chance moves less."""
+        """`share` on the workload's own draw, and the same of the GPU as a whole, which chance moves less."""
         key = (adapters, max_loras)
         if key not in self._shares:
             self.calls += 1
@@ -132,10 +142,10 @@ class TwinOracle(MadeUpContents):
         def ask(span: SlotSpan) -> float:
             if not span.is_single:
                 return self._whole_share(adapters, span)
-            share = self.share(adapters, span.low)
-            if share >= self.service.share:
+            if self.accepts(adapters, span.low):
                 accepted.append(span.low)
-            return share
+            # What only another draw rejects is not settled: bounds are of this one.
+            return self.both_shares(adapters, span.low)[0]
 
         count, rank = n_adapters_of(self.workload, adapters), int(self.workload.ranks[list(adapters)].max())
         most = self._most_slots(count, rank)

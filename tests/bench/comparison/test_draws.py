@@ -30,7 +30,7 @@ class Shared(Solver):
         """Even and odd adapters."""
         adapters = range(problem.workload.n_adapters)
         plans = tuple(GpuPlan(tuple(adapters[first::2]), 3) for first in (0, 1))
-        details = {"oracle": "twin", "fractional_bound": 1.004}
+        details = {"oracle": "twin", "fractional_bound": 1.004, "draws": 3, "lower_bound_of_draws": 2}
         return Solution("optimal", Placement(plans), lower_bound=2, details=details)
 
 
@@ -78,6 +78,14 @@ def test_the_slack_of_a_proof_is_in_the_row_and_told(comparison: Comparison) -> 
     assert "stands by 0.004 GPUs: 1.004 in fractions" in text(comparison_report([row]))
     # A bound for more load than there is is none.
     assert rows_of(comparison, reserve=0.1).bound_slack is None
+
+
+def test_a_row_says_what_a_solver_has_looked_at(comparison: Comparison) -> None:
+    """And what it has proven of placements that hold on all of it, unless that was for more load."""
+    row = rows_of(comparison)
+    assert (row.solver_draws, row.solver_draws_bound) == (3, 2)
+    row = rows_of(comparison, reserve=0.1)
+    assert (row.solver_draws, row.solver_draws_bound) == (3, None)
 
 
 def test_tables_show_draws_where_there_are_any(comparison: Comparison) -> None:
