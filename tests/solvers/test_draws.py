@@ -74,7 +74,7 @@ def test_more_draws_never_lower_the_cost_nor_the_bound(problem: Problem) -> None
     ours = near_its_limit(problem)
     answers = [Exact(draws=draws).run(ours) for draws in (1, 2, DRAWS)]
     gpus = [answer.placement.n_gpus for answer in answers if answer.placement is not None]
-    bounds = [answer.details.get("lower_bound_of_draws", answer.lower_bound) for answer in answers]
+    bounds = [int(answer.details.get("lower_bound_of_draws", answer.lower_bound or 0)) for answer in answers]
     assert len(gpus) == len(answers)
     assert gpus == sorted(gpus)
     assert gpus[0] < gpus[-1]
@@ -110,7 +110,9 @@ def test_more_draws_are_the_same_ones_and_others(problem: Problem) -> None:
 @pytest.mark.parametrize("kind", [Exact, FfdPlus])
 @pytest.mark.parametrize("draws", [0, 101, True])
 def test_a_number_that_is_none_is_refused(kind: type[Exact | FfdPlus], draws: int) -> None:
-    with pytest.raises(UserError, match=rf"solver\.{kind.name}\.draws={draws} must be a whole number, 1 or more and at most 100"):
+    with pytest.raises(
+        UserError, match=rf"solver\.{kind.name}\.draws={draws} must be a whole number, 1 or more and at most 100"
+    ):
         kind(draws=draws)
 
 
