@@ -84,7 +84,7 @@ class Exact(Solver):
             uses_replicas=replicas and oracle in ("auto", "twin"),
             needs_predictor=oracle in ("predictor", "distilled"),
             replays_requests=oracle in ("auto", "twin"),
-            mixed_fleets=oracle in ("auto", "twin"),
+            mixed_fleets=oracle in ("auto", "twin") and draws == 1,
         )
 
     def warm_up(self, problem: Problem) -> None:

@@ -79,7 +79,7 @@ class FfdPlus(Solver):
         self.replicas = replicas and twin_check
         self.draws = draws
         self.best_service = best_service
-        self.tags = Tags(needs_predictor=True, uses_replicas=self.replicas, mixed_fleets=True)
+        self.tags = Tags(needs_predictor=True, uses_replicas=self.replicas, mixed_fleets=draws == 1)
 
     def warm_up(self, problem: Problem) -> None:
         """The kernels of the local search, which two adapters do not need."""

@@ -128,6 +128,12 @@ def test_who_does_not_ask_the_twin_knows_no_draws(make: type[Solver], said: str)
         make()
 
 
+def test_a_fleet_of_several_types_has_one_draw() -> None:
+    """It is refused as by a solver that knows no such fleets, not answered for one draw."""
+    assert [kind().tags.mixed_fleets for kind in (Exact, FfdPlus)] == [True, True]
+    assert [kind(draws=2).tags.mixed_fleets for kind in (Exact, FfdPlus)] == [False, False]
+
+
 @pytest.mark.parametrize("kind", [Exact, FfdPlus])
 def test_a_recorded_trace_has_one_draw(problem: Problem, kind: type[Exact | FfdPlus]) -> None:
     one = np.array([0])
