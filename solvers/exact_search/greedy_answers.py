@@ -17,6 +17,7 @@ from solvers.filling.model import FillModel
 from solvers.limits import Deadline
 from solvers.mending.hot import backbone_of, tokens_per_s
 from solvers.oracles.base import Oracle, nearest_first
+from solvers.oracles.draws import twin_of
 from solvers.oracles.twin import TwinOracle
 from solvers.spreading.dealing import slices
 from twin import GpuPlan, Placement
@@ -79,7 +80,7 @@ class FirstAnswer:
         """
         state, oracle = self.state, self.state.oracle
         if self._parts is not None or not isinstance(oracle, TwinOracle):
-            oracle = TwinOracle(self._workload, state.problem.profile, service=state.problem.service)
+            oracle = twin_of(state.problem, self._workload)
             oracle.deadline = state.deadline
         before = oracle.calls
         plans = self._filled
