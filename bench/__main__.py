@@ -1,4 +1,7 @@
-"""`python -m bench`: compares placement solvers on one workload; with `-m` on many."""
+"""`python -m bench`: compares placement solvers on one workload; with `-m` on many.
+
+What runs and reports is imported when it is needed, Numba with it: `--help` and a mistake in the options need none of it.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +10,32 @@ import sys
 from dataclasses import replace
 from multiprocessing import current_process
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from bench.comparison.cells import cells_of, solver_options
-from bench.comparison.compare import is_user_error
 from bench.comparison.config import BenchConfig
-from bench.comparison.execution import execution_of, run_cells
-from bench.comparison.rows import FILE_NAME, Row, write_rows
-from bench.comparison.run import check_options, run, run_cell
-from bench.reporting.publish import check_targets, publish
-from bench.reporting.table import comparison_report
 from bench.shared.command import command
 from bench.shared.plugins import register_solvers
 from bench.shared.processes import watch_owner
 from bench.shared.terminal import at_work, console, plain
-from bench.statistics.contradictions import all_contradictions, end_with
-from bench.suites.run import run_suite
 from twin import UserError
+
+if TYPE_CHECKING:
+    from bench.comparison.rows import Row
 
 
 @command("config", BenchConfig)
 def main(config: BenchConfig) -> list[Row] | None:
     """Compare the solvers of a configuration, report, and write rows and picture; a job of a sweep hands its rows over."""
+    from bench.comparison.compare import is_user_error
+    from bench.comparison.rows import FILE_NAME, write_rows
+    from bench.reporting.publish import check_targets, publish
+    from bench.reporting.table import comparison_report
+    from bench.statistics.contradictions import all_contradictions, end_with
+    from bench.suites.run import run_suite
+
     check_targets(config.out, config.picture)
     job = HydraConfig.get()
     overrides = list(job.overrides.task)
@@ -55,6 +60,9 @@ def main(config: BenchConfig) -> list[Row] | None:
 
 def _rows(config: BenchConfig, overrides: list[str]) -> list[Row]:
     """Rows of a run, with the solver at work shown on a terminal."""
+    from bench.comparison.cells import solver_options
+    from bench.comparison.run import run
+
     if config.isolated:
         return _apart(config, overrides)
     names = list(solver_options(config))
@@ -69,6 +77,11 @@ def _rows(config: BenchConfig, overrides: list[str]) -> list[Row]:
 
 def _apart(config: BenchConfig, overrides: list[str]) -> list[Row]:
     """Rows of a run with each solver in a process of its own; those that are there when it is interrupted are written."""
+    from bench.comparison.cells import cells_of
+    from bench.comparison.execution import execution_of, run_cells
+    from bench.comparison.rows import FILE_NAME, write_rows
+    from bench.comparison.run import check_options
+
     cells = cells_of(config, overrides)
     check_options(cells)
     rows: list[Row] = []
@@ -84,6 +97,10 @@ def _apart(config: BenchConfig, overrides: list[str]) -> list[Row]:
 
 def _sweep_job(config: BenchConfig, overrides: list[str], name: str) -> list[Row]:
     """Rows of one job of a sweep: whatever goes wrong in it becomes rows, so that the other jobs go on."""
+    from bench.comparison.cells import cells_of
+    from bench.comparison.execution import execution_of, run_cells
+    from bench.comparison.run import run_cell
+
     if current_process().name != "MainProcess":
         # A worker of joblib would wait for more jobs of a command that has been killed.
         watch_owner(os.getppid())
