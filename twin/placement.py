@@ -82,10 +82,16 @@ def _check_plan(plan: GpuPlan, n_adapters: int) -> None:
 
 
 def _plain_plan(plan: GpuPlan) -> GpuPlan:
+    adapters, shares = plan.adapters, plan.shares
+    # Files have millions of them, which are plain already.
+    if not set(map(type, adapters)) <= {int}:
+        adapters = tuple(_whole("adapters", adapter) for adapter in adapters)
+    if shares is not None and not set(map(type, shares)) <= {float}:
+        shares = tuple(_number("shares", share) for share in shares)
     return GpuPlan(
-        tuple(_whole("adapters", adapter) for adapter in plan.adapters),
+        tuple(adapters),
         _whole("max_loras", plan.max_loras),
-        None if plan.shares is None else tuple(_number("shares", share) for share in plan.shares),
+        None if shares is None else tuple(shares),
         None if plan.max_cpu_loras is None else _whole("max_cpu_loras", plan.max_cpu_loras),
         None if plan.gpu_type is None else plain_text("gpu_type", plan.gpu_type),
     )

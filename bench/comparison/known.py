@@ -135,7 +135,7 @@ def _shipped_for_workloads() -> frozenset[str]:
             if not name.startswith("_") and callable(made) and getattr(made, "__module__", None) == module.__name__:
                 found.add(f"{module.__name__}.{name}")
                 known.add(made)
-    found |= {f"twin.{name}" for name in twin.__all__ if vars(twin)[name] in known}
+    found |= {f"twin.{name}" for name in twin.__all__ if getattr(twin, name) in known}
     return frozenset(found)
 
 

@@ -141,17 +141,20 @@ def _check_placed(placement: Placement, values: Mapping[str, Any], where: str) -
             raise UserError(f"{where}: {column} has {len(given)} adapters and n_adapters={count}; they must be as many")
     if count is None:
         return
-    share = np.zeros(count)
+    placed: list[int] = []
+    parts: list[float] = []
     for number, plan in enumerate(placement.gpus):
         shares = plan.shares if plan.shares is not None else (1.0,) * len(plan.adapters)
-        if len(shares) != len(plan.adapters) or not all(0 <= part <= 1 for part in shares):
+        if len(shares) != len(plan.adapters) or (shares and not (min(shares) >= 0 and max(shares) <= 1)):
             raise UserError(f"{where}: placement: GPU {number} must have a share from 0 to 1 for each of its adapters")
-        for adapter, part in zip(plan.adapters, shares, strict=True):
-            if not 0 <= adapter < count:
-                raise UserError(
-                    f"{where}: placement: GPU {number} has adapter {adapter}; there are {count}, counted from 0"
-                )
-            share[adapter] += part
+        if plan.adapters and not (min(plan.adapters) >= 0 and max(plan.adapters) < count):
+            adapter = next(adapter for adapter in plan.adapters if not 0 <= adapter < count)
+            raise UserError(
+                f"{where}: placement: GPU {number} has adapter {adapter}; there are {count}, counted from 0"
+            )
+        placed += plan.adapters
+        parts += shares
+    share = np.bincount(np.array(placed, dtype=np.int64), parts, minlength=count)
     wrong = np.flatnonzero(~(np.abs(share - 1) < 1e-6))
     if len(wrong):
         raise UserError(f"{where}: placement: adapter {wrong[0]} is placed {share[wrong[0]]:g} times; once is right")

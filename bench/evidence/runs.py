@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -86,8 +86,29 @@ def evidence_of(
     mine = mine[alike & (mine.window_s >= workload.duration_s).to_numpy()]
     if mine.empty:
         return (NONE,) * len(plans)
-    asked = mine[list(DEMANDS)].to_numpy()
-    return tuple(_judged(demand_of_gpu(plan, workload), plan.max_loras, mine, asked) for plan in plans)
+    alike_runs = _Runs.of(mine)
+    return tuple(_judged(demand_of_gpu(plan, workload), plan.max_loras, alike_runs) for plan in plans)
+
+
+class _Runs(NamedTuple):
+    """Runs that count, a row for each, as arrays: a page of results asks about a hundred thousand GPUs."""
+
+    names: tuple[str, ...]
+    asked: Floats
+    max_loras: NDArray[np.int64]
+    failed: NDArray[np.bool_]
+    error_pct: Floats
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> _Runs:
+        """Those in a table as `known_runs` gives it."""
+        return cls(
+            tuple(map(str, table.run)),
+            table[list(DEMANDS)].to_numpy(dtype=float),
+            table.max_loras.to_numpy(),
+            (table.starved | table.memory_error).to_numpy(),
+            np.abs(table.throughput_ratio.to_numpy() - 1) * 100,
+        )
 
 
 @cache
@@ -168,18 +189,16 @@ def _own_runs(path: Path) -> pd.DataFrame:
     return table.astype(dict.fromkeys(VERDICTS, bool)).assign(run=str(path.parent) + "/" + table.run)
 
 
-def _judged(demand: Floats, max_loras: int, runs: pd.DataFrame, asked: Floats) -> Evidence:
-    failed = (runs.starved | runs.memory_error).to_numpy()
+def _judged(demand: Floats, max_loras: int, runs: _Runs) -> Evidence:
+    asked, failed, error = runs.asked, runs.failed, runs.error_pct
     as_much = (asked >= demand * (1 - 1e-9)).all(axis=1) & ~failed
     no_more = (asked <= demand * (1 + 1e-9)).all(axis=1) & failed
-    error = np.abs(runs.throughput_ratio.to_numpy() - 1) * 100
-    slots = np.abs(np.log(runs.max_loras.to_numpy() / max_loras))
+    slots = np.abs(np.log(runs.max_loras / max_loras))
     # A run that was asked for no more and starved speaks against it, if its slots are at least as near to the planned ones.
     if as_much.any() and slots[as_much].min() < (slots[no_more].min() if no_more.any() else np.inf):
         nearest = np.flatnonzero(as_much & (slots == slots[as_much].min()))
         place = int(nearest[np.argmin(_distance(asked[nearest], demand))])
-        run = runs.iloc[place]
-        return Evidence("served", str(run.run), int(run.max_loras), error_pct=_known(error[[place]]))
+        return Evidence("served", runs.names[place], int(runs.max_loras[place]), error_pct=_known(error[[place]]))
     ratio = asked / np.maximum(demand, 1e-12)
     close = np.flatnonzero(((ratio <= NEAR) & (ratio >= 1 / NEAR)).all(axis=1))
     if not len(close):

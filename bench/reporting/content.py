@@ -68,6 +68,8 @@ class Table:
     lines : tuple of tuples of Entry
     filterable : bool
         Has a field to filter by; short tables need none.
+    on_page : int, optional
+        So many of the lines stand on the page, the first ones; by default all. The files for a paper have all.
     """
 
     name: str
@@ -75,14 +77,20 @@ class Table:
     columns: tuple[Column, ...]
     lines: tuple[tuple[Entry, ...], ...]
     filterable: bool = False
+    on_page: int | None = None
+
+    @property
+    def shown(self) -> tuple[tuple[Entry, ...], ...]:
+        """The lines that stand on the page."""
+        return self.lines[: self.on_page]
 
     @property
     def facets(self) -> list[tuple[int, Column, list[str]]]:
         """Columns to choose by, with their place and their values."""
         return [
-            (place, column, list(dict.fromkeys(line[place].text for line in self.lines)))
+            (place, column, list(dict.fromkeys(line[place].text for line in self.shown)))
             for place, column in enumerate(self.columns)
-            if column.facet and len({line[place].text for line in self.lines}) > 1
+            if column.facet and len({line[place].text for line in self.shown}) > 1
         ]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench.reporting.content import Chart, Code, Drawing, Facts, Part, Table
 from bench.reporting.drawing import to_svg
+from bench.reporting.lines import lines_html
 from bench.reporting.study import Study
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def _environment() -> Environment:
     )
     environment.filters["kind"] = lambda block: _KINDS[type(block)]
     environment.filters["svg"] = to_svg
+    environment.filters["lines"] = lines_html
     return environment
 
 

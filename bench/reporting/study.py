@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 
 from bench.comparison.rows import Row
 from bench.reporting.content import LegendEntry, slug, unique_slugs
@@ -96,6 +97,10 @@ class Study:
     @cached_property
     def _workload_of(self) -> dict[Instance, WorkloadCases]:
         return {case.key: workload for workload in self.workloads for case in workload.cases}
+
+    def in_turn(self) -> list[Case]:
+        """Instances, the first one of each workload first, then the second ones: what of many is shown where not all are."""
+        return [case for turn in zip_longest(*(workload.cases for workload in self.workloads)) for case in turn if case]
 
     @staticmethod
     def _labels(clusters: Sequence[tuple[object, ...]]) -> list[str]:

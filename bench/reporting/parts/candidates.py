@@ -9,19 +9,33 @@ from bench.statistics.instances import Case
 from bench.statistics.summary import gap
 from twin import PUBLISHED
 
+#: Lines of candidates on the page, of each kind of table: a browser still sorts so many at once, and each costs half a kilobyte.
+MOST_LINES = 5000
+
 
 def candidates(study: Study) -> Part:
     """Every row of the comparison."""
-    lines = tuple(candidate_line(case, row, study.workload_of(case)) for case in study.cases for row in case.rows)
+    whole = len(study.rows) <= MOST_LINES
+    instances = study.cases if whole else study.in_turn()
+    lines = tuple(candidate_line(case, row, study.workload_of(case)) for case in instances for row in case.rows)
     return Part(
         "candidates",
-        "All candidates",
+        "All candidates" if whole else "Candidates",
+        text=() if whole else (f"The page has {MOST_LINES:,} of {len(lines):,} candidates: {_FIRST_SEEDS}",),
         blocks=(
             Table(
-                "candidates", "Every solver on every instance", candidate_columns(workload=True), lines, filterable=True
+                "candidates",
+                "Every solver on every instance" if whole else "Every solver on the first seeds of every workload",
+                candidate_columns(workload=True),
+                lines,
+                filterable=True,
+                on_page=MOST_LINES,
             ),
         ),
     )
+
+
+_FIRST_SEEDS = "the first seeds of every workload. The file of rows has all of them, and so have the tables that paper=FOLDER writes."
 
 
 def candidate_columns(*, workload: bool) -> tuple[Column, ...]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -25,12 +28,15 @@ def real_gpus(study: Study, runs: pd.DataFrame) -> Part | None:
         known = _workload(case)
         if known is None:
             continue
-        for row in case.rows:
-            if not row.feasible or row.placement is None:
-                continue
-            found = evidence_of(Placement.from_json(row.placement).gpus, *known, runs)
-            kinds.setdefault(row.solver_label, Counter()).update(one.kind for one in found)
-            errors.setdefault(row.solver_label, []).extend(_near(found))
+        feasible = [row for row in case.rows if row.feasible and row.placement is not None]
+        plans = {str(row.placement): Placement.from_json(str(row.placement)).gpus for row in feasible}
+        # Asked about at once: the runs that count are the same for all placements of an instance.
+        found = iter(evidence_of([plan for gpus in plans.values() for plan in gpus], *known, runs))
+        evidence = {placement: tuple(islice(found, len(gpus))) for placement, gpus in plans.items()}
+        for row in feasible:
+            of_row = evidence[str(row.placement)]
+            kinds.setdefault(row.solver_label, Counter()).update(one.kind for one in of_row)
+            errors.setdefault(row.solver_label, []).extend(_near(of_row))
     if not any(count["served"] or count["near"] for count in kinds.values()):
         return None
     solvers = [solver for solver in study.solvers if solver in kinds]
@@ -79,7 +85,13 @@ def _workload(case: Case) -> tuple[Workload, ServingProfile] | None:
         return None
     try:
         cell = Cell.from_json(row.cell, "rows", makes=["workload"])
-        profile = load_profile(cell.profile)
-        return build_workload(cell.workload, profile), profile
+        return _built(json.dumps(cell.workload, sort_keys=True), cell.profile)
     except UserError:
         return None
+
+
+@lru_cache(maxsize=256)
+def _built(options: str, profile_name: str) -> tuple[Workload, ServingProfile]:
+    """Instances that differ in their solvers' seed alone have one workload."""
+    profile = load_profile(profile_name)
+    return build_workload(json.loads(options), profile), profile

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bench.comparison.rows import Row
 from bench.reporting.content import NONE, Column, Drawing, Entry, Part, Table, number, words
 from bench.reporting.parts import anytime, latency
-from bench.reporting.parts.candidates import candidate_columns, candidate_line
+from bench.reporting.parts.candidates import MOST_LINES, candidate_columns, candidate_line
 from bench.reporting.parts.placement import drawn_placement, placement_key
 from bench.reporting.study import Study, WorkloadCases
 from bench.reporting.table import heading
@@ -103,15 +103,19 @@ def _page(study: Study, workload: WorkloadCases, options: Options) -> Part:
     ]
     charts = [chart for part in (latency, anytime) if (chart := part.workload_chart(study, workload)) is not None]
     text = (*heading(first.rows[0]).split("\n"), *_notes(workload))
-    return Part(workload.name, workload.label, text, (*drawings, *charts, _table(workload)))
+    return Part(workload.name, workload.label, text, (*drawings, *charts, _table(study, workload)))
 
 
-def _table(workload: WorkloadCases) -> Table:
+def _table(study: Study, workload: WorkloadCases) -> Table:
+    """All candidates of a workload; of very many, those of its first seeds, of which every workload shows as many lines."""
+    most = max(MOST_LINES // len(study.workloads), len(workload.cases[0].rows))
+    whole = len(study.rows) <= MOST_LINES
     return Table(
         f"{workload.name}-candidates",
-        "Candidates, the best first",
+        "Candidates, the best first" if whole else "Candidates on the first seeds, the best first",
         candidate_columns(workload=False),
         tuple(candidate_line(case, row, None) for case in workload.cases for row in case.rows),
+        on_page=None if whole else most,
     )
 
 

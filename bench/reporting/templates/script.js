@@ -6,7 +6,7 @@
   const key = (row, place) => {
     const cell = row.cells[place];
     const value = cell.dataset.v ?? cell.textContent;
-    if (value === "") return null;
+    if (value === "" || value === "–") return null;
     const number = Number(value.replaceAll(",", ""));
     return Number.isNaN(number) ? value : number;
   };

@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.evidence.demand import DEMANDS, demand_of, demand_of_gpu, lengths_of
-from bench.evidence.runs import COLUMNS, NONE, OWN, _judged, evidence_of, known_runs, published_runs, record, write_own
+from bench.evidence.runs import (
+    COLUMNS,
+    NONE,
+    OWN,
+    _judged,
+    _Runs,
+    evidence_of,
+    known_runs,
+    published_runs,
+    record,
+    write_own,
+)
 from bench.measured.published import sharegpt_lengths
 from twin import GpuPlan, UserError, Workload, load_profile
 from twin.arrivals import GammaArrivals
@@ -27,8 +38,7 @@ def workload(ranks: list[int], rates: list[float]) -> Workload:
 
 def judged(run: pd.Series, factor: float, max_loras: int) -> str:
     mine = RUNS[RUNS.profile == run.profile]
-    asked = mine[list(DEMANDS)].to_numpy()
-    return _judged(run[list(DEMANDS)].to_numpy(dtype=float) * factor, max_loras, mine, asked).kind
+    return _judged(run[list(DEMANDS)].to_numpy(dtype=float) * factor, max_loras, _Runs.of(mine)).kind
 
 
 @pytest.mark.parametrize("profile", sorted(RUNS.profile.unique()))
@@ -54,7 +64,7 @@ def test_the_run_that_served_was_asked_for_as_much(number: int, factor: float, s
     run = RUNS.iloc[number]
     mine = RUNS[RUNS.profile == run.profile]
     demand = run[list(DEMANDS)].to_numpy(dtype=float) * factor
-    found = _judged(demand, slots, mine, mine[list(DEMANDS)].to_numpy())
+    found = _judged(demand, slots, _Runs.of(mine))
     if found.kind == "served":
         witness = mine[mine.run == found.run].iloc[0]
         assert not witness.starved
