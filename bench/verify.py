@@ -91,7 +91,8 @@ def checked(row: Row) -> tuple[str, int | None, str]:
         return (placement, None, f"REFUSED: {why}") if placement else (f"WRONG: {why}", None, "")
     if row.feasible and row.gpus is not None and (bound or 0) > row.gpus:
         return placement, None, f"CONTRADICTION: {bound} GPUs are proven to be needed"
-    rest = "; what the bound has more is not in the certificate" if bound and bound < (row.lower_bound or 0) else ""
+    by = json.loads(row.details).get("bound_by") or "a step that it does not name"
+    rest = f"; the rest is by {by}, not proven again" if bound and bound < (row.lower_bound or 0) else ""
     return placement, bound, how + rest
 
 

@@ -74,11 +74,9 @@ class Shortfalls:
 
     def _check_values(self, content: Content, count: int, others: Sequence[Content]) -> None:
         """Every `max_loras` is spoken of: by the content's own spans, or by those of made-up ones that ask for less."""
-        slots = range(1, self.profile.largest_max_loras(content.rank) + 1)
-        capacities = [self.profile.kv_tokens(value, content.rank) for value in slots]
-        steps = [self.profile.step_coefficients(value, content.rank) for value in (1, 2)]
-        if any(later > earlier for earlier, later in pairwise(capacities)) or (steps[1] < steps[0]).any():
+        if not self.spans_hold(content.rank):
             raise RefusedError("on this profile a slot more may cost less: a span says nothing of what is in it")
+        slots = range(1, self.profile.largest_max_loras(content.rank) + 1)
         less = [
             other
             for other in others
@@ -87,6 +85,25 @@ class Shortfalls:
         known = {value for each in (content, *less) for low, high in each.spans for value in range(low, high + 1)}
         if missing := set(slots[:count]) - known:
             raise RefusedError(f"nothing is said of a content at max_loras={min(missing)}")
+
+    def spans_hold(self, rank: int) -> bool:
+        """Whether every slot more costs KV cache and step time, or nothing: only then does a span stand for the values in it."""
+        largest = self.profile.largest_max_loras(rank)
+        capacities = [self.profile.kv_tokens(value, rank) for value in range(1, largest + 1)]
+        steps = [self.profile.step_coefficients(value, rank) for value in (1, 2)]
+        return all(later <= earlier for earlier, later in pairwise(capacities)) and bool((steps[1] >= steps[0]).all())
+
+    def all_fail(self, low: int, high: int) -> None:
+        """Raise `RefusedError` if a GPU serves all adapters at a `max_loras` of a span; halves are asked where the whole is not short."""
+        requests, ranks = self.source.requests_of(np.arange(self.workload.n_adapters)), self.workload.ranks
+        waiting = [(low, high)]
+        while waiting:
+            result = self.simulate(requests, ranks, span := waiting.pop(), self.workload.duration_s)
+            if span[0] == span[1] and not result.fails:
+                raise RefusedError(f"one GPU serves all adapters at max_loras={span[0]}")
+            if span[0] < span[1] and _share(result) >= self._short:
+                middle = sum(span) // 2
+                waiting += [(span[0], middle), (middle + 1, span[1])]
 
     def _falls_short(
         self, content: Content, requests: Requests, ranks: NDArray[np.int64], span: Sequence[int]

@@ -82,7 +82,8 @@ class Answers:
             oracle.deadline = before
         self.state.hint = verdict.max_loras
         if verdict.rejected:
-            self.state.progress.raise_bound(2, certain=every_value)
+            self.state.progress.one_gpu_fails = True
+            self.state.progress.raise_bound(2, certain=every_value, by="one GPU for all")
 
     def _far_too_much(self) -> bool:
         """Whether one GPU for all is out of the question; simulating that would take long."""

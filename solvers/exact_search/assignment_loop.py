@@ -85,7 +85,7 @@ class AssignmentLoop:
             if candidate is None:
                 # The prices rest on the order of contents, even where no cut was needed.
                 self.needs.add("monotonicity")
-                self.progress.raise_whole_bound(n_gpus + 1)
+                self.progress.raise_whole_bound(n_gpus + 1, by="assigning single adapters")
                 return
             self._judge(candidate)
 

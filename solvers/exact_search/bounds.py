@@ -92,7 +92,7 @@ class Bounds:
             self.state.weights = zones.prices
         if zones.gpus > progress.lower_bound:
             self.needs = {"monotonicity"}
-        progress.raise_bound(zones.gpus)
+        progress.raise_bound(zones.gpus, by="zones")
 
     # --- the frontier of made-up contents
 
@@ -134,10 +134,18 @@ class Bounds:
         exchanged = not state.oracle.interchangeable
         if exchanged and state.problem.workload.n_adapters <= MOST_SINGLE_ADAPTERS:
             bound, exchanged = self._on_single_adapters(bound, boxes), False
+            self._hand_over(bound.prices)
         progress.fractional_bound = max(progress.fractional_bound, bound.value)
         if bound.gpus > progress.lower_bound:
             self.needs = {"monotonicity"} | ({"interchangeability"} if exchanged else set())
-        progress.raise_bound(bound.gpus)
+        progress.raise_bound(bound.gpus, by="the frontier")
+
+    def _hand_over(self, prices: NDArray[np.float64]) -> None:
+        """Let the zones prove what the frontier's prices do: those have a certificate, and know no less once they know its contents."""
+        zones, limits = self._search_zones(), self._load_limits()
+        for rank, sums in limits.points():
+            zones.rule_out(rank, sums[len(limits.ranks) - 1 :])
+        zones.learn_prices(prices)
 
     def _on_single_adapters(self, by_type: FrontierBound, boxes: Boxes) -> FrontierBound:
         """The bound with each adapter's own load and activity, from the prices of its type."""

@@ -35,7 +35,7 @@ WRITTEN_S = 0.5
 def certificate(oracle: TwinOracle, zones: ZoneBound | None, progress: Progress) -> str | None:
     """The certificate of a bound, as JSON; None where there is none to write.
 
-    It is for as many GPUs of the bound as zones and prices prove, or one GPU for all that was rejected at each `max_loras`.
+    It is for as many GPUs of the bound as zones and prices prove, or one GPU for all that was rejected at every `max_loras`.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def certificate(oracle: TwinOracle, zones: ZoneBound | None, progress: Progress)
     values = _head(oracle)
     if zones is not None and by_prices:
         values |= _of_zones(oracle, zones, progress.lower_bound)
-    elif progress.certain == 2:
+    elif progress.one_gpu_fails:
         values |= {"bound": 2, "every_value": True}
     if values["bound"] < 2:
         return None

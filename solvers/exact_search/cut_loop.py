@@ -90,7 +90,7 @@ class CutLoop:
                 if bound > max(self.progress.lower_bound, self.progress.whole_bound):
                     centre = trial
                     self._needs_assumptions()
-                self.progress.raise_whole_bound(bound)
+                self.progress.raise_whole_bound(bound, by="counting adapters by type")
                 # mypy takes the property for a constant; `raise_whole_bound` may just have changed it.
                 if self.progress.proven_whole or content @ duals > PRICE_SCALE * (1 + 1e-6):  # type: ignore[redundant-expr]
                     break

@@ -36,6 +36,10 @@ class Progress:
         self.lower_bound = 1
         self.fractional_bound = 0.0
         self.refuted = False
+        #: Whether one GPU for all is known to fail at every `max_loras`, one by one or by spans of them.
+        self.one_gpu_fails = False
+        #: What the bound is from.
+        self.by = ""
         self._certain = 1
         self.history: list[tuple[float, int, int | None]] = []
         self._started_s = time.perf_counter()
@@ -62,16 +66,16 @@ class Progress:
         """Whether no placement without replicas is on fewer GPUs than the best one."""
         return self.best is not None and max(self.lower_bound, self.whole_bound) >= self.best.n_gpus
 
-    def raise_whole_bound(self, bound: int) -> None:
+    def raise_whole_bound(self, bound: int, *, by: str = "") -> None:
         """Take note of a lower bound that holds where each adapter has one GPU; without replicas it is one like any other."""
         if not self.replicas:
-            self.raise_bound(bound)
+            self.raise_bound(bound, by=by)
         elif not self.refuted:
             self.whole_bound = max(self.whole_bound, bound)
             if self.best is not None and not self.best.has_replicas and self.whole_bound > self.best.n_gpus:
                 self._refute()
 
-    def raise_bound(self, bound: int, *, certain: bool = False) -> None:
+    def raise_bound(self, bound: int, *, certain: bool = False, by: str = "") -> None:
         """Take note of a lower bound.
 
         A bound above the GPUs of a placement that the oracle accepts refutes what the bound rests on: bounds that rest on
@@ -82,6 +86,8 @@ class Progress:
         bound : int
         certain : bool
             It rests on nothing.
+        by : str
+            What it is from, for people.
 
         Raises
         ------
@@ -95,7 +101,7 @@ class Progress:
             return
         if certain:
             self._certain = bound
-        self.lower_bound = bound
+        self.lower_bound, self.by = bound, by
         self._note()
         if self.max_gpus is not None and bound > self.max_gpus:
             raise NoneThereError(
@@ -125,6 +131,7 @@ class Progress:
             "bounds_over_time_s": self.history,
             "gap": gap,
             "fractional_bound": round(self.fractional_bound, 4),
+            "bound_by": "" if self.refuted else self.by,
         }
 
     def _note(self) -> None:

@@ -112,6 +112,16 @@ class ZoneBound:
         self.cuts.append((rank, sums))
         self.table.rule_out(rank, sums)
 
+    def learn_prices(self, prices: NDArray[np.float64]) -> None:
+        """Take prices of the single adapters from somebody else, if they prove more.
+
+        Parameters
+        ----------
+        prices : array of shape (n_adapters,)
+        """
+        self.table.refresh()
+        self._learn(*farley(prices, self._single_pricing))
+
     def run(self, deadline: Deadline, target: int | None = None, *, rounds: int | None = None) -> None:
         """Ask and solve until the target is proven, nothing is left to ask, or the time is up.
 
