@@ -99,6 +99,8 @@ class ResumingLauncher(Launcher):
             if time.monotonic() - told > _TELL_S:
                 told = time.monotonic()
                 sys.stderr.write(f"sweep: {len(jobs)} of {len(job_overrides)} jobs looked for\n")
+                # Who gives up here finds them composed the next time.
+                self.composed_jobs.keep()
         self.composed_jobs.keep()
         missing = [job for job in jobs if job.rows is None]
         _tell(jobs, missing)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from bench.__main__ import main
 from bench.comparison.cache import RowCache, cell_key
 from bench.comparison.cell import Cell
 from bench.comparison.execution import Execution, run_cells, stop_workers
@@ -62,6 +65,44 @@ def test_rows_to_a_file_and_back(benchmark: BenchmarkFixture, row: Row, tmp_path
         return read_rows(tmp_path / "rows.parquet")
 
     assert benchmark(there_and_back) == rows
+
+
+@pytest.mark.parametrize("n_jobs", [2000])
+def test_a_sweep_whose_rows_are_all_there(
+    benchmark: BenchmarkFixture, row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_jobs: int
+) -> None:
+    """From the command to its comparison; what it cannot do without is made from one job that was run."""
+    monkeypatch.chdir(tmp_path)
+    sweep = [
+        "-m",
+        "workload=groups",
+        "workload.groups=[{count: 3, rank: 8, rate: 0.5}]",
+        "solver=random",
+        "out=all.parquet",
+    ]
+    main([*sweep, "seed=range(0,1)"])
+    cache = Path("results/runs/cache")
+    (memory,) = (cache / "composed").glob("*.jsonl")
+    known = memory.read_text(encoding="utf-8").partition(" ")[2]
+    (values,) = json.loads(known)["cells"]
+    cell = Cell(**{**values, "overrides": tuple(values["overrides"])})
+    done = RowCache(cache).find(cell)
+    assert done is not None
+    lines = []
+    for seed in range(1, n_jobs):
+        mine = replace(cell, seed=seed)
+        RowCache(cache).store(mine, replace(done, seed=seed))
+        job = json.loads(known)
+        job["cells"][0]["seed"] = seed
+        job["options"] = [f"seed={seed}" if option == "seed=0" else option for option in job["options"]]
+        text = json.dumps(job)
+        lines.append(f"{hashlib.sha256(text.encode()).hexdigest()[:16]} {text}\n")
+    with memory.open("a", encoding="utf-8") as file:
+        file.writelines(lines)
+    benchmark(main, [*sweep, f"seed=range(0,{n_jobs})"])
+    assert [each.seed for each in read_rows(Path("all.parquet"))] == list(range(n_jobs))
+    # Nothing was composed or run again.
+    assert len(memory.read_text(encoding="utf-8").splitlines()) == n_jobs
 
 
 def test_the_calibration_loop(benchmark: BenchmarkFixture) -> None:
