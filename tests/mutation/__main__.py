@@ -150,7 +150,7 @@ def _sample(groups: dict[str, Any], size: int, seed: int) -> list[Mutant]:
 
 
 def _first_that_run(mutants: list[Mutant], size: int) -> list[Mutant]:
-    found = []
+    found: list[Mutant] = []
     for mutant in mutants:
         if len(found) == size:
             break

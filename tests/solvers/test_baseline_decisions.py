@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from predictors import content_features
 from predictors.features import PROMPT, REQUESTED
+from solvers.balanced_flow import BalancedFlow
 from solvers.base import Problem, Solution
 from solvers.dlora import Dlora, first_order, replicate
 from solvers.hrw import RendezvousHashing
@@ -22,11 +23,11 @@ from solvers.max_backbone import MaxBackbone
 from solvers.min_cost_flow import ControllerFlow, _flow
 from solvers.objectives.min_gpus import MinGpus
 from solvers.random_gpu import RandomGpu
-from solvers.spreading.controller import Workers, replica_counts
+from solvers.spreading.controller import Workers, hashes, preferred, replica_counts
 from solvers.spreading.dealing import least_loaded, rank_by_rank, slices
 from solvers.vector_packing import BEST_FIT, FIRST_FIT, WORST_FIT, VectorPacking, pack_vectors
 from tests.examples import examples
-from twin import Lengths, Workload, load_profile
+from twin import Lengths, UserError, Workload, load_profile
 from twin.lengths import fixed_lengths
 
 LENGTHS = fixed_lengths(120, 80)
@@ -72,6 +73,22 @@ def test_large_ranks_go_to_the_first_gpus_with_busy_and_idle_ones_in_turn() -> N
     weights = np.array([1.0, 4.0, 3.0, 2.0, 1.0, 4.0, 3.0, 2.0])
     ranks = np.array([8, 8, 8, 8, 32, 32, 32, 32])
     assert rank_by_rank(weights, ranks, 2) == [[5, 7, 6, 4], [1, 3, 2, 0]]
+
+
+def test_the_busiest_are_assigned_first_and_who_may_stay_stays(problem: Problem) -> None:
+    """Two at a time: 5 and 4, then 3 to the 4 and 2.5 to the 5, then 1 to the lesser sum; which GPU is which is free."""
+    mine = with_rates(problem, [1, 2.5, 3, 4, 5], max_gpus=2)
+    assert sorted(contents(BalancedFlow().run(mine))) == [(0, 2, 3), (1, 4)]
+    for previous, kept in (([1, 0, 1, 1, 0], [(1, 4), (0, 2, 3)]), ([0, 1, 0, 0, 1], [(0, 2, 3), (1, 4)])):
+        answer = BalancedFlow(previous=previous).run(mine)
+        assert (contents(answer), answer.details["moves"]) == (kept, 0)
+    # Two of a round cannot both stay on one GPU: one of each pair moves, the last stays.
+    stuck = BalancedFlow(previous=[1, 1, 1, 1, 1], move_penalty=1e3).run(mine)
+    assert stuck.details["moves"] == 2
+    with pytest.raises(UserError, match="2 GPUs for 5 adapters"):
+        BalancedFlow(previous=[0, 1]).run(mine)
+    with pytest.raises(UserError, match="move_penalty=-1"):
+        BalancedFlow(move_penalty=-1)
 
 
 def test_least_loaded_goes_by_rates_and_not_by_counts(problem: Problem) -> None:
@@ -505,3 +522,27 @@ def test_a_gpu_that_does_not_start_is_told(problem: Problem) -> None:
     assert refused.status == "none_found"
     assert "GPU 0 does not start: max_loras=97 at rank 32, at most 96 do" in refused.message
     assert "memory" not in Latency().run(with_rates(problem, [1e-3] * 96, [32] * 96, max_gpus=1)).message
+
+
+def test_hashes_are_those_of_splitmix64() -> None:
+    """The finaliser of Steele, Lea and Flood with Python's own whole numbers, and the same for any set of GPUs and adapters."""
+
+    def finalised(state: int) -> float:
+        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
+        return float(state ^ (state >> 31)) / 2.0**64
+
+    def hashed(seed: int, adapter: int, gpu: int) -> float:
+        keys = (adapter * 0xD1B54A32D192ED03 + seed * 0x8CB92BA72F3D8DD7) % 2**64
+        return finalised(((gpu + 1) * 0x9E3779B97F4A7C15 % 2**64) ^ keys)
+
+    found = hashes(3, np.array([0, 7, 1000]), 4)
+    assert found.tolist() == [[hashed(3, adapter, gpu) for gpu in range(4)] for adapter in (0, 7, 1000)]
+    assert hashes(3, np.array([7]), 2).tolist() == [found[1, :2].tolist()]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 20])
+def test_the_highest_scores_come_first_and_of_equal_ones_the_first(most: int) -> None:
+    scores = np.array([0.1, 0.9, 0.3, 0.9, 0.9, 0.2, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    assert preferred(scores, most).tolist()[:5] == [1, 3, 4, 2, 5][: min(most, 5)]
+    assert len(preferred(scores, most)) == min(most, len(scores))

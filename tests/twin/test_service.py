@@ -363,3 +363,41 @@ def test_a_level_says_what_it_promises() -> None:
         "95% of the requests with TTFT <= 2 s and TPOT <= 100 ms, on each GPU and for each adapter"
     )
     assert "E2E <= 120 s" in BATCH.in_words()
+
+
+@pytest.mark.parametrize(
+    ("limits", "first_s", "finish_s"),
+    [
+        ({"ttft_ms": 500.0}, 0.25, 1.0),
+        ({"ttft_ms": 5000.0, "tpot_ms": 125.0}, 0.5, 1.0),
+        ({"e2el_ms": 1000.0}, 0.5, 0.75),
+    ],
+)
+def test_a_request_that_takes_exactly_its_limit_meets_it(
+    limits: dict[str, float], first_s: float, finish_s: float
+) -> None:
+    """Five tokens, in seconds that binary fractions hold, with a quarter of a second that the server adds."""
+    level = replace(ServiceLevel("edge"), **limits)  # type: ignore[arg-type]  # limits alone
+    requests = make_requests((0.0, 0, 8, 5), (0.0, 0, 8, 5), (0.0, 0, 8, 5), (0.0, 0, 8, 5))
+    little = 2.0**-20
+    first, finish = np.array([0, 0, -1, np.nan]) + first_s, np.array([0, little, 0, 0]) + finish_s
+    first[2] = -1.0
+    if "tpot_ms" not in limits:
+        first[1] += little
+    assert level.met(requests, first, finish, 0.25).tolist() == [True, False, False, False]
+
+
+def test_one_token_has_no_time_per_later_token() -> None:
+    level = ServiceLevel("edge", ttft_ms=1000.0, tpot_ms=1.0)
+    assert level.met(make_requests((0.0, 0, 8, 1)), np.array([0.5]), np.array([0.5]), 0.0).tolist() == [True]
+
+
+def test_the_share_itself_is_enough() -> None:
+    """Of twenty nineteen are 95 %, of the whole GPU, of each adapter, of those judged together."""
+    level = replace(INTERACTIVE, share=0.95, least_judged=20)
+    assert Judgement(level, np.array([20]), np.array([19])).failing.tolist() == []
+    assert Judgement(level, np.array([20]), np.array([18])).failing.tolist() == [0]
+    assert Judgement(level, np.array([10, 10]), np.array([10, 9])).failing.tolist() == []
+    assert Judgement(level, np.array([10, 10]), np.array([10, 8])).failing.tolist() == [1]
+    assert Judgement(level, np.array([20, 5]), np.array([18, 5])).worst_adapter == 0.9
+    assert Judgement(level, np.array([5]), np.array([0])).worst_adapter == 1.0

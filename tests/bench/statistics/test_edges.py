@@ -279,3 +279,22 @@ def test_a_profile_starts_at_the_best_and_ends_with_the_feasible() -> None:
     assert profile.factors.tolist() == [1, 1.5, 2]
     shares = dict(zip(profile.solvers, profile.share.tolist(), strict=True))
     assert shares == {"a": [0.5, 0.5, 1.0], "b": [0.5, 1.0, 1.0]}
+
+
+def test_what_is_known_of_nothing_is_nothing() -> None:
+    assert estimate(np.array([NAN]), np.ones((2, 1))) == Estimate(None, None, None, 0)
+
+
+def test_a_users_objective_is_measured_by_the_first_place_that_tells_candidates_apart() -> None:
+    """Keys (1, 2, 3) and (1, 4, 0): the second place. Where none does, the first; an infeasible candidate tells nothing."""
+
+    def placed(solver: str, key: list[float], **more: Any) -> Row:  # noqa: ANN401  # fields of Row
+        return replace(ROW, solver=solver, objective="theirs", objective_key=key, **more)
+
+    two = [placed("a", [1.0, 2.0, 3.0]), placed("b", [1.0, 4.0, 0.0]), placed("c", [9.0, 9.0, 9.0], feasible=False)]
+    assert [measure_of(cases(two)).of(each) for each in two[:2]] == [2.0, 4.0]
+    alike = [placed("a", [5.0, 2.0, 3.0]), placed("b", [5.0, 2.0, 3.0])]
+    assert [measure_of(cases(alike)).of(each) for each in alike] == [5.0, 5.0]
+    at_zero = [placed("a", [0.0, 0.0]), placed("b", [0.0, 3.0])]
+    assert [measure_of(cases(at_zero)).of(each) for each in at_zero] == [1.0, 4.0]
+    assert measure_of(cases(at_zero)).of(placed("c", [0.0])) is None

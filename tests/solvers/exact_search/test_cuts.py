@@ -112,6 +112,28 @@ def test_a_cut_rules_out_its_content_and_only_what_asks_for_as_much(
             assert any((demands.of(content) >= demands.of(bad) - 1e-9).all() for bad in rejected)
 
 
+def test_what_asks_for_as_much_in_every_sum_is_ruled_out_though_its_adapters_are_others() -> None:
+    """One of the second type asks for hardly more than two of the first, one of the third for hardly less."""
+    cuts = Cuts(Demands(np.array([[1.0, 2.00001, 1.99999], [0.5, 1.00001, 1.00001]]), 0), COUNTS)
+    cuts.add(np.array([2, 0, 0]))
+    assert cuts.rules_out(np.array([0, 1, 0]))
+    assert cuts.rules_out(np.array([2, 0, 0]))
+    assert cuts.rules_out(np.array([0, 0, 2]))
+    assert not cuts.rules_out(np.array([0, 0, 1]))
+    assert not cuts.rules_out(np.array([1, 0, 0]))
+
+
+def test_a_threshold_that_nothing_reaches_is_no_matter_for_the_search() -> None:
+    """A rank that no adapter has asks for nothing: its row is left out of a cut, and does not make it void."""
+    cuts = Cuts(Demands(np.array([[1.0, 1.0, 1.0], [0.0, 0.0, 1.0]]), 0), COUNTS)
+    cuts.add(np.array([2, 0, 0]))
+    assert cuts.rules_out(np.array([0, 2, 0]))
+    cuts = Cuts(Demands(np.array([[1.0, 1.0, 1.0], [0.0, 0.0, 1.0]]), 0), COUNTS)
+    cuts.add(np.array([1, 0, 1]))
+    assert not cuts.rules_out(np.array([3, 3, 0]))
+    assert cuts.rules_out(np.array([0, 1, 1]))
+
+
 @examples(30)
 @given(search=searches())
 def test_at_a_fine_scale_the_bound_is_the_dearest_content(

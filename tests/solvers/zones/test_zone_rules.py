@@ -291,3 +291,8 @@ def test_a_target_that_is_met_exactly_is_met() -> None:
     assert fill_below(np.ones(3, dtype=np.bool_), np.full((3, 1), 0.1), np.array([0.3])).all()
     assert fill_below(np.ones(3, dtype=np.bool_), np.full((3, 1), 0.1), np.array([0.29])).sum() == 2
     assert 0 < ROUNDING < 1e-6
+
+
+def test_adapters_that_send_nothing_are_no_cluster_with_those_that_do() -> None:
+    clusters = cluster_adapters(np.full(4, 8), np.array([0, 1, 1, 0]), np.ones((4, 1)))
+    assert sorted(sorted(members.tolist()) for members in clusters.members) == [[0, 3], [1, 2]]
