@@ -2,8 +2,8 @@
 
 A job's cells follow from its options, from the files in `conf/`, and from the code. The memory's name is a hash of the latter two,
 and of what else Hydra looks at; so whatever changes, the job is composed anew. Only what is certain to come out the same is kept:
-nothing that asks the environment or the clock, and nothing where a folder of configurations was added. Whether there are rows for
-the cells is asked of the cache, as ever.
+nothing that asks the environment or the clock, no fleet of a file, and nothing where a folder of configurations was added. Whether
+there are rows for the cells is asked of the cache, as ever.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import platform
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ MOST_FILES = 8
 #: Options that say where a job's rows are looked for, and how.
 HOW = ("cache", "cache_dir", "isolated", "margin_s", "processes", "retry_failed")
 
+#: Fields of a cell that JSON makes lists of.
+_TUPLES = {field.name for field in fields(Cell) if str(field.type).startswith("tuple")}
 _RESOLVER = re.compile(r"\$\{[^${}]*:")
 
 
@@ -79,7 +81,7 @@ class ComposedJobs:
         known = self._known.get(_key(options))
         if known is None:
             return None
-        cells = [Cell(**{**values, "overrides": tuple(values["overrides"])}) for values in known["cells"]]
+        cells = [Cell(**(values | {name: tuple(values[name]) for name in _TUPLES})) for values in known["cells"]]
         return Composed(cells, BenchConfig(**known["how"]))
 
     def learn(self, options: Sequence[str], composed: DictConfig, cells: Sequence[Cell], config: BenchConfig) -> None:
@@ -93,7 +95,12 @@ class ComposedJobs:
         cells : sequence of Cell
         config : BenchConfig
         """
-        if self._path is None or _RESOLVER.search(OmegaConf.to_yaml(composed, resolve=False)):
+        # What a file of fleets holds may change.
+        if (
+            self._path is None
+            or isinstance(config.fleet, str)
+            or _RESOLVER.search(OmegaConf.to_yaml(composed, resolve=False))
+        ):
             return
         how = {name: getattr(config, name) for name in HOW}
         known = {"options": list(options), "cells": [asdict(cell) for cell in cells], "how": how}

@@ -110,3 +110,12 @@ def test_rows_of_jobs_that_were_not_run_share_a_file(tmp_path: Path) -> None:
     held = {path.parent.name: len(read_rows(path)) for path in (tmp_path / "second").rglob("rows.parquet")}
     assert held == {"0-2": 3, **{str(number): 1 for number in range(3, 12)}}
     assert [row.seed for row in read_rows(Path("sweep.parquet"))] == list(range(12))
+
+
+def test_a_fleet_is_remembered_unless_it_stands_in_a_file(composed: list[list[str]]) -> None:
+    Path("fleet.yaml").write_text("- {name: big, profile: llama-3.1-8b, price: 2.0}\n", encoding="utf-8")
+    for fleet, times in (("fleet=[{name: big, profile: llama-3.1-8b, price: 2.0}]", 1), ("fleet=fleet.yaml", 2)):
+        composed.clear()
+        for _ in range(2):
+            main([*TINY, "solver=random", "seed=0", fleet, "gpus=1"])
+        assert len(composed) == times
