@@ -87,7 +87,7 @@ class Latency(Solver):
         workload = problem.workload
         if not plans:
             return Solution("feasible", Placement(()))
-        lengths = workload.lengths if workload.trace is None or not len(workload.trace) else workload.trace
+        lengths = workload.lengths_asked
         contents = np.array(
             [
                 content_features(

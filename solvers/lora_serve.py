@@ -54,7 +54,7 @@ class LoraServe(FleetSolver):
         points = np.array(
             [operating_point_tokens_per_s(problem.profile, workload.lengths, int(rank)) for rank in ranks]
         )
-        utilisation = workload.rates * workload.lengths.mean_total_tokens / points[kind]
+        utilisation = workload.rates * workload.mean_request_tokens / points[kind]
         target = float(utilisation.sum()) / problem.max_gpus
         if target > 1:
             return Solution(

@@ -37,7 +37,7 @@ class MaxBackbone(Solver):
         """Fill one GPU after the other."""
         workload = problem.workload
         capacity = backbone_tokens_per_s(problem.profile, workload.lengths)
-        tokens_per_s = workload.rates * workload.lengths.mean_total_tokens
+        tokens_per_s = workload.rates * workload.mean_request_tokens
         plans: list[GpuPlan] = []
         content: list[int] = []
         load = 0.0

@@ -89,7 +89,7 @@ class VectorPacking(Solver):
         workload, profile = problem.workload, problem.profile
         ranks, kind = np.unique(workload.ranks, return_inverse=True)
         points = np.array([operating_point_tokens_per_s(profile, workload.lengths, int(rank)) for rank in ranks])
-        load = workload.rates * workload.lengths.mean_total_tokens / (self.utilisation * points[kind])
+        load = workload.rates * workload.mean_request_tokens / (self.utilisation * points[kind])
         # The largest rank on a GPU limits its slots, so each adapter counts as one of the largest rank of all.
         limit = max(profile.largest_max_loras(int(ranks.max(initial=profile.ranks[0]))), 1)
         sizes = np.column_stack([load, np.full(len(load), 1.0 / limit)])

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from twin.placement import GpuPlan, Placement
     from twin.profile import ServingProfile
     from twin.profile_files import load_profile, shipped_profiles
+    from twin.requests import Requests
     from twin.results import GpuResult
     from twin.score import Score, score_placement, score_results
     from twin.service import BATCH, INTERACTIVE, PUBLISHED, Judgement, ServiceLevel
     from twin.simulate import simulate_gpu, simulate_placement, simulate_requests
-    from twin.workload import Requests, Workload, workload_from_groups
+    from twin.workload import Workload, workload_from_groups
 
 __all__ = [
     "BATCH",
@@ -71,7 +72,8 @@ _HOMES = {
     "score": ("Score", "score_placement", "score_results"),
     "service": ("BATCH", "INTERACTIVE", "PUBLISHED", "Judgement", "ServiceLevel"),
     "simulate": ("simulate_gpu", "simulate_placement", "simulate_requests"),
-    "workload": ("Requests", "Workload", "workload_from_groups"),
+    "requests": ("Requests",),
+    "workload": ("Workload", "workload_from_groups"),
 }
 
 

@@ -12,7 +12,18 @@ from typing import Any
 import numpy as np
 
 from twin.arrivals import Arrivals
-from twin.building import adapter_count, concentration_of, drawn, in_turn, listed, rank_of, rate_of, zipf_shares
+from twin.building import (
+    adapter_count,
+    concentration_of,
+    drawn,
+    in_turn,
+    listed,
+    rank_of,
+    rate_of,
+    shared_of,
+    told_apart,
+    zipf_shares,
+)
 from twin.errors import UserError
 from twin.lengths import Lengths
 from twin.numbers import MOST_ADAPTERS, seed_number, shown, whole
@@ -42,8 +53,9 @@ def groups(  # noqa: PLR0913  # the options of one description, all by keyword
     Parameters
     ----------
     profile : ServingProfile
-    groups : sequence of {count, rank, rate}
-        How many adapters, their LoRA rank, and the rate of each in requests per second.
+    groups : sequence of {count, rank, rate, shared_prompt_tokens}
+        How many adapters, their LoRA rank, the rate of each in requests per second and, if they have any, the tokens with which
+        every prompt of an adapter begins, before those that `lengths` draws; each adapter has a prompt of its own.
     duration_s : float
         Window in seconds.
     lengths : Lengths, optional
@@ -67,17 +79,22 @@ def groups(  # noqa: PLR0913  # the options of one description, all by keyword
         raise UserError(f"workload {name}: groups={shown(groups)} must be a list of {{count: 40, rank: 16, rate: 0.1}}")
     ranks: list[int] = []
     rates: list[float] = []
+    shared: list[int] = []
     for index, group in enumerate(groups):
         key = f"workload {name}: groups[{index}]"
-        if not isinstance(group, Mapping) or set(group) != {"count", "rank", "rate"}:
-            raise UserError(f"{key} must have the keys count, rank and rate, not {shown(group)}")
+        if not isinstance(group, Mapping) or set(group) - {"shared_prompt_tokens"} != {"count", "rank", "rate"}:
+            raise UserError(
+                f"{key} must have the keys count, rank and rate (and shared_prompt_tokens), not {shown(group)}"
+            )
         count = whole(f"{key}.count", group["count"], at_least=0, at_most=MOST_ADAPTERS - len(ranks))
         ranks += [rank_of(f"{key}.rank", group["rank"])] * count
         rates += [rate_of(f"{key}.rate", group["rate"])] * count
-    return drawn(profile, np.array(ranks), np.array(rates), duration_s, lengths, arrivals, ignore_eos, seed, name)
+        shared += [shared_of(f"{key}.shared_prompt_tokens", group.get("shared_prompt_tokens", 0))] * count
+    values = told_apart(np.array(rates), shared)
+    return drawn(profile, np.array(ranks), values, duration_s, lengths, arrivals, ignore_eos, seed, name, shared)
 
 
-def mixed(  # noqa: PLR0913  # the options of one description, all by keyword
+def mixed(  # noqa: PLR0913  # the options of one description, all by keyword; past 60 lines by their docstring
     profile: ServingProfile,
     *,
     n_adapters: int,
@@ -87,6 +104,7 @@ def mixed(  # noqa: PLR0913  # the options of one description, all by keyword
     lengths: Lengths | None = None,
     arrivals: Arrivals | None = None,
     ignore_eos: bool = False,
+    shared_prompt_tokens: int = 0,
     seed: int = 0,
     name: str = "mixed",
 ) -> Workload:
@@ -110,6 +128,8 @@ def mixed(  # noqa: PLR0913  # the options of one description, all by keyword
         A Poisson process by default.
     ignore_eos : bool
         Every request gets all the output tokens that it asks for; otherwise the model stops as early as the profile says.
+    shared_prompt_tokens : int
+        Tokens with which every prompt of an adapter begins, before those that `lengths` draws; each adapter has a prompt of its own.
     seed : int
     name : str
 
@@ -126,11 +146,20 @@ def mixed(  # noqa: PLR0913  # the options of one description, all by keyword
     values = np.array(listed(f"workload {name}: rates", rates, rate_of))
     share = np.arange(count) * len(values) // max(count, 1)
     return drawn(
-        profile, in_turn(ranks, count, name), values[share], duration_s, lengths, arrivals, ignore_eos, seed, name
+        profile,
+        in_turn(ranks, count, name),
+        values[share],
+        duration_s,
+        lengths,
+        arrivals,
+        ignore_eos,
+        seed,
+        name,
+        shared_prompt_tokens,
     )
 
 
-def zipf(  # noqa: PLR0913  # the options of one description, all by keyword
+def zipf(  # noqa: PLR0913  # the options of one description, all by keyword; past 60 lines by their docstring
     profile: ServingProfile,
     *,
     n_adapters: int,
@@ -141,6 +170,7 @@ def zipf(  # noqa: PLR0913  # the options of one description, all by keyword
     lengths: Lengths | None = None,
     arrivals: Arrivals | None = None,
     ignore_eos: bool = False,
+    shared_prompt_tokens: int = 0,
     seed: int = 0,
     name: str = "zipf",
 ) -> Workload:
@@ -163,6 +193,8 @@ def zipf(  # noqa: PLR0913  # the options of one description, all by keyword
         A Poisson process by default.
     ignore_eos : bool
         Every request gets all the output tokens that it asks for; otherwise the model stops as early as the profile says.
+    shared_prompt_tokens : int
+        Tokens with which every prompt of an adapter begins, before those that `lengths` draws; each adapter has a prompt of its own.
     seed : int
     name : str
 
@@ -178,10 +210,21 @@ def zipf(  # noqa: PLR0913  # the options of one description, all by keyword
     count = adapter_count(name, n_adapters)
     shares = zipf_shares(count, exponent, f"workload {name}: exponent")
     rates = rate_of(f"workload {name}: total_rate", total_rate) * shares
-    return drawn(profile, in_turn(ranks, count, name), rates, duration_s, lengths, arrivals, ignore_eos, seed, name)
+    return drawn(
+        profile,
+        in_turn(ranks, count, name),
+        rates,
+        duration_s,
+        lengths,
+        arrivals,
+        ignore_eos,
+        seed,
+        name,
+        shared_prompt_tokens,
+    )
 
 
-def dirichlet(  # noqa: PLR0913  # the options of one description, all by keyword
+def dirichlet(  # noqa: PLR0913  # the options of one description, all by keyword; past 60 lines by their docstring
     profile: ServingProfile,
     *,
     n_adapters: int,
@@ -192,6 +235,7 @@ def dirichlet(  # noqa: PLR0913  # the options of one description, all by keywor
     lengths: Lengths | None = None,
     arrivals: Arrivals | None = None,
     ignore_eos: bool = False,
+    shared_prompt_tokens: int = 0,
     seed: int = 0,
     name: str = "dirichlet",
 ) -> Workload:
@@ -214,6 +258,8 @@ def dirichlet(  # noqa: PLR0913  # the options of one description, all by keywor
         A Poisson process by default.
     ignore_eos : bool
         Every request gets all the output tokens that it asks for; otherwise the model stops as early as the profile says.
+    shared_prompt_tokens : int
+        Tokens with which every prompt of an adapter begins, before those that `lengths` draws; each adapter has a prompt of its own.
     seed : int
         Of the popularity and of the requests.
     name : str
@@ -231,4 +277,15 @@ def dirichlet(  # noqa: PLR0913  # the options of one description, all by keywor
     alpha = concentration_of(f"workload {name}: concentration", concentration)
     draws = np.random.Generator(np.random.Philox(key=[seed_number(f"workload {name}: seed", seed), _DIRICHLET_STREAM]))
     rates = rate_of(f"workload {name}: total_rate", total_rate) * draws.dirichlet(np.full(count, alpha))
-    return drawn(profile, in_turn(ranks, count, name), rates, duration_s, lengths, arrivals, ignore_eos, seed, name)
+    return drawn(
+        profile,
+        in_turn(ranks, count, name),
+        rates,
+        duration_s,
+        lengths,
+        arrivals,
+        ignore_eos,
+        seed,
+        name,
+        shared_prompt_tokens,
+    )

@@ -14,7 +14,7 @@ from twin.errors import UserError
 from twin.lengths import Lengths
 from twin.numbers import MOST_ADAPTERS, number, shown, whole
 from twin.profile import ServingProfile
-from twin.workload import Workload
+from twin.workload import LONGEST_PROMPT, Workload
 
 # Beyond these, a popularity is that of one adapter, or of none.
 _LARGEST_EXPONENT = 100.0
@@ -31,8 +31,9 @@ def drawn(  # noqa: PLR0913  # what the builders have in common
     ignore_eos: bool,
     seed: int,
     name: str,
+    shared: Sequence[int] | int = 0,
 ) -> Workload:
-    """The workload of adapters whose requests are drawn.
+    """The workload of adapters whose requests are drawn; `shared` are the tokens of each one's shared prompt.
 
     Raises
     ------
@@ -51,9 +52,12 @@ def drawn(  # noqa: PLR0913  # what the builders have in common
         raise UserError(f"workload {name}: ignore_eos={shown(ignore_eos)} must be true or false")
     profile.check_ranks(ranks)
     given = replace(lengths or Lengths(), generated_fraction=1.0 if ignore_eos else profile.generated_fraction)
-    if given.max_total_tokens > profile.max_model_len:
+    prompts = shared_prompts(name, shared, len(ranks))
+    longest = 0 if prompts is None else int(prompts.max())
+    if given.max_total_tokens + longest > profile.max_model_len:
+        beside = f" and a shared prompt of {longest} tokens exceed" if longest else " exceeds"
         raise UserError(
-            f"workload {name}: lengths.max_total_tokens={given.max_total_tokens} exceeds "
+            f"workload {name}: lengths.max_total_tokens={given.max_total_tokens}{beside} "
             f"max_model_len={profile.max_model_len} of profile {profile.name}"
         )
     window_s = number(f"workload {name}: duration_s", duration_s, at_least=0.0, unit="seconds")
@@ -65,7 +69,22 @@ def drawn(  # noqa: PLR0913  # what the builders have in common
         seed=seed,
         name=name,
         arrivals=arrivals or PoissonArrivals(),
+        shared_prompt_tokens=prompts,
     )
+
+
+def shared_prompts(name: str, shared: Sequence[int] | int, count: int) -> NDArray[np.int64] | None:
+    """Tokens of each adapter's shared prompt, shape (count,), or None where there is none."""
+    values = [shared] * min(count, 1) if isinstance(shared, int) else shared
+    checked = [shared_of(f"workload {name}: shared_prompt_tokens", value) for value in values]
+    if not any(checked):
+        return None
+    return np.full(count, checked[0]) if len(checked) == 1 else np.array(checked, dtype=np.int64)
+
+
+def shared_of(key: str, value: object) -> int:
+    """Tokens of a shared prompt."""
+    return whole(key, value, at_least=0, at_most=LONGEST_PROMPT, unit="tokens")
 
 
 def adapter_count(name: str, value: object, *, at_least: int = 0) -> int:
@@ -112,3 +131,14 @@ def zipf_shares(count: int, exponent: object, key: str) -> NDArray[np.float64]:
 def concentration_of(key: str, value: object) -> float:
     """Concentration of a symmetric Dirichlet distribution."""
     return number(key, value, at_least=SMALLEST_CONCENTRATION, at_most=LARGEST_CONCENTRATION)
+
+
+def told_apart(rates: NDArray[np.float64], kinds: Sequence[int]) -> NDArray[np.float64]:
+    """Rates that differ in the tenth digit where adapters are of another kind.
+
+    Solvers count adapters of equal rank and rate as one type. Those of another kind are another type, which such a difference
+    says without a trace in any figure.
+    """
+    _, number = np.unique(np.asarray(kinds, dtype=np.int64), return_inverse=True)
+    told: NDArray[np.float64] = rates * (1 + number * 1e-10)
+    return told

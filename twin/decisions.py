@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from twin import engine
 from twin.profile import ServingProfile
+from twin.requests import Requests
 from twin.results import GpuResult
 from twin.simulate import simulate_requests
-from twin.workload import Requests
 
 
 @dataclass(frozen=True)

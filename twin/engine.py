@@ -18,6 +18,8 @@ With asynchronous scheduling a step is decided while the one before it runs, so 
 frees when it finishes comes back one step later: until then it *drains*, in its seat and with its
 blocks, but without tokens.
 
+With prefix caching blocks are not looked at one by one either (`twin.free_blocks`); without it none of that is compiled.
+
 `twin.stepwise` takes the same decisions the long way; the two must agree.
 """
 
@@ -29,14 +31,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twin.compiled import njit
+from twin.free_blocks import cached, give_back, new_queue, take, take_cached
 from twin.queues import Ints, list_append, list_remove, tree_update
 
 Floats = NDArray[np.float64]
 
 # Places in the `limits` array.
 BLOCK_SIZE, BLOCKS, MAX_SEQS, TOKEN_BUDGET, MAX_LORAS, HOST_SLOTS, OPEN_CAP = range(7)
-RESERVE_FULL, WATERMARK, EAGER_ABOVE, ASYNCHRONOUS, LONG_PREFILL, JUDGED, PRICED = range(7, 14)
-N_LIMITS = 14
+RESERVE_FULL, WATERMARK, EAGER_ABOVE, ASYNCHRONOUS, LONG_PREFILL, JUDGED, PRICED, COUNT_RUNNING = range(7, 15)
+N_LIMITS = 15
 
 # Places in the `totals` array that the loop returns.
 (STEPS, PREEMPTIONS, LOADS, DISK_LOADS, DROPPED, STALLED, BUSY_S, RUNNING_S, WAITING_S, ADAPTERS_S,
@@ -141,7 +144,7 @@ def enqueue(  # noqa: PLR0913  # the queues that it stands in
     queue_tail: Ints,
     queue_next: Ints,
     head_key: Ints,
-    in_step: Ints,
+    member: bool,
     tree_in: Ints,
     tree_out: Ints,
 ) -> None:
@@ -150,7 +153,7 @@ def enqueue(  # noqa: PLR0913  # the queues that it stands in
         queue_head[a] = i
         queue_tail[a] = i
         head_key[a] = i
-        if in_step[a]:
+        if member:
             tree_update(tree_in, head_key, a, True)
         else:
             tree_update(tree_out, head_key, a, True)
@@ -180,6 +183,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
     events: Ints,
     samples: Floats,
     sample_every_s: float,
+    shared: Ints | None,
 ) -> Floats:
     """Simulate one GPU until `horizon_s`, until every request is served, or until those that are judged are, after `duration_s`.
 
@@ -209,6 +213,9 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
     samples : array of shape (n, N_SAMPLE_COLUMNS), filled in
         State at the first step at or after each multiple of `sample_every_s`.
     sample_every_s : float
+    shared : array of shape (n_requests,), or None
+        Tokens at the beginning of each prompt that all requests of its adapter have which have any, fewer than the prompt
+        has. None: no prefix caching, and a kernel of its own.
 
     Returns
     -------
@@ -225,6 +232,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
     eager_above = limits[EAGER_ABOVE]
     priced = limits[PRICED]
     asynchronous = limits[ASYNCHRONOUS] != 0
+    count_running = asynchronous and limits[COUNT_RUNNING] != 0
     free = limits[BLOCKS]
     totals = np.zeros(N_TOTALS)
 
@@ -249,12 +257,15 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
     bucket_after = np.full(n_requests, -1, np.int64)
     bucket_before = np.full(n_requests, -1, np.int64)
     crossing = np.zeros(block_size, np.int64)
+    # Without prefix caching it is nobody's.
+    queue = new_queue(prompt[:0] if shared is None else shared // block_size, n_adapters, free)
 
     # Per adapter: its queue, its running requests, its place in the two LRU tiers.
     queue_head = np.full(n_adapters, -1, np.int64)
     queue_tail = np.full(n_adapters, -1, np.int64)
     head_key = np.zeros(n_adapters, np.int64)
     in_step = np.zeros(n_adapters, np.int64)
+    drain_of = np.zeros(n_adapters, np.int64)
     on_gpu = np.zeros(n_adapters, np.bool_)
     on_host = np.zeros(n_adapters, np.bool_)
     gpu_after = np.full(n_adapters + 1, n_adapters, np.int64)
@@ -284,6 +295,8 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
     freed = -1
     draining = -1
     n_draining = 0
+    # Adapters of draining requests alone that count against `max_loras` all the same.
+    n_kept = 0
     step = 0
     upcoming = 0
     # Before it all have been admitted or stand in a queue.
@@ -311,9 +324,21 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
     while True:
         while freed >= 0:
             if sequence[freed] >= 0:
-                free += sequence[freed]
+                if shared is not None:
+                    held = prompt[freed] + output[freed] - 1
+                    free += give_back(queue, freed, adapter[freed], held, held, block_size)
+                else:
+                    free += sequence[freed]
                 list_remove(run_after, run_before, freed)
                 n_draining -= 1
+                if count_running:
+                    a = adapter[freed]
+                    drain_of[a] -= 1
+                    if drain_of[a] == 0 and in_step[a] == 0:
+                        n_kept -= 1
+                        if queue_head[a] >= 0:
+                            tree_update(tree_in, head_key, a, False)
+                            tree_update(tree_out, head_key, a, True)
             freed = bucket_after[freed]
         if n_decoding == 0 and partial < 0 and n_waiting == 0 and n_draining == 0:
             if upcoming == n_requests:
@@ -360,7 +385,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
             queue_head[a] = i
             queue_tail[a] = i
             head_key[a] = i
-            if in_step[a]:
+            if in_step[a] + drain_of[a]:
                 tree_update(tree_in, head_key, a, True)
             else:
                 tree_update(tree_out, head_key, a, True)
@@ -378,6 +403,8 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
         n_passing = 0
         if need <= free:
             free -= need
+            if shared is not None:
+                take(queue, need)
         else:
             i = run_after[n_requests]
             while i != n_requests:
@@ -399,21 +426,43 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                     n_events += 1
                     if victim != partial and last_step[victim] < step:
                         # Its last token is on its way; vLLM lets it pass through the queue.
-                        free += sequence[victim]
+                        if shared is not None:
+                            held = prompt[victim] + output[victim] - 1
+                            known = held - 1 if held > prompt[victim] + generated[victim] else held
+                            free += give_back(queue, victim, adapter[victim], held, known, block_size)
+                        else:
+                            free += sequence[victim]
                         sequence[victim] = -1
                         n_draining -= 1
                         n_passing += 1
+                        if count_running:
+                            a = adapter[victim]
+                            drain_of[a] -= 1
+                            if drain_of[a] == 0 and in_step[a] == 0:
+                                n_kept -= 1
+                                if queue_head[a] >= 0:
+                                    tree_update(tree_in, head_key, a, False)
+                                    tree_update(tree_out, head_key, a, True)
                         continue
                     a = adapter[victim]
                     if victim == partial:
                         kv_tokens -= partial_computed
-                        free += (partial_computed + block_size - 1) // block_size
+                        if shared is not None:
+                            free += give_back(queue, victim, a, partial_computed, partial_computed, block_size)
+                        else:
+                            free += (partial_computed + block_size - 1) // block_size
                         partial = -1
                         chunk = 0
                     else:
                         held_tokens = sequence[victim] + step
                         kv_tokens -= held_tokens
-                        free += (held_tokens + block_size - 1) // block_size
+                        if shared is not None:
+                            # What is on its way is not known yet, and its block not full.
+                            decoding = asynchronous and held_tokens > prompt[victim] + generated[victim]
+                            known = held_tokens - 1 if decoding else held_tokens
+                            free += give_back(queue, victim, a, held_tokens, known, block_size)
+                        else:
+                            free += (held_tokens + block_size - 1) // block_size
                         generated[victim] = held_tokens - prompt[victim] + 1
                         crossing[sequence[victim] % block_size] -= 1
                         n_decoding -= 1
@@ -433,7 +482,9 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                         list_append(gpu_after, gpu_before, a)
                         list_append(host_after, host_before, a)
                         n_active -= 1
-                        if queue_head[a] >= 0:
+                        if drain_of[a] > 0:
+                            n_kept += 1
+                        elif queue_head[a] >= 0:
                             tree_update(tree_in, head_key, a, False)
                     # Back to the head of the waiting queue.
                     queue_key[victim] = front_key
@@ -444,7 +495,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                         queue_tail[a] = victim
                     queue_head[a] = victim
                     n_waiting += 1
-                    if in_step[a]:
+                    if in_step[a] + drain_of[a]:
                         tree_update(tree_in, head_key, a, True)
                     else:
                         tree_update(tree_out, head_key, a, True)
@@ -454,6 +505,8 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                 if gave_up:
                     break
                 free -= need
+                if shared is not None:
+                    take(queue, need)
                 i = run_after[i]
 
         decoding_now = n_decoding
@@ -479,7 +532,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
             budget = token_budget - n_decoding - chunk
             while budget > 0 and n_waiting > 0 and n_scheduled + n_draining < max_seqs:
                 a = tree_in[1]
-                if n_active < max_loras:
+                if n_active + n_kept < max_loras:
                     other = tree_out[1]
                     if a < 0 or (other >= 0 and head_key[other] < head_key[a]):
                         a = other
@@ -489,10 +542,11 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                     b = adapter[came]
                     if finish_s[came] == -1.0:
                         came += 1
-                    elif queue_head[b] < 0 and (in_step[b] > 0 or n_active < max_loras):
+                    elif queue_head[b] < 0 and (in_step[b] + drain_of[b] > 0 or n_active + n_kept < max_loras):
                         a = b
                     else:
-                        enqueue(came, b, queue_head, queue_tail, queue_next, head_key, in_step, tree_in, tree_out)
+                        member = in_step[b] + drain_of[b] > 0
+                        enqueue(came, b, queue_head, queue_tail, queue_next, head_key, member, tree_in, tree_out)
                         came += 1
                 if a < 0:
                     n_skipped = n_waiting
@@ -500,12 +554,28 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                 i = queue_head[a] if queued else came
                 length = prompt[i] + generated[i]
                 spare = free - (limits[WATERMARK] if n_scheduled + n_draining > 0 else 0)
-                if reserve_full and (length + block_size - 1) // block_size > spare:
-                    break
-                new = min(length, budget)
-                need = (new + block_size - 1) // block_size
-                if need > spare:
-                    break
+                ready = 0
+                if shared is not None:
+                    found, in_queue = cached(queue, i, a)
+                    spare -= in_queue
+                    ready = found * block_size
+                    if reserve_full and (length + block_size - 1) // block_size - found > spare:
+                        break
+                    new = min(length - ready, budget)
+                    need = (ready + new + block_size - 1) // block_size - found
+                    if need > spare:
+                        break
+                    free -= in_queue
+                    take_cached(queue, i, a)
+                    take(queue, need)
+                    kv_tokens += ready
+                else:
+                    if reserve_full and (length + block_size - 1) // block_size > spare:
+                        break
+                    new = min(length, budget)
+                    need = (new + block_size - 1) // block_size
+                    if need > spare:
+                        break
                 free -= need
                 budget -= new
                 prefill_tokens += new
@@ -517,13 +587,15 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                     more = queue_head[a] >= 0
                     if more:
                         head_key[a] = queue_key[queue_head[a]]
-                    if in_step[a] == 0:
+                    if in_step[a] + drain_of[a] == 0:
                         tree_update(tree_out, head_key, a, False)
                     tree_update(tree_in, head_key, a, more)
                 else:
                     came += 1
                 if in_step[a] == 0:
                     n_active += 1
+                    if drain_of[a] > 0:
+                        n_kept -= 1
                     if on_gpu[a]:
                         list_remove(gpu_after, gpu_before, a)
                     if on_host[a]:
@@ -557,16 +629,17 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                 if n_events < event_room:
                     log_event(events, n_events, step, ADMIT, i, new)
                 n_events += 1
-                if new == length:
+                if ready + new == length:
                     completed[n_completed] = i
                     n_completed += 1
                 else:
                     partial = i
-                    partial_computed = new
+                    partial_computed = ready + new
         while came < upcoming:
             if finish_s[came] != -1.0:
                 a = adapter[came]
-                enqueue(came, a, queue_head, queue_tail, queue_next, head_key, in_step, tree_in, tree_out)
+                member = in_step[a] + drain_of[a] > 0
+                enqueue(came, a, queue_head, queue_tail, queue_next, head_key, member, tree_in, tree_out)
             came += 1
 
         if n_scheduled == 0 and not preempted:
@@ -626,7 +699,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
         i = bucket_head[step % n_buckets]
         bucket_head[step % n_buckets] = -1
         n_joined = 0
-        leaving = -1
+        leaving, last_leaving = -1, -1
         while i >= 0 or n_joined < n_completed:
             if i >= 0:
                 done = i
@@ -664,17 +737,25 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                 n_unfinished -= 1
             kv_tokens -= held_tokens
             sequence[done] = (held_tokens + block_size - 1) // block_size
-            bucket_after[done] = leaving
-            leaving = done
+            bucket_after[done] = -1
+            if leaving < 0:
+                leaving = done
+            else:
+                bucket_after[last_leaving] = done
+            last_leaving = done
             n_draining += 1
             a = adapter[done]
             in_step[a] -= 1
+            if count_running:
+                drain_of[a] += 1
             if in_step[a] == 0:
                 # The last of its adapter, so that other adapters may take its place.
                 list_append(gpu_after, gpu_before, a)
                 list_append(host_after, host_before, a)
                 n_active -= 1
-                if queue_head[a] >= 0:
+                if count_running:
+                    n_kept += 1
+                elif queue_head[a] >= 0:
                     tree_update(tree_in, head_key, a, False)
                     tree_update(tree_out, head_key, a, True)
             if n_events < event_room:
@@ -702,6 +783,8 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
             and crossing[residue] <= free
         ):
             free -= crossing[residue]
+            if shared is not None:
+                take(queue, crossing[residue])
             kv_tokens += n_decoding
             seconds = max(min_step_s, fixed_s + step_s[PER_KV_TOKEN] * kv_tokens + later_s)
             seconds = max(seconds, scheduling) if asynchronous else seconds + scheduling

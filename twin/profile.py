@@ -114,6 +114,11 @@ class ServingProfile:
     async_scheduling : bool
         A step is decided while the one before it runs (vLLM's default on GPUs): scheduler
         time hides behind the model, and what a finished request frees comes back a step later.
+    prefix_caching : bool
+        Full blocks of a shared prompt, and of a preempted request, are found again while they are in the KV cache.
+    count_running_adapters : bool
+        Adapters of all running requests count against `max_loras` (vLLM from 0.33 on), also of those whose last token is
+        on its way; otherwise those of the step alone. It makes a difference with asynchronous scheduling only.
     long_prefill_token_threshold : int
         Most prompt tokens of one request in a step, if it is not alone; 0 for no such limit.
     tensor_parallel_size : int
@@ -145,6 +150,8 @@ class ServingProfile:
     reserve_full_prompt: bool = False
     watermark_blocks: int = 0
     async_scheduling: bool = False
+    prefix_caching: bool = False
+    count_running_adapters: bool = False
     long_prefill_token_threshold: int = 0
     tensor_parallel_size: int = 1
     generated_fraction: float = 1.0

@@ -49,7 +49,7 @@ _REFUSED = {
     )
     for name in ("llama-2-7b", "llama-2-7b/h100-64gb")
 }
-_TRUTH = ("reserve_full_prompt", "async_scheduling")
+_TRUTH = ("reserve_full_prompt", "async_scheduling", "prefix_caching", "count_running_adapters")
 
 
 def parse_profile(text: str, origin: str) -> ServingProfile:

@@ -15,8 +15,9 @@ from twin.errors import UserError
 from twin.lengths import Lengths, LogNormalTokens
 from twin.numbers import check_requests, number, seed_number, whole
 from twin.profile import ServingProfile
+from twin.requests import Requests
 from twin.traces import read_trace
-from twin.workload import Requests, Workload
+from twin.workload import Workload
 
 _log = logging.getLogger(__name__)
 

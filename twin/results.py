@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from twin.profile import ServingProfile
-    from twin.workload import Requests
+    from twin.requests import Requests
 
 
 PERCENTILES = (50, 90, 95, 99)

@@ -22,7 +22,7 @@ from twin.numbers import MOST_REQUESTS, number, whole
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from twin.workload import Requests
+    from twin.requests import Requests
 
 #: A GPU fails the published rule when its throughput is below this share of the offered throughput
 #: (arXiv 2602.24044 and arXiv 2508.08343).

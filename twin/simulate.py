@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from twin.fleet import Fleet
     from twin.placement import GpuPlan, Placement
     from twin.profile import ServingProfile
-    from twin.workload import Requests, Workload
+    from twin.requests import Requests
+    from twin.workload import Workload
 
 keep_freed_memory()
 
@@ -143,6 +144,7 @@ def simulate_requests(  # noqa: PLR0913  # flags of one server, by keyword; past
                 run.events,
                 run.samples,
                 sample_every_s or 0.0,
+                requests.shared() if profile.prefix_caching else None,
             )
     run, server = run.ended(totals), (max_loras, rank, capacity)
     return GpuResult.of_run(run, requests, profile, duration_s, n_adapters, server, service, shown, latencies=latencies)
@@ -215,6 +217,7 @@ def _limits(
     limits[engine.EAGER_ABOVE] = profile.eager_above_tokens
     limits[engine.ASYNCHRONOUS] = profile.async_scheduling
     limits[engine.LONG_PREFILL] = profile.long_prefill_token_threshold
+    limits[engine.COUNT_RUNNING] = profile.count_running_adapters
     return limits
 
 

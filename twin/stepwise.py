@@ -12,63 +12,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from twin import block_pool, engine
 from twin.compiled import njit
-from twin.engine import (
-    ADAPTERS_S,
-    ADMIT,
-    ASYNCHRONOUS,
-    BLOCK_SIZE,
-    BLOCKS,
-    BUSY_S,
-    CHUNK,
-    DISK_LOADS,
-    DROPPED,
-    EAGER_ABOVE,
-    END_S,
-    FINISH,
-    HOST_SLOTS,
-    JUDGED,
-    KV_TOKENS_S,
-    LOAD_S,
-    LOADS,
-    LONG_PREFILL,
-    MAX_LORAS,
-    MAX_RUNNING,
-    MAX_SEQS,
-    MAX_WAITING,
-    N_EVENTS,
-    N_SAMPLES,
-    N_TOTALS,
-    OPEN_CAP,
-    PREEMPT,
-    PREEMPTIONS,
-    PREFILL_TOKENS,
-    PRICED,
-    RESERVE_FULL,
-    RUNNING_S,
-    SAMPLE_ADAPTERS,
-    SAMPLE_BLOCKS,
-    SAMPLE_DECIDED,
-    SAMPLE_KV,
-    SAMPLE_LOAD_S,
-    SAMPLE_LOADS,
-    SAMPLE_RUNNING,
-    SAMPLE_SECONDS,
-    SAMPLE_SKIPPED,
-    SAMPLE_START,
-    SAMPLE_TOKENS,
-    SAMPLE_WAITING,
-    SCHEDULER_S,
-    STALLED,
-    STEPS,
-    TOKEN_BUDGET,
-    WAITING_S,
-    WATERMARK,
-    Floats,
-    itl_bin,
-    log_event,
-    step_seconds,
-)
+from twin.engine import Floats, itl_bin, log_event, step_seconds
 from twin.queues import Ints, list_append, list_prepend, list_remove
 
 Flags = NDArray[np.bool_]
@@ -81,8 +27,8 @@ def _blocks(tokens: int, block_size: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _log(events: Ints, totals: Floats, kind: int, request: int, tokens: int) -> None:
-    log_event(events, int(totals[N_EVENTS]), int(totals[STEPS]), kind, request, tokens)
-    totals[N_EVENTS] += 1
+    log_event(events, int(totals[engine.N_EVENTS]), int(totals[engine.STEPS]), kind, request, tokens)
+    totals[engine.N_EVENTS] += 1
 
 
 @njit(cache=True, nogil=True)
@@ -116,13 +62,14 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # takes what `ru
     events: Ints,
     samples: Floats,
     sample_every_s: float,
+    shared: Ints | None,
 ) -> Floats:
     """Simulate one GPU; parameters and result are those of `twin.engine.run_engine`."""
     n_requests = len(arrival_s)
-    block_size, max_seqs, max_loras = limits[BLOCK_SIZE], limits[MAX_SEQS], limits[MAX_LORAS]
-    asynchronous = limits[ASYNCHRONOUS] != 0
-    free = limits[BLOCKS]
-    totals = np.zeros(N_TOTALS)
+    block_size, max_seqs, max_loras = limits[engine.BLOCK_SIZE], limits[engine.MAX_SEQS], limits[engine.MAX_LORAS]
+    asynchronous = limits[engine.ASYNCHRONOUS] != 0
+    free = limits[engine.BLOCKS]
+    totals = np.zeros(engine.N_TOTALS)
 
     # Per request: tokens known or on their way, tokens computed, blocks held, tokens of this step, the time of the
     # latest token, the step of the last token, whether the prompt is being computed.
@@ -133,6 +80,11 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # takes what `ru
     token_s = np.zeros(n_requests)
     finished_in = np.full(n_requests, -1, np.int64)
     in_prefill = np.zeros(n_requests, np.bool_)
+    sampled_in = np.full(n_requests, -2, np.int64)
+    if shared is None:
+        pool = block_pool.new_pool(adapter[:0], prompt[:0], prompt[:0], 0, block_size)
+    else:
+        pool = block_pool.new_pool(adapter, prompt + output, shared, free, block_size)
 
     running = np.empty(max_seqs, np.int64)
     n_running = 0
@@ -144,8 +96,9 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # takes what `ru
     # its last running request left. At the start the first adapters are on the host, the very first the oldest there.
     running_of = np.zeros(n_adapters, np.int64)
     latest_step = np.full(n_adapters, -1, np.int64)
+    counted = np.zeros(n_adapters, np.bool_)
     on_gpu = np.zeros(n_adapters, np.bool_)
-    on_host = np.arange(n_adapters) < limits[HOST_SLOTS]
+    on_host = np.arange(n_adapters) < limits[engine.HOST_SLOTS]
     left_at = np.arange(n_adapters)
     departures = n_adapters
 
@@ -154,7 +107,7 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # takes what `ru
     upcoming = 0
     kv_tokens = 0
     next_sample_s = 0.0
-    n_unfinished = limits[JUDGED]
+    n_unfinished = limits[engine.JUDGED]
     window_is_over = False
     totals_of_window, itl_counts_of_window = totals, itl_counts
 
@@ -167,7 +120,7 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # takes what `ru
         if start >= duration_s:
             if not window_is_over and horizon_s > duration_s:
                 window_is_over = True
-                totals[END_S] = start
+                totals[engine.END_S] = start
                 totals_of_window = totals.copy()
                 itl_counts_of_window = itl_counts.copy()
                 events = events[:0]
@@ -176,19 +129,19 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # takes what `ru
                 break
 
         while upcoming < n_requests and arrival_s[upcoming] <= now:
-            if limits[OPEN_CAP] > 0 and n_running + n_waiting >= limits[OPEN_CAP]:
-                totals[DROPPED] += 1
+            if limits[engine.OPEN_CAP] > 0 and n_running + n_waiting >= limits[engine.OPEN_CAP]:
+                totals[engine.DROPPED] += 1
                 first_token_s[upcoming] = finish_s[upcoming] = -1.0
-                if upcoming < limits[JUDGED]:
+                if upcoming < limits[engine.JUDGED]:
                     n_unfinished -= 1
             else:
                 list_append(waiting_after, waiting_before, upcoming)
                 n_waiting += 1
             upcoming += 1
 
-        step = int(totals[STEPS])
-        budget = limits[TOKEN_BUDGET]
-        longest = limits[LONG_PREFILL] if n_running + n_waiting > 1 else 0
+        step = int(totals[engine.STEPS])
+        budget = limits[engine.TOKEN_BUDGET]
+        longest = limits[engine.LONG_PREFILL] if n_running + n_waiting > 1 else 0
         n_preempted = 0
         n_passing = 0
         n_scheduled = 0
@@ -213,9 +166,12 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # takes what `ru
                 n_running -= 1
                 victim = running[n_running]
                 n_preempted += 1
-                totals[PREEMPTIONS] += 1
-                _log(events, totals, PREEMPT, victim, 0)
-                free += held[victim]
+                totals[engine.PREEMPTIONS] += 1
+                _log(events, totals, engine.PREEMPT, victim, 0)
+                if shared is not None:
+                    free += block_pool.release(pool, victim, held[victim])
+                else:
+                    free += held[victim]
                 held[victim] = 0
                 if finished_in[victim] >= 0:
                     # Its last token is on its way: it leaves the queue before the next step.
@@ -235,6 +191,11 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # takes what `ru
                     break
             if not fits:
                 break
+            if shared is not None:
+                # What is on its way is not known yet.
+                known = tokens[i] - (1 if asynchronous and sampled_in[i] == step - 1 else 0)
+                block_pool.take(pool, i, held[i], need)
+                block_pool.remember(pool, i, min(computed[i] + new, known), block_size)
             free -= need
             held[i] += need
             scheduled[i] = new
@@ -244,11 +205,14 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # takes what `ru
                 latest_step[adapter[i]] = step
                 n_active += 1
             position += 1
+        counted[:] = False
         for position in range(n_running):
             i = running[position]
+            if finished_in[i] < 0 or limits[engine.COUNT_RUNNING]:
+                counted[adapter[i]] = True
             if in_prefill[i]:
                 prefilled += scheduled[i]
-                _log(events, totals, CHUNK, i, scheduled[i])
+                _log(events, totals, engine.CHUNK, i, scheduled[i])
             else:
                 decoded += scheduled[i]
 
@@ -260,22 +224,32 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # takes what `ru
         while n_preempted == 0 and budget > 0 and i != n_requests and n_running < max_seqs:
             following = waiting_after[i]
             a = adapter[i]
-            if latest_step[a] != step and n_active == max_loras:
+            if not counted[a] and np.sum(counted) == max_loras:
                 n_skipped += 1
                 i = following
                 continue
-            new = tokens[i]
+            found = 0
+            spare = free - (limits[engine.WATERMARK] if n_running > 0 else 0)
+            if shared is not None:
+                found = block_pool.cached_blocks(pool, i, tokens[i], block_size)
+                spare -= block_pool.free_among(pool, i, found)
+            new = tokens[i] - found * block_size
             if 0 < longest < new:
                 new = longest
             new = min(new, budget)
-            spare = free - (limits[WATERMARK] if n_running > 0 else 0)
-            if limits[RESERVE_FULL] and _blocks(tokens[i], block_size) > spare:
+            if limits[engine.RESERVE_FULL] and _blocks(tokens[i], block_size) - found > spare:
                 break
-            need = _blocks(new, block_size)
+            need = _blocks(found * block_size + new, block_size) - found
             if need > spare:
                 break
+            if shared is not None:
+                free -= block_pool.touch(pool, i, found)
+                block_pool.take(pool, i, found, need)
+                block_pool.remember(pool, i, found * block_size + new, block_size)
             free -= need
-            held[i] = need
+            held[i] = found + need
+            computed[i] = found * block_size
+            kv_tokens += computed[i]
             scheduled[i] = new
             in_prefill[i] = True
             budget -= new
@@ -285,16 +259,17 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # takes what `ru
             n_waiting -= 1
             running[n_running] = i
             n_running += 1
-            _log(events, totals, ADMIT, i, new)
+            _log(events, totals, engine.ADMIT, i, new)
+            counted[a] = True
             if latest_step[a] != step:
                 latest_step[a] = step
                 n_active += 1
             running_of[a] += 1
             if running_of[a] == 1:
                 if not on_host[a]:
-                    totals[DISK_LOADS] += 1
+                    totals[engine.DISK_LOADS] += 1
                     load_time += disk_s[a]
-                    if np.sum(on_host) == limits[HOST_SLOTS]:
+                    if np.sum(on_host) == limits[engine.HOST_SLOTS]:
                         oldest = _least_recently_used(on_host, running_of, left_at)
                         on_host[oldest] = False
                         on_gpu[oldest] = False
@@ -314,35 +289,39 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # takes what `ru
             n_tokens = decoded + prefilled
             kv_tokens += n_tokens
             n_queued = n_waiting + n_passing
-            paid = min(n_active, limits[PRICED])
-            seconds = step_seconds(step_s, n_scheduled, paid, n_tokens, kv_tokens, n_loads, limits[EAGER_ABOVE])
+            paid = min(n_active, limits[engine.PRICED])
+            seconds = step_seconds(step_s, n_scheduled, paid, n_tokens, kv_tokens, n_loads, limits[engine.EAGER_ABOVE])
             seconds = max(min_step_s, seconds)
             scheduling = max(
                 0.0,
                 scheduler_s[0] + scheduler_s[1] * n_running + scheduler_s[2] * n_skipped + scheduler_s[3] * n_queued,
             )
             seconds = (max(seconds, scheduling) if asynchronous else seconds + scheduling) + load_time
-            if start >= next_sample_s and totals[N_SAMPLES] < len(samples):
-                row = samples[int(totals[N_SAMPLES])]
-                row[SAMPLE_START], row[SAMPLE_SECONDS], row[SAMPLE_DECIDED] = start, seconds, now
-                row[SAMPLE_RUNNING], row[SAMPLE_WAITING] = n_running, n_queued
-                row[SAMPLE_BLOCKS], row[SAMPLE_KV] = limits[BLOCKS] - free, kv_tokens
-                row[SAMPLE_ADAPTERS], row[SAMPLE_TOKENS], row[SAMPLE_SKIPPED] = n_active, n_tokens, n_skipped
-                row[SAMPLE_LOADS], row[SAMPLE_LOAD_S] = n_loads, load_time
-                totals[N_SAMPLES] += 1
+            if start >= next_sample_s and totals[engine.N_SAMPLES] < len(samples):
+                row = samples[int(totals[engine.N_SAMPLES])]
+                row[engine.SAMPLE_START], row[engine.SAMPLE_SECONDS], row[engine.SAMPLE_DECIDED] = start, seconds, now
+                row[engine.SAMPLE_RUNNING], row[engine.SAMPLE_WAITING] = n_running, n_queued
+                row[engine.SAMPLE_BLOCKS], row[engine.SAMPLE_KV] = limits[engine.BLOCKS] - free, kv_tokens
+                row[engine.SAMPLE_ADAPTERS], row[engine.SAMPLE_TOKENS], row[engine.SAMPLE_SKIPPED] = (
+                    n_active,
+                    n_tokens,
+                    n_skipped,
+                )
+                row[engine.SAMPLE_LOADS], row[engine.SAMPLE_LOAD_S] = n_loads, load_time
+                totals[engine.N_SAMPLES] += 1
                 if sample_every_s > 0:
                     next_sample_s = (math.floor(start / sample_every_s) + 1) * sample_every_s
-            totals[BUSY_S] += seconds
-            totals[RUNNING_S] += seconds * n_running
-            totals[WAITING_S] += seconds * n_queued
-            totals[ADAPTERS_S] += seconds * n_active
-            totals[KV_TOKENS_S] += seconds * kv_tokens
-            totals[PREFILL_TOKENS] += prefilled
-            totals[LOADS] += n_loads
-            totals[LOAD_S] += load_time
-            totals[SCHEDULER_S] += scheduling
-            totals[MAX_WAITING] = max(totals[MAX_WAITING], n_queued)
-            totals[MAX_RUNNING] = max(totals[MAX_RUNNING], n_running)
+            totals[engine.BUSY_S] += seconds
+            totals[engine.RUNNING_S] += seconds * n_running
+            totals[engine.WAITING_S] += seconds * n_queued
+            totals[engine.ADAPTERS_S] += seconds * n_active
+            totals[engine.KV_TOKENS_S] += seconds * kv_tokens
+            totals[engine.PREFILL_TOKENS] += prefilled
+            totals[engine.LOADS] += n_loads
+            totals[engine.LOAD_S] += load_time
+            totals[engine.SCHEDULER_S] += scheduling
+            totals[engine.MAX_WAITING] = max(totals[engine.MAX_WAITING], n_queued)
+            totals[engine.MAX_RUNNING] = max(totals[engine.MAX_RUNNING], n_running)
             free_s = start + seconds
             now = start if asynchronous else free_s
 
@@ -360,10 +339,11 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # takes what `ru
                 else:
                     itl_counts[itl_bin(seconds if token_s[i] == start else free_s - token_s[i])] += 1
                 token_s[i] = free_s
+                sampled_in[i] = step
                 tokens[i] += 1
                 if tokens[i] == prompt[i] + output[i]:
                     finish_s[i] = free_s
-                    if i < limits[JUDGED]:
+                    if i < limits[engine.JUDGED]:
                         n_unfinished -= 1
                     finished_in[i] = step
                     kv_tokens -= computed[i]
@@ -372,13 +352,13 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # takes what `ru
                     if running_of[a] == 0:
                         left_at[a] = departures
                         departures += 1
-                    _log(events, totals, FINISH, i, 0)
-            totals[STEPS] += 1
+                    _log(events, totals, engine.FINISH, i, 0)
+            totals[engine.STEPS] += 1
         elif n_running > 0:
             # Nothing to run until the tokens on their way have come.
             now = start
         else:
-            totals[STALLED] = 1
+            totals[engine.STALLED] = 1
             break
 
         # The scheduler learns of last tokens at the end of their step; with asynchronous scheduling it has decided
@@ -386,8 +366,15 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # takes what `ru
         n_kept = 0
         for position in range(n_running):
             i = running[position]
+            if shared is not None and not in_prefill[i]:
+                block_pool.remember(
+                    pool, i, tokens[i] - (2 if asynchronous and sampled_in[i] == step else 1), block_size
+                )
             if 0 <= finished_in[i] <= (step - 1 if asynchronous else step):
-                free += held[i]
+                if shared is not None:
+                    free += block_pool.release(pool, i, held[i])
+                else:
+                    free += held[i]
             else:
                 running[n_kept] = i
                 n_kept += 1
@@ -396,5 +383,5 @@ def run_step_by_step(  # noqa: C901, PLR0912, PLR0913, PLR0915  # takes what `ru
     if window_is_over:
         itl_counts[:] = itl_counts_of_window
         return totals_of_window
-    totals[END_S] = max(now, free_s)
+    totals[engine.END_S] = max(now, free_s)
     return totals

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from twin.inputs import plain_text
 from twin.lengths import LENGTH_DRAWS, Lengths
 from twin.merging import in_order
 from twin.numbers import LONGEST_S, MOST_ADAPTERS, check_requests, number, seed_number, whole
+from twin.requests import Requests
 from twin.streams import Streams, poisson_times, uniforms
 
 if TYPE_CHECKING:
@@ -27,67 +28,14 @@ if TYPE_CHECKING:
 _ROUTING = 2**62
 # Requests of a whole fleet: a solver draws those of one GPU at a time, so that all of them need not fit into memory.
 _MOST_EXPECTED = 1e10
+#: No context is longer, in tokens.
+LONGEST_PROMPT = 10**8
 
 
 def _frozen(values: ArrayLike, dtype: type[np.generic]) -> NDArray[Any]:
     array: NDArray[Any] = np.array(values, dtype=dtype)
     array.flags.writeable = False
     return array
-
-
-@dataclass(frozen=True)
-class Requests:
-    """One sampled trace of requests, in order of arrival.
-
-    Attributes
-    ----------
-    arrival_s : array of shape (n_requests,), float64
-        Seconds since the start of the window, ascending.
-    adapter : array of shape (n_requests,), int64
-        Index of the adapter in its workload.
-    prompt_tokens, output_tokens, requested_tokens : arrays of shape (n_requests,), int64
-        Prompt length, output tokens the model makes, output tokens asked for.
-    """
-
-    arrival_s: NDArray[np.float64]
-    adapter: NDArray[np.int64]
-    prompt_tokens: NDArray[np.int64]
-    output_tokens: NDArray[np.int64]
-    requested_tokens: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.arrival_s)
-
-    def read_only(self) -> Requests:
-        """The same requests in arrays that nobody can write to by mistake; they share the memory of these."""
-        views = [getattr(self, each.name).view() for each in fields(self)]
-        for view in views:
-            view.flags.writeable = False
-        return Requests(*views)
-
-    def writeable(self) -> Requests:
-        """The requests themselves, or copies of read-only arrays: Numba would compile each kernel once more for that kind."""
-        arrays = [getattr(self, each.name) for each in fields(self)]
-        if all(array.flags.writeable for array in arrays):
-            return self
-        return Requests(*[array.copy() for array in arrays])
-
-    def of(self, adapters: NDArray[np.int64], n_adapters: int) -> Requests:
-        """Requests of some adapters only, still in order of arrival."""
-        wanted = np.zeros(n_adapters, dtype=bool)
-        wanted[adapters] = True
-        rows = np.flatnonzero(wanted[self.adapter])
-        return self.take(rows)
-
-    def take(self, rows: NDArray[np.int64]) -> Requests:
-        """The requests at the given row numbers (which must ascend)."""
-        return Requests(
-            self.arrival_s[rows],
-            self.adapter[rows],
-            self.prompt_tokens[rows],
-            self.output_tokens[rows],
-            self.requested_tokens[rows],
-        )
 
 
 @dataclass(frozen=True)
@@ -115,6 +63,9 @@ class Workload:
         Recorded requests to replay instead of drawing them; `rates` are then what the solvers see.
     name : str
         For tables.
+    shared_prompt_tokens : sequence of int, shape (n_adapters,), optional
+        Tokens with which every prompt of an adapter begins, such as its system prompt. They come before the prompts that
+        `lengths` draws; in a trace they are part of the prompts that are longer. A server with prefix caching computes them once.
 
     Raises
     ------
@@ -132,6 +83,7 @@ class Workload:
     trace: Requests | None = None
     name: str = "workload"
     arrivals: Arrivals = field(default_factory=PoissonArrivals)
+    shared_prompt_tokens: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         plain_text("workload name", self.name)
@@ -139,6 +91,9 @@ class Workload:
         object.__setattr__(self, "rates", _frozen(self.rates, np.float64))
         ids = np.arange(len(self.ranks)) if self.ids is None else self.ids
         object.__setattr__(self, "ids", _frozen(ids, np.int64))
+        if self.shared_prompt_tokens is not None:
+            object.__setattr__(self, "shared_prompt_tokens", _frozen(self.shared_prompt_tokens, np.int64))
+            self._check_shared(np.asarray(self.shared_prompt_tokens))
         if not len(self.ranks) == len(self.rates) == len(ids):
             msg = (
                 f"workload {self.name}: {len(self.ranks)} ranks, {len(self.rates)} rates and "
@@ -165,6 +120,17 @@ class Workload:
                 self.total_rate * self.duration_s,
             )
 
+    def _check_shared(self, shared: NDArray[np.int64]) -> None:
+        if len(shared) != len(self.ranks):
+            raise UserError(
+                f"workload {self.name}: {len(shared)} shared_prompt_tokens and {len(self.ranks)} ranks; one of each per "
+                "adapter is needed"
+            )
+        for index in np.flatnonzero((shared < 0) | (shared > LONGEST_PROMPT))[:1]:
+            raise UserError(
+                f"workload {self.name}: shared_prompt_tokens={shared[index]} of adapter {index} must be from 0 to {LONGEST_PROMPT}"
+            )
+
     @property
     def n_adapters(self) -> int:
         """How many adapters there are."""
@@ -175,11 +141,27 @@ class Workload:
         """Summed request rate, in requests per second."""
         return float(self.rates.sum())
 
+    @property
+    def mean_request_tokens(self) -> NDArray[np.float64]:
+        """Mean prompt and output tokens of a request of each adapter; array of shape (n_adapters,)."""
+        mean: NDArray[np.float64] = np.full(self.n_adapters, float(self.lengths.mean_total_tokens))
+        if self.shared_prompt_tokens is not None:
+            mean += self.shared_prompt_tokens
+        return mean
+
+    @property
+    def lengths_asked(self) -> Lengths | Requests:
+        """What says how long requests are: the requests themselves where `lengths` alone does not."""
+        if self.shared_prompt_tokens is not None:
+            return self.requests
+        return self.lengths if self.trace is None or not len(self.trace) else self.trace
+
     @cached_property
     def requests(self) -> Requests:
         """The requests that every candidate placement is scored with; the arrays are read-only."""
-        drawn = self._draw(np.arange(self.n_adapters), None) if self.trace is None else self.trace
-        return drawn.read_only()
+        if self.trace is None:
+            return self._draw(np.arange(self.n_adapters), None).read_only()
+        return self.trace.sharing(self.shared_prompt_tokens).read_only()
 
     def requests_of(self, adapters: NDArray[np.int64], intervals: NDArray[np.float64] | None = None) -> Requests:
         """The requests that some adapters send to one GPU.
@@ -248,7 +230,11 @@ class Workload:
         # Ties (rate 0 apart, of probability 0) go by the stream's identity, not by position, so
         # that listing the adapters in another order changes nothing.
         order = in_order(arrival_s, identities[owner])
-        return Requests(arrival_s[order], owner[order], *self.lengths.from_ordered(uniform, order))
+        drawn = Requests(arrival_s[order], owner[order], *self.lengths.from_ordered(uniform, order))
+        if self.shared_prompt_tokens is None:
+            return drawn
+        shared = self.shared_prompt_tokens[adapters][drawn.adapter]
+        return replace(drawn, prompt_tokens=drawn.prompt_tokens + shared, shared_tokens=shared)
 
     def arrival_stream(self, adapter: int) -> int:
         """Number of the random stream that the arrivals of an adapter are drawn from."""

@@ -151,9 +151,13 @@ class Shortfalls:
     def _requests(self, content: Content) -> Requests:
         if not content.made_up:
             return self.source.requests_of(np.array(content.adapters))
+        if self.profile.prefix_caching and self.source.requests.shared_tokens is not None:
+            raise RefusedError(
+                "a made-up content of requests that share prompts says nothing of a server with prefix caching"
+            )
         rows = np.flatnonzero(self._draws[0] < content.load / self._total)
         dealt = (self._draws[1, rows] * content.made_up).astype(np.int64)
-        return replace(self.source.requests.take(rows), adapter=dealt)
+        return replace(self.source.requests.take(rows), adapter=dealt, shared_tokens=None)
 
     def _sums(self, requests: Requests, count: int) -> NDArray[np.float64]:
         window_s, order = self.workload.duration_s, np.lexsort((requests.arrival_s, requests.adapter))

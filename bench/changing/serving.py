@@ -179,4 +179,7 @@ def _requests(day: Day, stretches: list[Stretch], adapters: Ints) -> Requests:
     order = in_order(day.arrival_s[row], np.asarray(day.workload.ids)[adapters][place])
     row, place = row[order], place[order]
     prompt, output, requested = (tokens[row].astype(np.int64) for tokens in day.tokens)
-    return Requests(day.arrival_s[row], place, prompt, output, requested)
+    shared = day.workload.shared_prompt_tokens
+    return Requests(day.arrival_s[row], place, prompt, output, requested).sharing(
+        None if shared is None else shared[adapters]
+    )

@@ -205,7 +205,7 @@ class Divided:
         self.twin = twin
         self._generator = np.random.default_rng(seed)
         workload = twin.workload
-        self._load = workload.rates * workload.lengths.mean_total_tokens
+        self._load = workload.rates * workload.mean_request_tokens
 
     def on(self, gpus: int) -> Placement | None:
         """A placement on so many GPUs, if one is found.

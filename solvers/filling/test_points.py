@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,10 +163,10 @@ def _served(result: GpuResult) -> float:
 
 def _merged(requests: Requests, others: Requests, shift: int) -> Requests:
     """Two traces as one in the order of arrival; the adapters of the second are counted from `shift`."""
-    columns = {
-        name: np.concatenate([getattr(requests, name), getattr(others, name) + (shift if name == "adapter" else 0)])
-        for name in ("arrival_s", "adapter", "prompt_tokens", "output_tokens", "requested_tokens")
-    }
+    shifted = replace(others, adapter=others.adapter + shift)
+    if requests.shared_tokens is not None:
+        shifted = replace(shifted, shared_tokens=shifted.shared())
+    columns = {name: np.concatenate([column, getattr(shifted, name)]) for name, column in requests.columns().items()}
     order = np.argsort(columns["arrival_s"], kind="stable")
     return Requests(**{name: column[order] for name, column in columns.items()})
 

@@ -22,7 +22,7 @@ HEAVY = 0.1
 
 def tokens_per_s(workload: Workload) -> NDArray[np.float64]:
     """Offered load of each adapter by its rate, shape (n_adapters,)."""
-    return workload.rates * workload.lengths.mean_total_tokens
+    return workload.rates * workload.mean_request_tokens
 
 
 def backbone_of(problem: Problem) -> float:

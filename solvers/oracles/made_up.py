@@ -136,6 +136,9 @@ class MadeUpContents(Oracle):
             share = self._made_up_share(content, span)
             return 1.0 if share < least and self._made_up_drains(content, span) else share
 
+        if self.profile.prefix_caching and self._source.requests.shared_tokens is not None:
+            # Requests dealt to other adapters share no prompts; what they would be spared is not known.
+            return False
         least = self.service.share - self.margin
         count, rank = content.n_adapters, content.rank
         spans, most = self._spans_for(count, rank), self._most_slots(count, rank)
@@ -209,4 +212,5 @@ class MadeUpContents(Oracle):
         requests = self._source.requests
         total = offered_tokens(self.workload.requests).sum() / self.workload.duration_s
         rows = np.flatnonzero(self._draws[0] < (content.load / total if total else 0.0))
-        return replace(requests.take(rows), adapter=(self._draws[1, rows] * content.n_adapters).astype(np.int64))
+        dealt = (self._draws[1, rows] * content.n_adapters).astype(np.int64)
+        return replace(requests.take(rows), adapter=dealt, shared_tokens=None)

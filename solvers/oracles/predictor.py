@@ -164,5 +164,5 @@ class PredictorOracle(Oracle):
 
 def workload_tail(workload: Workload) -> NDArray[np.float64]:
     """What a predictor is told of a workload apart from its adapters, with `max_loras` left at 1."""
-    lengths = workload.lengths if workload.trace is None or not len(workload.trace) else workload.trace
+    lengths = workload.lengths_asked
     return content_tail(1, lengths, workload.duration_s)

@@ -41,7 +41,7 @@ class Hostile(Solver):
         return Solution("unchecked", Placement((GpuPlan(adapters, min(len(adapters), 8)),)))
 
     def _sort_requests(self, problem: Problem) -> None:
-        for name, array in vars(problem.workload.requests).items():
+        for name, array in problem.workload.requests.columns().items():
             with contextlib.suppress(ValueError):
                 array.sort()
             base = array if array.base is None else array.base

@@ -6,6 +6,8 @@ from dataclasses import fields
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from packaging.version import Version
+from vllm import __version__
 
 from tests.conformance.conftest import Tally
 from tests.conformance.vllm_driver import DriverRun, ScheduledStep, VllmSchedulerDriver
@@ -31,7 +33,13 @@ RULES = {
     "simultaneous arrivals",
     "stall",
     "asynchronous",
+    "shared prompt found",
+    "shared prompt gone",
+    "own blocks found again",
 }
+
+#: The release that is installed counts the adapters of all running requests against `max_loras`.
+COUNTS_RUNNING = Version(__version__) >= Version("0.33")
 
 
 def vllm_run(server: Server, steps: list[Step]) -> DriverRun:
@@ -50,6 +58,7 @@ def vllm_run(server: Server, steps: list[Step]) -> DriverRun:
         # vLLM takes a share and rounds down.
         watermark=(profile.watermark_blocks + 0.5) / num_gpu_blocks if profile.watermark_blocks else 0.0,
         long_prefill_token_threshold=profile.long_prefill_token_threshold,
+        enable_prefix_caching=profile.prefix_caching,
     )
     durations: Iterator[float] = iter([step.duration_s for step in steps])
 
@@ -66,6 +75,7 @@ def vllm_run(server: Server, steps: list[Step]) -> DriverRun:
         step_time_s,
         # One step more than the twin made, where the twin says that it is over.
         max_steps=len(steps) + (not _cut_off(server, steps)),
+        shared_tokens=requests.shared().tolist(),
     )
 
 
@@ -116,6 +126,7 @@ def count_rules(server: Server, steps: list[Step], tally: Tally, *, stalled: boo
     before: Step | None = None
     prefilled: set[int] = set()
     resumed: set[int] = set()
+    served: set[int] = set()
     for step in steps:
         old = set(before.running) if before else set()
         admitted = [i for i, _ in step.scheduled if i not in old]
@@ -136,6 +147,9 @@ def count_rules(server: Server, steps: list[Step], tally: Tally, *, stalled: boo
             rules["seats full"] += full
             rules["adapter skipped"] += not full and any(refused)
             rules["blocks do not fit"] += not full and not all(refused)
+        if profile.prefix_caching and budget:
+            count_found(server, {i: tokens for i, tokens in step.scheduled if i in admitted}, resumed, served, tally)
+        served |= {int(requests.adapter[i]) for i, _ in step.scheduled}
         resumed |= set(step.preempted)
         computed = {i: tokens for i, tokens in step.scheduled if tokens > 1}
         prefilled -= set(step.preempted) | set(admitted)
@@ -143,14 +157,31 @@ def count_rules(server: Server, steps: list[Step], tally: Tally, *, stalled: boo
         before = step
 
 
+def count_found(server: Server, admitted: dict[int, int], resumed: set[int], served: set[int], tally: Tally) -> None:
+    """Count what requests that were admitted in one step, with budget left, found in the KV cache, or could have."""
+    shared = server.requests.shared()
+    for i, tokens in admitted.items():
+        missing = int(server.requests.prompt_tokens[i]) - tokens
+        if i in resumed:
+            tally.rules["own blocks found again"] += bool(missing > shared[i])
+        elif shared[i] >= server.profile.block_size and server.requests.adapter[i] in served:
+            tally.rules["shared prompt found" if missing > 0 else "shared prompt gone"] += 1
+
+
+@pytest.mark.parametrize("caching", [False, True], ids=["no-caching", "prefix-caching"])
 @pytest.mark.parametrize("long_prefill", [False, True], ids=["whole", "long-prefill-threshold"])
 @pytest.mark.parametrize("reserve", [False, True], ids=["first-chunk", "full-prompt"])
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
 def test_the_twin_decides_every_step_as_vllm(
-    asynchronous: bool, reserve: bool, long_prefill: bool, tally: Tally
+    asynchronous: bool, reserve: bool, long_prefill: bool, caching: bool, tally: Tally
 ) -> None:
+    drawn = servers(
+        asynchronous=asynchronous, reserve=reserve, long_prefill=long_prefill, caching=caching, count_running=COUNTS_RUNNING,
+        max_requests=80,
+    )  # fmt: skip
+
     @settings(max_examples=100 if long_prefill else 300)
-    @given(server=servers(asynchronous=asynchronous, reserve=reserve, long_prefill=long_prefill, max_requests=80))
+    @given(server=drawn)
     def compare(server: Server) -> None:
         check(server, tally)
 
@@ -158,7 +189,7 @@ def test_the_twin_decides_every_step_as_vllm(
 
 
 def test_the_drawn_workloads_reach_every_rule(tally: Tally) -> None:
-    if tally.workloads < 500:
+    if tally.workloads < 1000:
         pytest.skip("needs the drawn workloads of the test above, all of them")
     assert tally.steps >= 100_000
     assert {rule for rule, count in tally.rules.items() if count} == RULES

@@ -17,6 +17,8 @@ from pathlib import Path
 from vllm.config import CacheConfig, DeviceConfig, LoRAConfig, ModelConfig, SchedulerConfig, VllmConfig
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import SamplingParams
+from vllm.utils.hashing import sha256
+from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
@@ -30,8 +32,9 @@ NO_ADAPTER = -1
 # A server opens a second batch while the first one runs (`VllmConfig.max_concurrent_batches` without pipeline parallelism).
 BATCHES_IN_FLIGHT_ASYNC = 2
 
-# Any id will do: nothing reads the tokens when prefix caching is off and the end-of-sequence token is ignored.
-TOKEN_ID = 1
+# Any ids will do, as the end-of-sequence token is ignored. Those of a shared prompt and of outputs are all alike: the adapter's
+# name and the tokens before them tell them apart. From the second on each is one request's own.
+TOKEN_ID, FIRST_OWN_ID = 1, 2
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,8 @@ class VllmSchedulerDriver:
         Most tokens of one request in a step, 0 for no limit. vLLM leaves a request that is alone without it.
     enable_chunked_prefill
         Split a prompt that does not fit in the step's token budget.
+    enable_prefix_caching
+        Find full blocks of tokens again that were computed before.
 
     Raises
     ------
@@ -160,15 +165,18 @@ class VllmSchedulerDriver:
         watermark: float = 0.0,
         long_prefill_token_threshold: int = 0,
         enable_chunked_prefill: bool = True,
+        enable_prefix_caching: bool = False,
     ) -> None:
         self.num_gpu_blocks = num_gpu_blocks
         self.block_size = block_size
         self.max_loras = max_loras
         self.max_model_len = max_model_len
         self.async_scheduling = async_scheduling
+        self.block_hasher = get_request_block_hasher(block_size, sha256) if enable_prefix_caching else None
+        init_none_hash(sha256)
         self.config = VllmConfig(
             model_config=_model_config(max_model_len),
-            cache_config=CacheConfig(block_size=block_size, enable_prefix_caching=False),
+            cache_config=CacheConfig(block_size=block_size, enable_prefix_caching=enable_prefix_caching),
             scheduler_config=SchedulerConfig(
                 max_model_len=max_model_len,
                 is_encoder_decoder=False,
@@ -201,6 +209,7 @@ class VllmSchedulerDriver:
         adapter: Sequence[int],
         step_time_fn: Callable[[ScheduledStep], float],
         max_steps: int = 1_000_000,
+        shared_tokens: Sequence[int] | None = None,
     ) -> DriverRun:
         """Serve a trace until every request finished, nothing can be scheduled any more, or `max_steps` are made.
 
@@ -216,13 +225,16 @@ class VllmSchedulerDriver:
             Says how long a step takes, in seconds. It is asked once for each step of the result, also for one that only preempts.
         max_steps
             Most steps to make.
+        shared_tokens : sequence of shape (n_requests,), optional
+            Tokens at the beginning of each prompt that are those of all its adapter's shared prompts; none by default.
 
         Raises
         ------
         ValueError
             Where the arrays do not match, a length is out of range or a step time is negative or not finite.
         """
-        run = _Run(self, arrival_s, prompt_tokens, output_tokens, adapter, step_time_fn)
+        shared = shared_tokens or [0] * len(arrival_s)
+        run = _Run(self, arrival_s, prompt_tokens, output_tokens, adapter, step_time_fn, shared)
         while not run.over and run.n_steps < max_steps:
             run.turn()
         while run.in_flight:
@@ -260,6 +272,7 @@ class _Run:
         output_tokens: Sequence[int],
         adapter: Sequence[int],
         step_time_fn: Callable[[ScheduledStep], float],
+        shared_tokens: Sequence[int],
     ) -> None:
         n_requests = _checked_size(driver, arrival_s, prompt_tokens, output_tokens, adapter)
         self.scheduler = driver.new_scheduler()
@@ -269,6 +282,8 @@ class _Run:
         self.prompt_tokens = [int(tokens) for tokens in prompt_tokens]
         self.output_tokens = [int(tokens) for tokens in output_tokens]
         self.adapter = [int(index) for index in adapter]
+        self.shared_tokens = [int(tokens) for tokens in shared_tokens]
+        self.block_hasher = driver.block_hasher
         self.step_time_fn = step_time_fn
         self.to_arrive = deque(sorted(range(n_requests), key=self.arrival_s.__getitem__))
         self.unfinished = n_requests
@@ -304,14 +319,16 @@ class _Run:
 
     def request(self, index: int) -> Request:
         """Make vLLM's request for a row of the trace."""
-        adapter = self.adapter[index]
+        adapter, shared = self.adapter[index], self.shared_tokens[index]
+        own = [FIRST_OWN_ID + index] * (self.prompt_tokens[index] - shared)
         return Request(
             request_id=str(index),
-            prompt_token_ids=[TOKEN_ID] * self.prompt_tokens[index],
+            prompt_token_ids=[TOKEN_ID] * shared + own,
             sampling_params=_sampling_params(self.output_tokens[index]),
             pooling_params=None,
             arrival_time=self.arrival_s[index],
             lora_request=None if adapter == NO_ADAPTER else _lora_request(adapter),
+            block_hasher=self.block_hasher,
         )
 
     def schedule(self) -> int:

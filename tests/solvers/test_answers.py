@@ -116,7 +116,7 @@ def test_numbers_of_numpy_become_plain_ones() -> None:
 
 def test_the_requests_that_a_solver_sees_cannot_be_written_to() -> None:
     requests = workload_from_groups([(3, 8, 0.5)], duration_s=60.0).requests
-    for array in vars(requests).values():
+    for array in requests.columns().values():
         with pytest.raises(ValueError, match="read-only"):
             array.sort()
 

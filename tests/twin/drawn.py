@@ -126,6 +126,8 @@ def servers(
     asynchronous: bool | None = None,
     reserve: bool | None = None,
     long_prefill: bool = False,
+    caching: bool | None = None,
+    count_running: bool | None = None,
     max_requests: int = 40,
 ) -> Server:
     """Draw servers whose every limit binds in some of the draws."""
@@ -152,11 +154,16 @@ def servers(
         watermark_blocks=min(draw(st.sampled_from([0, 0, 1, 3])), blocks - 1),
         async_scheduling=draw(st.booleans()) if asynchronous is None else asynchronous,
         long_prefill_token_threshold=draw(st.sampled_from([1, 5, 20])) if long_prefill else 0,
+        prefix_caching=draw(st.booleans()) if caching is None else caching,
+        count_running_adapters=draw(st.booleans()) if count_running is None else count_running,
         # A step of a quarter second ends when some requests arrive.
         min_step_ms=draw(st.sampled_from([0.5, 250.0])),
     )
     return Server(
-        requests=draw(traces(n_adapters, 128, max_requests)),
+        # Shared prompts of no token, of less than a block, and of more than some of the prompts have.
+        requests=draw(traces(n_adapters, 128, max_requests)).sharing(
+            np.array(draw(st.lists(st.integers(0, 40), min_size=n_adapters, max_size=n_adapters)))
+        ),
         ranks=np.array(draw(st.lists(st.sampled_from([8, 16]), min_size=n_adapters, max_size=n_adapters))),
         profile=profile,
         max_loras=draw(st.integers(1, 4)),

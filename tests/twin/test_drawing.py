@@ -56,7 +56,7 @@ def drawn_one_by_one(workload: Workload, adapters: NDArray[np.int64], intervals:
 
 
 def assert_same(one: Requests, other: Requests) -> None:
-    for name, column in vars(one).items():
+    for name, column in one.columns().items():
         np.testing.assert_array_equal(column, getattr(other, name), err_msg=name)
         assert column.dtype == getattr(other, name).dtype
 

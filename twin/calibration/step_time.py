@@ -18,8 +18,8 @@ from scipy.optimize import nnls
 
 from twin import engine
 from twin.profile import STEP_TERMS, ServingProfile
+from twin.requests import Requests
 from twin.simulate import simulate_requests
-from twin.workload import Requests
 
 Floats = NDArray[np.float64]
 
