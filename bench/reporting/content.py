@@ -107,12 +107,15 @@ class LegendEntry:
         On and off lengths of the line; empty for a full line.
     marker : int
         Which of the four marks: disc, square, triangle, diamond.
+    muted : bool
+        Stands back behind the others.
     """
 
     label: str
     colour: str
     dash: tuple[float, ...] = ()
     marker: int = 0
+    muted: bool = False
 
 
 @dataclass(frozen=True)

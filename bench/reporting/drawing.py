@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
+import numpy as np
+
 from bench.reporting.content import Chart, LegendEntry, Palette
 from bench.shared.files import write_bytes
 
@@ -31,6 +33,8 @@ COLOURS = (
 )  # fmt: skip
 #: In line widths, by eye: solid, and three that are still told apart where a curve is short.
 DASHES: tuple[tuple[float, ...], ...] = ((), (4, 1.5), (1, 1.2), (5, 1.2, 1, 1.2))
+#: More solvers than this are spaghetti: then so many stand out, and the others are grey. By eye.
+MOST_COLOURED, HIGHLIGHTED, GREY = 6, 3, "#9aa4ad"
 GOOD, BAD = "#2a9d8f", "#d6495b"
 MARKERS = ("o", "s", "^", "D")
 # By eye, at the width of a page's column.
@@ -42,13 +46,15 @@ _GROUP = "series:"
 
 
 def series(labels: Sequence[str]) -> dict[str, LegendEntry]:
-    """A colour, a dash and a marker for each of several solvers, in their order."""
+    """A colour, a dash and a marker for each of several solvers, the best first; of many, those that follow the first are grey."""
+    coloured = len(labels) if len(labels) <= MOST_COLOURED else HIGHLIGHTED
     return {
         label: LegendEntry(
             label,
-            COLOURS[place % len(COLOURS)],
+            COLOURS[place % len(COLOURS)] if place < coloured else GREY,
             DASHES[place // len(COLOURS) % len(DASHES)],
             place // len(COLOURS) % len(MARKERS),
+            muted=place >= coloured,
         )
         for place, label in enumerate(labels)
     }
@@ -57,6 +63,57 @@ def series(labels: Sequence[str]) -> dict[str, LegendEntry]:
 def belongs_to(artist: Artist, label: str, title: str = "") -> None:
     """Mark what is drawn as of a series, so that the page can single it out, with a title to show."""
     artist.set_gid(f"{_GROUP}{label}\t{title or label}")
+
+
+def name_dots(axes: Axes, dots: Sequence[tuple[float, float, LegendEntry]]) -> None:
+    """Write names beside the dots of series, once scales and margins are set: in the legend those that stand back are one entry.
+
+    Where there is no room beside its dot, the name of one that stands back is left out; the page shows it to who points there.
+    """
+    points = axes.figure.dpi / 72
+    at = [axes.transData.transform((x, y)) for x, y, _ in dots]
+    taken = [_box(place, 6 * points, 6 * points, (-0.5, -0.5)) for place in at]
+    for place, (x, y, entry) in sorted(zip(at, dots, strict=True), key=lambda dot: dot[1][2].muted):
+        size = 6 if entry.muted else 8
+        # A letter is about .62 of its height wide.
+        extent = 0.62 * size * len(entry.label) * points, 1.1 * size * points
+        boxes = [_box(place + points * np.array(aside), *extent, part) for aside, part in _BESIDE]
+        free = [spot for spot, box in enumerate(boxes) if not any(_overlap(box, other) for other in taken)]
+        if not free and entry.muted:
+            continue
+        spot = free[0] if free else 0
+        taken.append(boxes[spot])
+        aside, part = _BESIDE[spot]
+        named = axes.annotate(
+            entry.label,
+            (x, y),
+            xytext=aside,
+            textcoords="offset points",
+            ha="left" if part[0] == 0 else "right",
+            va={-0.5: "center", 0.0: "bottom", -1.0: "top"}[part[1]],
+            fontsize=size,
+            color=entry.colour,
+            fontweight="normal" if entry.muted else "bold",
+            zorder=1 if entry.muted else 4,
+        )
+        belongs_to(named, entry.label)
+
+
+#: Where a name may stand beside its dot: how far aside in points, and how much of the name is left of that and below it; the best
+#: place first.
+_BESIDE = (
+    ((5, 0), (0.0, -0.5)), ((-5, 0), (-1.0, -0.5)), ((2, 4), (0.0, 0.0)), ((2, -4), (0.0, -1.0)), ((-2, 4), (-1.0, 0.0)),
+    ((-2, -4), (-1.0, -1.0)),
+)  # fmt: skip
+
+
+def _box(place: Any, width: float, height: float, part: tuple[float, float]) -> tuple[float, float, float, float]:  # noqa: ANN401  # a pair
+    left, low = place[0] + part[0] * width, place[1] + part[1] * height
+    return left, low, left + width, low + height
+
+
+def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def line_style(entry: LegendEntry) -> Any:  # noqa: ANN401  # matplotlib takes a name or a pair
@@ -82,6 +139,10 @@ def legend_handles(chart: Chart) -> list[Any]:
     """The legend of a chart as matplotlib has it."""
     from matplotlib.lines import Line2D
 
+    muted = sum(entry.muted for entry in chart.legend)
+    # Grey ones are not told apart: they share an entry.
+    entries = [entry for entry in chart.legend if not entry.muted]
+    entries += [LegendEntry(f"{muted} others", GREY)] if muted else []
     return [
         Line2D(
             [],
@@ -93,7 +154,7 @@ def legend_handles(chart: Chart) -> list[Any]:
             markersize=4,
             label=entry.label,
         )
-        for entry in chart.legend
+        for entry in entries
     ]
 
 

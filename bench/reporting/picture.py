@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.comparison.rows import Row
+from bench.reporting.bars import STARVED, STARVES, bars_of_solvers
 from bench.reporting.table import heading
+from bench.reporting.verdict import verdicts
 from bench.shared.figures import INK, PALE, png_figure
-from bench.statistics.contradictions import standing_bound
-from bench.statistics.instances import by_instance, cases, ranked
-from bench.statistics.paired import GPUS, measure_of
+from bench.statistics.instances import by_instance, ranked
+from twin import PUBLISHED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FEASIBLE, STARVED, BOUND = "#2a9d8f", "#d1495b", INK
-STARVES, DOES_NOT_START = "//", "xx"
+DOES_NOT_START = "xx"
 
 # Limits of what can be read on one page, all chosen by eye. Bars of a few GPUs look the same as those of many.
 FEWEST_GPUS_ACROSS = 6
@@ -34,6 +35,8 @@ MOST_GPUS_DRAWN = 2000
 MOST_PLACEMENTS_DRAWN = 6
 # Above so many workloads there is no panel for each.
 MOST_WORKLOADS_DRAWN = 12
+#: Letters of a title that fit into an inch of a figure.
+LETTERS_AN_INCH = 11.0
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
@@ -77,22 +80,30 @@ def draw_placements(rows: Sequence[Row], path: Path) -> None:
 def _one_workload(figure: Figure, rows: Sequence[Row], first: Sequence[Row]) -> None:
     drawn = _worth_drawing([row for row in first if row.placement not in (None, "[]")])
     n_solvers = len({row.solver_label for row in rows})
-    figure.set_size_inches(13, max(3.8, 1.3 + 1.75 * len(drawn), 1.3 + 0.36 * n_solvers))
+    figure.set_size_inches(13, max(3.8, 1.3 + 1.75 * len(drawn), 1.6 + 0.42 * n_solvers))
     seeds = sorted({row.seed for row in rows})
     title = heading(first[0])
     if len(seeds) > 1:
         title += f" (placements; GPUs over {len(seeds)} seeds)"
-    figure.suptitle(title, x=0.012, ha="left", fontsize=10.5, fontweight="bold")
+    _title(figure, verdicts(rows), title)
     # matplotlib's types do not know that this is an array of two.
     halves: Any = figure.subfigures(1, 2, width_ratios=[0.30, 0.70], wspace=0.02)
     left, right = halves
-    _bars_of_solvers(left.subplots(), rows)
+    bars_of_solvers(left.subplots(), rows)
     if not drawn:
         panel = right.subplots()
         panel.set_axis_off()
         panel.text(0.5, 0.5, "no placement to draw", ha="center", va="center", color=PALE, fontsize=12)
         return
     _placements(right, drawn)
+
+
+def _title(figure: Figure, sentences: Sequence[str], below: str = "") -> None:
+    """What the picture says, in as many lines as its width takes; below it what it is of."""
+    width = int(figure.get_size_inches()[0] * LETTERS_AN_INCH)
+    lines = [line for sentence in sentences for line in textwrap.wrap(sentence, width)]
+    lines += [line for part in below.splitlines() for line in textwrap.wrap(part, width)]
+    figure.suptitle("\n".join(lines), x=0.012, ha="left", fontsize=10.5, fontweight="bold")
 
 
 def _worth_drawing(placed: Sequence[Row]) -> Sequence[Row]:
@@ -118,18 +129,20 @@ def _placements(figure: Any, drawn: Sequence[Row]) -> None:  # noqa: ANN401  # a
     most_gpus = max(row.gpus or 0 for row in drawn)
     for panel, row in zip(panels, drawn, strict=True):
         _placement(panel, row, colours, most_gpus)
-    _legend(figure, colours, [gpu for row in drawn for gpu in row.gpu_figures])
+    _legend(figure, colours, [gpu for row in drawn for gpu in row.gpu_figures], _failing(drawn[0]))
 
 
 def _many_workloads(figure: Figure, workloads: Sequence[Sequence[Row]]) -> None:
     columns = 2 if len(workloads) > 1 else 1
     lines = -(-len(workloads) // columns)
     solvers = max(len({row.solver_label for row in rows}) for rows in workloads)
-    figure.set_size_inches(12, lines * (1.4 + 0.4 * solvers))
+    figure.set_size_inches(12, 0.5 + lines * (1.7 + 0.42 * solvers))
+    _title(figure, verdicts([row for rows in workloads for row in rows]))
     axes = np.atleast_1d(figure.subplots(lines, columns)).ravel()
     for panel, rows in zip(axes, workloads, strict=False):
-        _bars_of_solvers(panel, rows)
-        panel.set_title(f"{rows[0].workload_label} · {rows[0].profile}", loc="left", fontsize=10, fontweight="bold")
+        bars_of_solvers(panel, rows)
+        name = f"{rows[0].workload_label} · {rows[0].profile} · {rows[0].objective}"
+        panel.set_title("\n".join(textwrap.wrap(name, 56)), loc="left", fontsize=10, fontweight="bold")
     for panel in axes[len(workloads) :]:
         panel.set_axis_off()
 
@@ -144,7 +157,8 @@ def _all_instances(figure: Figure, rows: Sequence[Row]) -> None:
     drawn = [
         chart for chart in charts(Study(rows, samples=SAMPLES, seed=SEED)) if not chart.name.startswith("quality-time")
     ]
-    figure.set_size_inches(5.6, sum(chart.size_in[1] + 0.5 for chart in drawn))
+    figure.set_size_inches(5.6, 0.9 + sum(chart.size_in[1] + 0.5 for chart in drawn))
+    _title(figure, verdicts(rows))
     parts: Any = figure.subfigures(
         len(drawn), 1, height_ratios=[chart.size_in[1] + 0.5 for chart in drawn], squeeze=False
     )
@@ -153,64 +167,9 @@ def _all_instances(figure: Figure, rows: Sequence[Row]) -> None:
         part.suptitle(chart.title, x=0.012, ha="left", fontsize=10.5, fontweight="bold")
         if chart.legend:
             handles = legend_handles(chart)
-            part.legend(handles=handles, loc="outside right upper", fontsize=7, handlelength=2.6)
-
-
-def _bars_of_solvers(axes: Axes, rows: Sequence[Row]) -> None:
-    """Horizontal bars of what the objective is about, the best solver on top; a dot for each seed where there are several."""
-    from matplotlib.ticker import MaxNLocator
-
-    solvers: dict[str, list[Row]] = {}
-    for row in ranked(rows):
-        solvers.setdefault(row.solver_label, []).append(row)
-    measure = measure_of(cases(rows))
-    values = [value for row in rows if (value := measure.of(row)) is not None and np.isfinite(value)]
-    widest = max(values, default=0.0) or 1.0
-    for place, group in enumerate(solvers.values()):
-        placed = [row for row in group if (value := measure.of(row)) is not None and np.isfinite(value)]
-        if not placed:
-            axes.text(0, place, f" {group[0].status.replace('_', ' ')}", va="center", color=STARVED, style="italic")
-            continue
-        counts = [measure.of(row) or 0.0 for row in placed]
-        mean = sum(counts) / len(counts)
-        feasible = all(row.feasible for row in group)
-        axes.barh(
-            place,
-            mean,
-            height=0.4,
-            color=FEASIBLE if feasible else "white",
-            edgecolor=FEASIBLE if feasible else STARVED,
-            hatch=None if feasible else "////",
-            linewidth=1.2,
-        )
-        if len(counts) > 1:
-            spread = np.linspace(-0.18, 0.18, len(counts))
-            axes.scatter(counts, place + spread, s=9, color=INK, zorder=3)
-        label = f"{mean:.3g}" if measure is GPUS else f"{mean:.3g} on {_mean_gpus(placed)}"
-        infeasible = sum(not row.feasible for row in placed)
-        if infeasible:
-            label += (
-                f"  ({placed[0].starved_gpus} starved)"
-                if len(placed) == 1
-                else f"  ({infeasible}/{len(placed)} starve)"
+            part.legend(
+                handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=7, handlelength=2.6
             )
-        axes.text(max([mean, *counts]) + 0.02 * widest, place, label, va="center", fontweight="bold")
-    bounds = [known.bound for group in by_instance(rows).values() if (known := standing_bound(group)) is not None]
-    if bounds and measure is GPUS:
-        bound = sum(bounds) / len(bounds)
-        axes.axvline(bound, color=BOUND, linestyle=(0, (4, 2)), linewidth=1.3, zorder=4)
-        axes.text(bound + 0.015 * widest, -0.62, f"lower bound {bound:.3g}", ha="left", va="center", fontsize=8.5)
-    axes.set_yticks(range(len(solvers)), list(solvers))
-    axes.set_ylim(len(solvers) - 0.5, -0.8)
-    axes.set_xlim(0, widest * 1.32)
-    axes.xaxis.set_major_locator(MaxNLocator(10 if measure.whole else 5, integer=measure.whole))
-    axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(measure.label)
-
-
-def _mean_gpus(rows: Sequence[Row]) -> str:
-    gpus = sum(row.gpus or 0 for row in rows) / len(rows)
-    return f"{gpus:.3g} GPU" + ("" if gpus == 1 else "s")
 
 
 def _placement(axes: Axes, row: Row, colours: dict[int, Any], most_gpus: int) -> None:
@@ -248,7 +207,7 @@ def _placement(axes: Axes, row: Row, colours: dict[int, Any], most_gpus: int) ->
             )
         axes.hlines(gpu["throughput"], place - 0.46, place + 0.46, color=STARVED if starved else INK, linewidth=1.4)
     bound = f", lower bound {row.lower_bound}" if row.lower_bound is not None else ""
-    verdict = "feasible" if row.feasible else f"{row.starved_gpus} starved"
+    verdict = "feasible" if row.feasible else f"{row.starved_gpus} {_failing(row)}"
     if row.memory_errors:
         verdict += f" ({row.memory_errors} do not start)"
     axes.set_title(
@@ -274,6 +233,10 @@ def _placement(axes: Axes, row: Row, colours: dict[int, Any], most_gpus: int) ->
     axes.margins(y=0.16)
 
 
+def _failing(row: Row) -> str:
+    return "starved" if row.service == PUBLISHED.name else "failing"
+
+
 def _rank_colours(ranks: Sequence[int]) -> dict[int, Any]:
     import matplotlib as mpl
 
@@ -281,14 +244,14 @@ def _rank_colours(ranks: Sequence[int]) -> dict[int, Any]:
     return {rank: scale(0.28 + 0.6 * i / max(len(ranks) - 1, 1)) for i, rank in enumerate(ranks)}
 
 
-def _legend(figure: Any, colours: dict[int, Any], gpus: Sequence[dict[str, Any]]) -> None:  # noqa: ANN401  # a SubFigure
+def _legend(figure: Any, colours: dict[int, Any], gpus: Sequence[dict[str, Any]], failing: str) -> None:  # noqa: ANN401  # a SubFigure
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     handles: list[Any] = [Patch(color=colour, label=f"rank {rank}") for rank, colour in colours.items()]
     handles.append(Line2D([], [], color=INK, linewidth=1.4, label="throughput"))
     if any(gpu["starved"] and not gpu["memory_error"] for gpu in gpus):
-        handles.append(Patch(facecolor="white", edgecolor=STARVED, hatch=STARVES, label="starved GPU"))
+        handles.append(Patch(facecolor="white", edgecolor=STARVED, hatch=STARVES, label=f"{failing} GPU"))
     if any(gpu["memory_error"] for gpu in gpus):
         handles.append(Patch(facecolor="white", edgecolor=STARVED, hatch=DOES_NOT_START, label="does not start"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8.5)

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.comparison.rows import ERROR, Row, failing_adapters
+from bench.reporting.verdict import overall_verdict, verdict
 from bench.statistics.bootstrap import Estimate
-from bench.statistics.contradictions import standing_bound
 from bench.statistics.instances import TWIN, by_instance, cases, fewest_gpus, instance, mean_ranks, oracle_of, ranked
 from bench.statistics.summary import Statistics, by_track, statistics_of
 
@@ -20,8 +20,6 @@ from bench.statistics.summary import Statistics, by_track, statistics_of
 MOST_ROWS_PRINTED = 60
 #: A proof that stands by less than this share of its GPUs is said to: as much as the twin's own chance moves a bound.
 LITTLE_SLACK = 0.005
-# Beyond so many winners the verdict counts them: a sentence, by hand.
-MOST_NAMED = 4
 
 
 def comparison_report(rows: Sequence[Row]) -> RenderableType:
@@ -43,32 +41,6 @@ def comparison_report(rows: Sequence[Row]) -> RenderableType:
             _number(row.solve_time_s, 2),
         )
     return Group(Text(heading(rows[0]), style="bold"), Text(verdict(rows)), table, *_notes(rows))
-
-
-def verdict(rows: Sequence[Row]) -> str:
-    """One sentence on the candidates for one workload and seed: who wins, whether that is proven, and how long requests wait."""
-    best = ranked(rows)[0]
-    if not best.feasible:
-        return "No solver has a feasible placement."
-    gpus = "1 GPU" if best.gpus == 1 else f"{best.gpus} GPUs"
-    winners = [row.solver_label for row in ranked(rows) if row.feasible and row.gpus == best.gpus]
-    several = f"{len(winners)} solvers" if len(winners) > MOST_NAMED else " and ".join(winners)
-    known = standing_bound(rows)
-    if not best.gpus or best.objective != "min_gpus":
-        text = f"{best.solver_label} is the best of {len(rows)} by {best.objective}, on {gpus}"
-    elif known is not None and known.bound >= best.gpus:
-        text = f"{gpus} are the fewest ({known.scope}), as {known.by} has proven; {several} found them"
-    else:
-        needed = (
-            ""
-            if known is None
-            else f", and at least {known.bound} are needed ({known.scope}), as {known.by} has proven"
-        )
-        text = f"{gpus} are the fewest found, by {several}{needed}"
-    if best.ttft_p95_ms is None:
-        return f"{text}."
-    waits = f"{_waits(best.ttft_p95_ms)} ms" if best.ttft_p95_ms < 1000 else f"{best.ttft_p95_ms / 1000:.3g} s"
-    return f"{text}; on the worst GPU of {best.solver_label} one request in twenty waits {waits} or more for its first token."
 
 
 def heading(row: Row) -> str:
@@ -96,7 +68,8 @@ def sweep_report(rows: Sequence[Row]) -> RenderableType:
     for track, compared in by_track(cases(rows)).items():
         if len(compared) > 1 and len({row.solver_label for case in compared for row in case.rows}) > 1:
             title = f"all {len(compared)} instances, objective {track}"
-            parts += [Text(), Text(title, style="bold"), overall_table(statistics_of(compared))]
+            statistics = statistics_of(compared)
+            parts += [Text(), Text(title, style="bold"), Text(overall_verdict(statistics)), overall_table(statistics)]
     return Group(*parts)
 
 

@@ -15,10 +15,10 @@ from bench.studies.brute_force import GpuTwin
 from solvers.base import Problem
 from solvers.exact_search.bounds import Bounds
 from solvers.exact_search.state import SearchState
-from solvers.limits import Deadline
+from solvers.limits import Deadline, OutOfTimeError
 from solvers.objectives.min_gpus import MinGpus
 from solvers.oracles.twin import TwinOracle
-from twin import GpuPlan, Placement, load_profile
+from twin import GpuPlan, Placement, UserError, load_profile
 
 #: Adapters and the shares of them that a GPU has, 1 without replicas; by adapter.
 Portion = tuple[tuple[int, float], ...]
@@ -109,6 +109,11 @@ def check(case: Case, options: BoundCheckOptions) -> CheckedBound:
     case : Case
         With a feasible placement.
     options : BoundCheckOptions
+
+    Raises
+    ------
+    UserError
+        If time ends before there is a bound.
     """
     rows = served(case)
     cell = Cell.from_json(rows[0].cell, f"rows of {case.key[0]}", trust=options.trust, makes=["workload"])
@@ -117,7 +122,10 @@ def check(case: Case, options: BoundCheckOptions) -> CheckedBound:
     problem = Problem(workload, profile, MinGpus(), time_limit_s=options.seconds, service=service)
     oracle = TwinOracle(workload, profile, service=service)
     bounds = Bounds(SearchState(problem, oracle, Deadline.after(options.seconds), workers=1))
-    bounds.first()
+    try:
+        bounds.first()
+    except OutOfTimeError:
+        raise UserError(f"seconds={options.seconds:g}: too few for any bound of {name_of(case)}; give more") from None
     zones = bounds.zones
     assert zones is not None  # noqa: S101  # made by that call
     # On beyond the GPUs of the placements: the higher the prices, the stricter the test.

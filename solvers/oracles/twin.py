@@ -24,8 +24,9 @@ CONGESTED_MARGIN, LEAST_UNFINISHED, EARLIER = 0.035, 30, 0.85
 #: How often a content's requests are moved in time to see what its shortfall owes to chance, how many standard deviations
 #: of that it must have, and what one is at least.
 #: Three deviations are the usual bar for "no chance", five values tell a deviation badly, hence its least value. Put to the test by
-#: `python -m bench.bound_check`: of 4,471 contents that the twin accepts, chosen to be lucky, one is dearer than the bounds allow, by .6 %,
-#: and no bound in whole GPUs would be lower for it (results/bounds/check.csv). Less margin gives higher bounds that more contents refute.
+#: `python -m bench.bound_check`: of 669 contents that the twin accepts, chosen to be lucky, 9 are dearer than the bounds allow, by 5 % at
+#: most, on an instance with log-normal gaps under `interactive`, and no bound in whole GPUs would be lower for it
+#: (results/bounds/check.csv). Less margin gives higher bounds that more contents refute.
 TURNS, SIGMAS, LEAST_DEVIATION = 4, 3.0, 0.004
 #: How often narrower spans are asked about where a shortfall is less than chance. By hand: each costs `TURNS` simulations.
 REFINED = 4

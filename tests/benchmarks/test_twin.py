@@ -9,15 +9,19 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from twin import (
+    INTERACTIVE,
+    PUBLISHED,
     GpuPlan,
     GpuResult,
     Placement,
+    ServiceLevel,
     ServingProfile,
     Workload,
     load_profile,
     score_placement,
     shipped_profiles,
     simulate_gpu,
+    simulate_requests,
     workload_from_groups,
 )
 
@@ -49,6 +53,20 @@ def test_an_hour_of_one_gpu(benchmark: BenchmarkFixture, name: str, load: str) -
         benchmark.extra_info["simulated_hours_per_s"] = round(HOUR_S / 3600 / seconds, 1)
         benchmark.extra_info["times_real_time"] = round(HOUR_S / seconds)
         benchmark.extra_info["served_share"] = round(result.throughput / result.offered_throughput, 3)
+
+
+@pytest.mark.parametrize("latencies", [False, True], ids=["verdict", "percentiles"])
+@pytest.mark.parametrize("service", [PUBLISHED, INTERACTIVE], ids=lambda level: level.name)
+def test_a_verdict(benchmark: BenchmarkFixture, service: ServiceLevel, latencies: bool) -> None:
+    """Ten minutes of a busy GPU, requests given: throughput alone, or requests judged by their latency and the tail after the window."""
+    workload, profile = workload_from_groups([(N_ADAPTERS, 16, 0.2)], duration_s=600.0), load_profile("llama-3.1-8b")
+    requests = (workload.lengthened(service.tail_s) if service.judges_requests else workload).requests
+    result = benchmark(
+        simulate_requests, requests, workload.ranks, profile, MAX_LORAS, duration_s=600.0, service=service, latencies=latencies
+    )  # fmt: skip
+    assert (result.judgement is not None) == service.judges_requests
+    if benchmark.stats:
+        benchmark.extra_info["ns_per_request"] = round(benchmark.stats.stats.median / len(requests) * 1e9)
 
 
 @pytest.mark.parametrize("n_gpus", [10])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.reporting.content import NONE, Column, Entry, Facts, Part, Table, number, share, words
 from bench.reporting.study import Study
+from bench.reporting.verdict import overall_verdict, verdict
 from bench.statistics.bootstrap import Estimate
 from bench.statistics.summary import TIME_SHIFT_S, SolverSummary, Statistics
 from twin.service import NAMED
@@ -16,6 +17,7 @@ def overview(study: Study) -> Part:
         "summary",
         "Summary",
         text=(
+            *_verdicts(study),
             (
                 "Every placement was simulated by the digital twin with the same requests. Feasible means that every GPU keeps the service "
                 "level and none has a memory error. Feasibility goes first: a solver without a feasible "
@@ -26,6 +28,17 @@ def overview(study: Study) -> Part:
         ),
         blocks=(_facts(study), *tables),
     )
+
+
+def _verdicts(study: Study) -> list[str]:
+    """Who wins, in a sentence: of the only instance, or of each objective and service level."""
+    if len(study.cases) == 1:
+        return [verdict(study.cases[0].rows)]
+    several = len(study.statistics) > 1
+    return [
+        f"{track}: {overall_verdict(statistics)}" if several else overall_verdict(statistics)
+        for track, statistics in study.statistics.items()
+    ]
 
 
 def _levels(study: Study) -> list[str]:

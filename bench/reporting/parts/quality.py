@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.reporting.content import Chart, LegendEntry, Part
-from bench.reporting.drawing import MARKERS, belongs_to, line_style, log_axis, plain_axes
+from bench.reporting.drawing import MARKERS, belongs_to, line_style, log_axis, name_dots, plain_axes
 from bench.reporting.study import Study
 from bench.statistics.bootstrap import Estimate
 from bench.statistics.summary import Statistics, gap
@@ -124,7 +124,8 @@ def _paint_profile(statistics: Statistics, series: dict[str, LegendEntry], figur
             where="post",
             color=entry.colour,
             linestyle=line_style(entry),
-            linewidth=1.5,
+            linewidth=1.0 if entry.muted else 1.9,
+            zorder=2 if entry.muted else 2.5,
         )
         belongs_to(line, solver, f"{solver}: best on {share[0]:.0%}, feasible on {share[-1]:.0%}")
     if end > 3:
@@ -213,6 +214,7 @@ def _finish_rows(axes: Axes, statistics: Statistics, palette: Palette, label: st
 
 def _paint_time(statistics: Statistics, series: dict[str, LegendEntry], figure: Figure, palette: Palette) -> None:
     axes = figure.subplots()
+    dots: list[tuple[float, float, LegendEntry]] = []
     for line in statistics.summaries:
         if line.ratio.value is None or line.time_s is None:
             continue
@@ -226,9 +228,14 @@ def _paint_time(statistics: Statistics, series: dict[str, LegendEntry], figure: 
             color=entry.colour,
             markerfacecolor=entry.colour if everywhere else "none",
             linestyle="none",
+            zorder=2 if entry.muted else 3,
         )
+        dots.append((max(line.time_s, 1e-4), line.ratio.value, entry))
         belongs_to(dot, line.solver, f"{line.solver}: {line.time_s:.3g} s, {line.ratio.value:.3f}")
     log_axis(axes.xaxis)
+    log_axis(axes.yaxis)
+    axes.margins(x=0.15, y=0.1)
+    name_dots(axes, dots)
     axes.set_xlabel("solve time, s (shifted geometric mean)")
     axes.set_ylabel(f"{statistics.measure.label} over the best known")
     plain_axes(axes, palette)

@@ -12,13 +12,11 @@ from matplotlib.patches import Rectangle
 
 from bench.comparison.compare import Comparison, compare
 from bench.comparison.rows import Row
+from bench.reporting.bars import FEASIBLE, STARVED, bars_of_solvers
 from bench.reporting.picture import (
-    FEASIBLE,
     MOST_GPUS_DRAWN,
     MOST_PLACEMENTS_DRAWN,
     MOST_WORKLOADS_DRAWN,
-    STARVED,
-    _bars_of_solvers,
     _worth_drawing,
     draw,
     draw_placements,
@@ -60,6 +58,33 @@ def test_several_seeds_and_several_workloads(rows: list[Row], tmp_path: Path) ->
     assert share_of(FEASIBLE, tmp_path / "workloads.png") > 0.005
 
 
+def test_bars_that_dwarf_all_others_are_cut(rows: list[Row]) -> None:
+    """The axis is for those that can be compared; a figure beside the cut bar says how long it is."""
+    placed = next(row for row in rows if row.feasible and row.gpus)
+    counts = {"a": 3, "b": 3, "c": 4, "random": 60}
+    same = replace(placed, lower_bound=None, ttft_p95_ms=2345.0)
+    axes = Figure().subplots()
+    bars_of_solvers(
+        axes, [replace(same, solver=name, gpus=gpus, objective_key=[float(gpus)]) for name, gpus in counts.items()]
+    )
+    assert [bar.get_width() for bar in axes.patches if isinstance(bar, Rectangle)] == [3, 3, 4, 5]
+    written = [text.get_text() for text in axes.texts]
+    assert written[::2] == ["3", "3", "4", "60"]
+    assert set(written[1::2]) == {"TTFT p95 2.35 s"}
+    assert max(axes.get_xticks()) <= 5
+
+
+def test_seeds_on_which_a_solver_is_feasible_are_counted_in_words(rows: list[Row]) -> None:
+    placed = next(row for row in rows if row.feasible and row.gpus)
+    seeds = [replace(placed, seed=seed, feasible=seed > 0, lower_bound=None, ttft_p95_ms=None) for seed in range(3)]
+    axes = Figure().subplots()
+    bars_of_solvers(axes, seeds)
+    assert "feasible on 2 of 3 seeds" in [text.get_text() for text in axes.texts]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["not feasible on every seed", "one seed"]
+
+
 def test_bars_are_of_what_the_objective_is_about(rows: list[Row]) -> None:
     """GPUs for the fewest of them, the key of an objective of one's own, whose best candidate has the shortest bar and is on top."""
     placed = [row for row in rows if row.feasible and row.gpus]
@@ -74,7 +99,7 @@ def test_bars_are_of_what_the_objective_is_about(rows: list[Row]) -> None:
             replace(row, objective=objective, objective_key=list(key))
             for row, key in zip((fewest, more), keys, strict=True)
         ]
-        _bars_of_solvers(axes, mine)
+        bars_of_solvers(axes, mine)
         assert axes.get_xlabel() == label
         widths = [bar.get_width() for bar in axes.patches if isinstance(bar, Rectangle)]
         place = 1 if objective == "min_latency" else 0

@@ -12,12 +12,13 @@ from pathlib import Path
 import matplotlib.image as mpimg
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from bench.comparison.compare import Comparison
 from bench.comparison.rows import Row, write_rows
 from bench.report import ReportConfig, main, make_parts
-from bench.reporting.content import Column, Drawing, Entry, Part, Table, slug, unique_slugs
-from bench.reporting.drawing import series, to_svg
+from bench.reporting.content import Chart, Column, Drawing, Entry, LegendEntry, Part, Table, slug, unique_slugs
+from bench.reporting.drawing import GREY, HIGHLIGHTED, MOST_COLOURED, legend_handles, name_dots, series, to_svg
 from bench.reporting.page import render
 from bench.reporting.paper import as_csv, markdown
 from bench.reporting.parts.anytime import curve_of
@@ -194,9 +195,27 @@ def test_what_belongs_to_a_solver_can_be_singled_out(study: Study) -> None:
     assert marked == {entry.label for entry in chart.legend} == set(study.solvers)
 
 
-def test_forty_solvers_look_different() -> None:
-    looks = {(entry.colour, entry.dash, entry.marker) for entry in series([f"s{n}" for n in range(40)]).values()}
-    assert len(looks) == 40
+def test_few_solvers_look_different_and_of_many_the_best_stand_out() -> None:
+    few = series([f"s{n}" for n in range(MOST_COLOURED)]).values()
+    assert len({(entry.colour, entry.dash, entry.marker) for entry in few}) == MOST_COLOURED
+    assert not any(entry.muted for entry in few)
+    many = list(series([f"s{n}" for n in range(40)]).values())
+    assert [entry.muted for entry in many] == [False] * HIGHLIGHTED + [True] * (40 - HIGHLIGHTED)
+    assert len({entry.colour for entry in many}) == HIGHLIGHTED + 1
+    chart = Chart("all", "All", "", lambda *_: None, legend=tuple(many))
+    assert [handle.get_label() for handle in legend_handles(chart)] == ["s0", "s1", "s2", "37 others"]
+
+
+def test_names_beside_dots_do_not_cover_each_other() -> None:
+    """Where dots are crowded the names of those that stand back are left out, those that stand out never."""
+    axes = Figure(figsize=(4.6, 3.0)).subplots()
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    entries = series([f"solver-{n}" for n in range(30)])
+    dots = [(0.5, 0.5 + 0.001 * n, entry) for n, entry in enumerate(entries.values())]
+    name_dots(axes, [*dots, (0.1, 0.1, LegendEntry("apart", GREY, muted=True))])
+    named = [text.get_text() for text in axes.texts]
+    assert {"solver-0", "solver-1", "solver-2", "apart"} <= set(named)
+    assert len(named) < 12
 
 
 def test_bounds_over_time_are_read_as_steps(rows: list[Row]) -> None:

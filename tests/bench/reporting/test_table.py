@@ -14,8 +14,8 @@ from bench.reporting.table import (
     overall_table,
     summary_table,
     sweep_report,
-    verdict,
 )
+from bench.reporting.verdict import verdict, verdicts
 from bench.statistics.instances import by_instance, cases, ranked
 from bench.statistics.summary import by_track, statistics_of
 
@@ -133,6 +133,22 @@ def test_a_sweep_over_instances_ends_with_the_statistics() -> None:
     rows = [row(solver, 2, seed=seed) for solver in "ab" for seed in (0, 1)]
     assert "all 2 instances, objective min_gpus" in text(sweep_report(rows))
     assert "all 2 instances" not in text(sweep_report(rows[:2]))
+
+
+def test_the_verdict_over_instances_says_who_is_best_how_often_and_how_long_requests_wait() -> None:
+    rows = [row("a", 2, seed=seed, ttft_p95_ms=1500.0 + 1000 * seed, lower_bound=2 - seed) for seed in (0, 1, 2)]
+    rows += [row("b", 3, seed=seed, ttft_p95_ms=90.0) for seed in (0, 1)]
+    assert verdicts(rows) == [
+        (
+            "Of 2 solvers, a has the fewest GPUs on 3 of 3 instances (on 1 the fewest are proven); on the worst GPU of a one request in "
+            "twenty waits 2.5 s or more for its first token, in the median."
+        )
+    ]
+    hopeless = [row("a", 2, seed=seed, feasible=False) for seed in (0, 1)]
+    assert verdicts(hopeless) == ["No solver has a feasible placement on any of 2 instances."]
+    # Each service level by itself.
+    both = rows + [replace(one, service="interactive") for one in rows]
+    assert [one.partition(":")[0] for one in verdicts(both)] == ["min_gpus, published", "min_gpus, interactive"]
 
 
 def test_the_verdict_says_who_wins_whether_it_is_proven_and_how_long_requests_wait() -> None:
