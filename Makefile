@@ -27,7 +27,7 @@ READY_MUTANTS := $(MUTATION_TOOLS)/.ready
 RUN := $(VENV)/bin/python -m
 PIP_INSTALL := -m pip --disable-pip-version-check --no-input --quiet install
 
-.PHONY: help setup bench test lint format lock profiles models docs report paper benchmarks conformance vllm vllm-test regress launcher-test mutants profile-tables profile-test clean distclean
+.PHONY: help setup bench test lint format lock profiles models docs report leaderboard paper benchmarks conformance vllm vllm-test regress launcher-test mutants profile-tables profile-test clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ report: $(READY) ## one HTML file of results: make report RESULTS=DIR
 	$(RUN) bench.report $(if $(RESULTS),$(abspath $(RESULTS)),results/reference) $(ARGS)
 
 # Each sweep goes on where it was interrupted, each table is left alone where it is there.
+leaderboard: $(READY) ## the standing of all methods as a static site in build/leaderboard, every row scored again
+	$(RUN) bench.leaderboard $(ARGS)
+
 paper: $(READY) ## tables and figures of the papers beside ours: make paper RUNS=DIR (half an hour)
 	$(if $(RUNS),,$(error say which published runs: make paper RUNS=DIR))
 	$(RUN) bench experiment=paper_fig11 out=results/runs/paper/four_gpus.parquet

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,11 +9,8 @@ from bench.comparison.rows import Row
 from bench.suites.bounds import fingerprint, is_of
 from bench.suites.instance import Instance
 from bench.suites.library import BestKnown
-from twin import PUBLISHED, Placement, Score, ServiceLevel, UserError, load_profile, score_placement
-
-#: What a row and the twin of today must say alike; whole numbers exactly, the others up to rounding of sums.
-FIGURES = ("throughput", "offered_throughput", "itl_ms", "ttft_ms", "e2e_ms", "headroom")
-COUNTS = ("gpus", "starved_gpus", "memory_errors", "starved_adapters", "feasible")
+from bench.suites.rescoring import difference, scored_again
+from twin import PUBLISHED, ServiceLevel, UserError
 
 
 @dataclass(frozen=True)
@@ -83,18 +79,7 @@ def _chosen(instance: Instance, rows: Sequence[Row]) -> list[Row]:
 
 
 def _compare(instance: Instance, row: Row, service: ServiceLevel) -> None:
-    placement = Placement.from_json(row.placement or "", f"{row.workload}, {row.solver}")
-    score = score_placement(instance.workload(), placement, load_profile(instance.profile), service=service)
-    for name in (*COUNTS, *FIGURES):
-        was, now = getattr(row, name), _figure(score, name)
-        if was != now and not (name in FIGURES and was is not None and now is not None and math.isclose(was, now)):
-            raise UserError(
-                f"{instance.id}, placement of {row.solver_label}: {name} was {was} and is {now}; solve the suite again in "
-                "place of stamping its figures"
-            )
-
-
-def _figure(score: Score, name: str) -> float | None:
-    """A figure as rows have it: None for what is not there."""
-    value = float(getattr(score, name))
-    return value if math.isfinite(value) else None
+    if moved := difference(row, scored_again(instance, row, service)):
+        raise UserError(
+            f"{instance.id}, placement of {row.solver_label}: {moved}; solve the suite again in place of stamping its figures"
+        )
