@@ -32,6 +32,7 @@ from bench.evidence.runs import known_runs
 from bench.planning.adapters import Adapter, Traffic, workload_of
 from bench.planning.answer import Answer, answer
 from bench.planning.counters import Measured, read_counters
+from bench.planning.fleets import fleet_asked, for_mixed_fleets, types_in_words
 from bench.planning.kubernetes import Cluster
 from bench.planning.limits import hot_adapter, nothing_starts
 from bench.planning.listing import changed, check_ranks, read_adapters
@@ -46,7 +47,7 @@ from bench.shared.mistakes import explain_instantiation
 from bench.shared.plugins import register_solvers
 from bench.shared.terminal import at_work, console, plain
 from bench.statistics.contradictions import end_with
-from twin import ServingProfile, UserError, load_profile
+from twin import Fleet, ServingProfile, UserError, load_profile
 from twin.profile import SLORA
 
 # By name: as a command this module is called __main__, whose notes nobody shows.
@@ -89,6 +90,7 @@ class PlanConfig:
     service: ServiceConfig = field(default_factory=ServiceConfig)
     published: bool = True
     profile: str = "llama-3.1-8b"
+    fleet: Any = None
     gpus: int | None = None
     reserve: float = 0.0
     scale: float = 1.0
@@ -115,6 +117,7 @@ class PlanConfig:
 def _run(config: PlanConfig) -> None:
     """Find a placement, print it and write the files that serve it."""
     folder = check_folder("out", config.out or HydraConfig.get().runtime.output_dir)
+    fleet = fleet_asked(config, HydraConfig.get().overrides.task)
     profile = load_profile(config.profile)
     if profile.engine == SLORA:
         raise UserError(
@@ -122,16 +125,19 @@ def _run(config: PlanConfig) -> None:
         )
     serving = Serving(
         profile.model if config.model is None else config.model, profile, config.adapter_path, config.port, config.gpus_per_host,
-        tuple(config.vllm_args),
+        tuple(config.vllm_args), fleet,
     )  # fmt: skip
     check_reserve(config.reserve)
     known_runs(config.evidence)
     cluster = Cluster(**vars(config.kubernetes))
     contradictions = [*check_arguments(config.vllm_args), *_other_model(config.model, profile)]
     adapters, notes = adapters_of(config)
-    check_ranks(adapters, profile, Path(config.adapters), config.what_if.rank)
-    heading = [*_heading(config, adapters, profile), *contradictions, *notes]
-    found = _found(config, adapters, profile)
+    for each in [profile] if fleet is None else [kind.profile for kind in fleet.types]:
+        check_ranks(adapters, each, Path(config.adapters), config.what_if.rank)
+    heading = [*_heading(config, adapters, profile), *(types_in_words(fleet) if fleet else ()), *contradictions, *notes]
+    found = _found(config, adapters, profile, fleet)
+    if fleet is not None and fleet.is_mixed:
+        serving = replace(serving, kinds=tuple(gpu.gpu_type for gpu in found.gpus))
     names = write_plan(
         found, serving, cluster, _asked(config, profile, found), workload_options(adapters, config), folder
     )
@@ -144,7 +150,9 @@ def _run(config: PlanConfig) -> None:
     end_with(found.contradictions)
 
 
-def _found(config: PlanConfig, adapters: Sequence[Adapter], profile: ServingProfile) -> Answer:
+def _found(
+    config: PlanConfig, adapters: Sequence[Adapter], profile: ServingProfile, fleet: Fleet | None = None
+) -> Answer:
     """The answer; where there is none the command ends here and says why."""
     service = config.service.level()
     traffic = Traffic.of(
@@ -160,19 +168,20 @@ def _found(config: PlanConfig, adapters: Sequence[Adapter], profile: ServingProf
     Comparison(
         workload, profile, objective, config.gpus, config.time_limit_s, config.seed, config.threads, service=service
     )
-    if (reason := nothing_starts(adapters, profile)) is not None:
-        _fail([f"infeasible: {reason}"])
-    rows, published = candidates(
-        config, adapters, published=config.published and service.judges_requests and objective.minimise_gpus
-    )
+    profiles = [profile] if fleet is None else [kind.profile for kind in fleet.types]
+    if all(reasons := [nothing_starts(adapters, each) for each in profiles]):
+        _fail([f"infeasible: {reasons[0]}"])
+    # How few GPUs the published rule would need says nothing of a fleet's cost.
+    beside = config.published and service.judges_requests and objective.minimise_gpus and fleet is None
+    rows, published = candidates(config, adapters, published=beside)
     need = published_need(published, workload, profile, service, threads=config.threads) if published else None
     with at_work(console(stderr=True), "head-room of each GPU"):
         found = answer(
             rows, adapters, traffic, profile, service=service, reserve=config.reserve, threads=config.threads,
-            runs=known_runs(config.evidence),
+            runs=known_runs(config.evidence), fleet=fleet,
         )  # fmt: skip
     if found is None:
-        hot = hot_adapter(adapters, traffic, profile, service)
+        hot = None if len(profiles) > 1 else hot_adapter(adapters, traffic, profile, service)
         lines = failure_lines(rows, [adapter.name for adapter in adapters], config.gpus, config.reserve, hot, service)
         _fail([*lines, *([need.in_words()] if need else [])])
     return replace(found, published=need)
@@ -312,7 +321,10 @@ def candidates(
     """
     if not config.solver:
         raise UserError("solver: name at least one, for instance solver=exact")
-    solvers, instead = asking_the_twin(config.solver, load_profile(config.profile).name)
+    if config.fleet is not None and len(config.fleet) > 1:
+        solvers, instead = for_mixed_fleets(config.solver)
+    else:
+        solvers, instead = asking_the_twin(config.solver, load_profile(config.profile).name)
     for line in instead:
         _log.info(line)
     # Solvers know adapters by number; a name is a text that the cell would have to escape.
@@ -326,6 +338,7 @@ def candidates(
         objective=config.objective,
         service=config.service,
         profile=config.profile,
+        fleet=config.fleet,
         seed=config.seed,
         gpus=config.gpus,
         time_limit_s=config.time_limit_s,

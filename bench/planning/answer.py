@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from bench.comparison.rows import Row
 from bench.evidence.runs import NONE, Evidence, evidence_of
 from bench.planning.adapters import Adapter, Traffic, workload_of
+from bench.planning.fleets import CostBound, cost_bound
 from bench.shared.terminal import in_threads
 from bench.statistics.contradictions import LowerBound, contradictions, standing_bound
 from bench.vllm.flags import ServerFlags
 from twin import (
     INTERACTIVE,
     PUBLISHED,
+    Fleet,
     GpuPlan,
     Placement,
     Score,
@@ -70,6 +72,8 @@ class GpuAnswer:
     ttft_p95_ms : float, optional
     goodput : float, optional
         Share of the judged requests that keep the limits of the service level, or those of `interactive` where it has none.
+    gpu_type, price : str, float, optional
+        With a fleet, the name of its type and what it costs.
     evidence : Evidence
         What runs on real GPUs say of as much load.
     """
@@ -94,6 +98,8 @@ class GpuAnswer:
     ttft_p95_ms: float | None = None
     goodput: float | None = None
     evidence: Evidence = NONE
+    gpu_type: str | None = None
+    price: float | None = None
 
     def flags(self, profile: ServingProfile) -> ServerFlags:
         """What its server is started with."""
@@ -109,8 +115,9 @@ class GpuAnswer:
         ]
         for name in ("starved_adapters", "failing_adapters"):
             data[name] = list(data[name])
-        if self.shares is None:
-            del data["shares"]
+        for name in ("shares", "gpu_type", "price"):
+            if data[name] is None:
+                del data[name]
         return data
 
 
@@ -135,6 +142,8 @@ class Answer:
         What every GPU keeps.
     published : PublishedNeed, optional
         What the published rule alone would need.
+    fleet : Fleet, optional
+        GPU types that there were to choose from.
     """
 
     gpus: tuple[GpuAnswer, ...]
@@ -145,6 +154,12 @@ class Answer:
     reserve: float = 0.0
     service: ServiceLevel = PUBLISHED
     published: PublishedNeed | None = None
+    fleet: Fleet | None = None
+
+    @property
+    def cost_claim(self) -> CostBound | None:
+        """What is proven of the cost."""
+        return cost_bound(self.rows)
 
     @property
     def lower_bound(self) -> int | None:
@@ -158,7 +173,9 @@ class Answer:
 
     @property
     def proved(self) -> bool:
-        """Whether no placement that the bound is about is on fewer GPUs."""
+        """Whether no placement that the bound is about is on fewer GPUs; of a mixed fleet, whether none costs less."""
+        if self.fleet is not None and self.fleet.is_mixed:
+            return self.cost_claim is not None and self.cost_claim.meets(self.score.cost)
         return self.lower_bound == len(self.gpus)
 
 
@@ -177,6 +194,7 @@ def answer(  # noqa: PLR0913  # what was asked, and what was found
     reserve: float = 0.0,
     threads: int = 2,
     runs: pd.DataFrame | None = None,
+    fleet: Fleet | None = None,
 ) -> Answer | None:
     """The best candidate: figures and flags of each GPU, and how much its load could grow.
 
@@ -194,6 +212,8 @@ def answer(  # noqa: PLR0913  # what was asked, and what was found
         GPUs that are simulated at the same time.
     runs : DataFrame, optional
         Of real GPUs, as evidence (`bench.evidence.runs.known_runs`); the published ones by default.
+    fleet : Fleet, optional
+        Whose types the placements name; `profile` is that of the first.
 
     Returns
     -------
@@ -205,17 +225,16 @@ def answer(  # noqa: PLR0913  # what was asked, and what was found
     UserError
         For a rank above all that vLLM knows.
     """
-    asked = _Asked(adapters, traffic, profile, service, runs)
+    asked = _Asked(adapters, traffic, profile, service, runs, fleet)
     for row in feasible_rows(rows):
         placement = Placement.from_json(row.placement or "[]")
         numbered = list(enumerate(zip(placement.gpus, placement.routing_intervals(len(adapters)), strict=True)))
         found = in_threads(lambda item: asked.answer(item[0], *item[1]), numbered, threads)
-        score = score_results([result for _, result in found])
+        score = score_results([result for _, result in found], None if fleet is None else fleet.cost(placement))
         # What takes a reserve takes the load itself, but for the chance of single requests near the window's end.
         if score.feasible:
-            return Answer(
-                tuple(gpu for gpu, _ in found), score, row, tuple(rows), standing_bound(rows), reserve, service
-            )
+            gpus, claim = tuple(gpu for gpu, _ in found), standing_bound(rows)
+            return Answer(gpus, score, row, tuple(rows), claim, reserve, service, fleet=fleet)
     return None
 
 
@@ -228,6 +247,10 @@ class _Asked:
     profile: ServingProfile
     service: ServiceLevel
     runs: pd.DataFrame | None
+    fleet: Fleet | None
+
+    def _profile_of(self, plan: GpuPlan) -> ServingProfile:
+        return self.profile if self.fleet is None else self.fleet.type_of(plan).profile
 
     def answer(self, number: int, plan: GpuPlan, intervals: NDArray[np.float64] | None) -> tuple[GpuAnswer, GpuResult]:
         """One GPU of a placement, counted from 0."""
@@ -238,14 +261,17 @@ class _Asked:
 
         grown = 1.0 if result.fails else growth(fails)
         mine = [self.adapters[index] for index in plan.adapters]
-        found = _gpu_answer(number, plan, mine, self.profile, result, grown)
+        found = _gpu_answer(number, plan, mine, self._profile_of(plan), result, grown)
+        if self.fleet is not None:
+            kind = self.fleet.type_of(plan)
+            found = replace(found, gpu_type=kind.name, price=kind.price)
         return replace(found, evidence=self._evidence(plan)), result
 
     def _evidence(self, plan: GpuPlan) -> Evidence:
         mine = [self.adapters[index] for index in plan.adapters]
         part = workload_of(mine, self.traffic, self.profile, ids=plan.adapters)
         alone = GpuPlan(tuple(range(len(mine))), plan.max_loras, plan.shares)
-        return evidence_of([alone], part, self.profile, self.runs)[0]
+        return evidence_of([alone], part, self._profile_of(plan), self.runs)[0]
 
     def _simulated(
         self,
@@ -259,7 +285,7 @@ class _Asked:
         return simulate_gpu(
             part,
             tuple(range(len(mine))),
-            self.profile,
+            self._profile_of(plan),
             plan.max_loras,
             intervals=intervals,
             max_cpu_loras=plan.max_cpu_loras,

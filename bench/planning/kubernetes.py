@@ -26,6 +26,8 @@ from twin.numbers import whole
 
 #: How the adapters get into a server: named on its command line, or loaded by the stack's controller.
 ADAPTERS = ("modules", "resources")
+#: Label of nodes that says of which type of a mixed fleet their GPUs are.
+TYPE_LABEL = "lora-placement-bench/gpu-type"
 API_VERSION = "production-stack.vllm.ai/v1alpha1"
 # A name of Kubernetes ends up in names of services with an affix; 63 characters is the limit of those.
 _LONGEST_NAME = 40
@@ -133,7 +135,8 @@ def kubernetes_name(name: str) -> str:
 
 def _model_spec(gpu: GpuAnswer, serving: Serving, cluster: Cluster) -> dict[str, Any]:
     resources = cluster.adapters == "resources"
-    flags = gpu.flags(serving.profile)
+    profile = serving.profile_of(gpu.gpu)
+    flags = gpu.flags(profile)
     # `enableLoRA` gives --enable-lora, `maxLoras`, `maxModelLen` and `maxNumSeqs` their flags; the chart has no keys for the others.
     extra = [*flags.lora_arguments()[3:], *flags.limit_arguments()[4:], *serving.extra]
     spec: dict[str, Any] = {
@@ -145,14 +148,18 @@ def _model_spec(gpu: GpuAnswer, serving: Serving, cluster: Cluster) -> dict[str,
         "replicaCount": 1,
         "requestCPU": cluster.cpus,
         "requestMemory": cluster.memory,
-        "requestGPU": serving.profile.tensor_parallel_size,
+        "requestGPU": profile.tensor_parallel_size,
         "vllmConfig": {
             "maxLoras": gpu.max_loras,
-            "maxModelLen": serving.profile.max_model_len,
-            "maxNumSeqs": serving.profile.max_num_seqs,
+            "maxModelLen": profile.max_model_len,
+            "maxNumSeqs": profile.max_num_seqs,
             "extraArgs": extra if resources else [*extra, *lora_modules(gpu.adapters, serving)],
         },
     }
+    if serving.kinds and gpu.gpu_type is not None:
+        # Nodes of a type must carry this label: how a cluster calls its GPUs, a plan cannot know.
+        label = {"key": TYPE_LABEL, "operator": "In", "values": [kubernetes_name(gpu.gpu_type)]}
+        spec["nodeSelectorTerms"] = [{"matchExpressions": [label]}]
     if resources:
         spec["env"] = [{"name": "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "value": "True"}]
     if cluster.secret:

@@ -19,7 +19,9 @@ from rich.text import Text
 from bench.comparison.rows import Row
 from bench.evidence.runs import Evidence
 from bench.planning.answer import MOST_GROWTH, Answer, GpuAnswer
-from bench.planning.kubernetes import Cluster, helm_values, lora_adapters
+from bench.planning.costs import costs, proven_cost
+from bench.planning.fleets import mix_in_words
+from bench.planning.kubernetes import TYPE_LABEL, Cluster, helm_values, lora_adapters
 from bench.planning.vllm_commands import Serving, arguments, command_line, script
 from bench.shared.files import written
 from bench.statistics.contradictions import standing_bound
@@ -78,6 +80,7 @@ def plan_dict(found: Answer, serving: Serving, asked: dict[str, Any]) -> dict[st
         "bound_by": None if found.claim is None else found.claim.by,
         "bound_scope": None if found.claim is None else found.claim.scope,
         "proved": found.proved,
+        **costs(found),
         "contradictions": found.contradictions,
         "solver": found.row.solver,
         "expected": {
@@ -191,12 +194,16 @@ def _verdict(found: Answer) -> Text:
     count = len(found.gpus)
     kept = f", {found.reserve:.0%} in reserve" if found.reserve else ""
     text = Text(f"{count} GPU{'s' * (count != 1)}", style="bold green")
+    if found.fleet is not None:
+        text.append(f", {mix_in_words([gpu.gpu_type for gpu in found.gpus])}, at {found.score.cost:g} together")
     return text.append(f" for {found.service.in_words()}{kept}", style="not bold default")
 
 
 def _proven(found: Answer) -> str:
     """What is proven about the number of GPUs, by the numbers that the files have."""
     claim = found.claim
+    if found.fleet is not None and found.fleet.is_mixed:
+        return proven_cost(found)
     if claim is None:
         refuted = "; what was claimed is refuted by a placement" if found.contradictions else ""
         return f"no lower bound was proven{refuted}"
@@ -224,24 +231,28 @@ def _missed(found: Answer) -> list[str]:
 
 def _table(gpus: Sequence[GpuAnswer]) -> Table:
     table = Table(header_style="bold")
+    typed = any(gpu.gpu_type for gpu in gpus)
+    # With types there is room for fewer figures; the files have them all.
+    tail, rank = (("TTFT\np99 ms",), ("max_\nlora_\nrank",)) if not typed else ((), ())
     for column in (
-        "GPU", "adapters", "fail", "max_\nloras", "max_\nlora_\nrank", "req.\nper s", "served", "good-\nput",
-        "TTFT\np95 ms", "TTFT\np99 ms", "ITL\nms", "KV in\nuse", "head-\nroom", "real\nGPU",
+        "GPU", *(["type"] if typed else []), "adapters", "fail", "max_\nloras", *rank, "req.\nper s", "served", "good-\nput",
+        "TTFT\np95 ms", *tail, "ITL\nms", "KV in\nuse", "head-\nroom", "real\nGPU",
     ):  # fmt: skip
         table.add_column(column, justify="right", no_wrap=True)
     for gpu in gpus[:_MOST_GPUS]:
         share = gpu.throughput / gpu.offered_throughput if gpu.offered_throughput else 1.0
         table.add_row(
             str(gpu.gpu),
+            *([gpu.gpu_type or ""] if typed else []),
             str(len(gpu.adapters)),
             str(len(gpu.failing_adapters)),
             str(gpu.max_loras),
-            str(gpu.max_lora_rank),
+            *([str(gpu.max_lora_rank)] if rank else []),
             f"{gpu.rate:.2f}",
             f"{share:.1%}",
             _percent(gpu.goodput),
             _number(gpu.ttft_p95_ms, 0),
-            _number(gpu.ttft_p99_ms, 0),
+            *([_number(gpu.ttft_p99_ms, 0)] if tail else []),
             _number(gpu.itl_ms, 1),
             f"{gpu.kv_usage:.0%}",
             _headroom(gpu.growth),
@@ -280,22 +291,26 @@ def _notes(found: Answer, serving: Serving) -> list[str]:
             notes.append(f"GPU {gpu.gpu} as a whole does not fail, but these of its adapters get too little: {named}")
     if any(not adapter.path for gpu in found.gpus for adapter in gpu.adapters):
         notes.append(f"adapters without a path are looked for at {serving.adapter_path} (adapter_path=...)")
+    if serving.kinds:
+        notes.append(f"values.yaml: pods go to nodes with the label {TYPE_LABEL}=TYPE; label yours, or change the term")
     if any(gpu.shares is not None for gpu in found.gpus):
         notes.append("adapters have replicas: the router must send each GPU the share that plan.json says")
     failed = [row for row in found.rows if row.gpus is None]
     notes += [f"{row.solver}: {row.status.replace('_', ' ')}: {row.message}" for row in failed]
-    known = serving.profile.provenance
-    if known.get("estimated"):
+    profiles = {serving.profile_of(gpu.gpu).name: serving.profile_of(gpu.gpu) for gpu in found.gpus}
+    for profile in profiles.values():
+        if not (known := profile.provenance).get("estimated"):
+            continue
         error = known.get("step_time_error_pct_estimated", float("nan"))
         notes.append(
-            f"profile {serving.profile.name} is estimated, nobody measured such a server: step times of measured ones were {error:.0f} % "
+            f"profile {profile.name} is estimated, nobody measured such a server: step times of measured ones were {error:.0f} % "
             "off in the mean when estimated; reserve=0.2 plans for that"
         )
-    if serving.profile.engine_version.split(".")[:2] != ["0", "32"]:
-        profile = serving.profile
-        notes.append(
-            f"the figures are those of {profile.engine} {profile.engine_version}, which profile {profile.name} is of"
-        )
+    notes += [
+        f"the figures are those of {profile.engine} {profile.engine_version}, which profile {profile.name} is of"
+        for profile in profiles.values()
+        if profile.engine_version.split(".")[:2] != ["0", "32"]
+    ]
     return notes
 
 
@@ -329,10 +344,12 @@ def _cut(command: str) -> str:
 def _placement_csv(gpus: Sequence[GpuAnswer]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["name", "gpu", "share", "rank", "rate"])
+    typed = any(gpu.gpu_type for gpu in gpus)
+    writer.writerow(["name", "gpu", "share", "rank", "rate", *(["type"] if typed else [])])
     for gpu in gpus:
         for adapter, share in zip(gpu.adapters, gpu.shares or (1.0,) * len(gpu.adapters), strict=True):
-            writer.writerow([_cell(adapter.name), gpu.gpu, f"{share:g}", adapter.rank, f"{adapter.rate:g}"])
+            kind = [_cell(gpu.gpu_type or "")] if typed else []
+            writer.writerow([_cell(adapter.name), gpu.gpu, f"{share:g}", adapter.rank, f"{adapter.rate:g}", *kind])
     return stream.getvalue()
 
 
@@ -345,6 +362,8 @@ def _placement_json(found: Answer, profile: str, workload: dict[str, Any]) -> st
     """The placement as `python -m bench.validate` reads it, adapters counted from 0."""
     placement = json.loads(found.row.placement or "[]")
     data = {"profile": profile, "workload": workload, "placement": placement}
+    if found.fleet is not None:
+        data["fleet"] = costs(found)["fleet"]
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 

@@ -73,6 +73,7 @@ def read_placed(  # noqa: PLR0913  # what may stand in place of the file's own
         if not row.cell:
             raise UserError(f"{path}: its rows were written by an older version and do not hold their workload")
         cell = Cell.from_json(row.cell, path, trust=trust, makes=["workload"])
+        _refuse_several_types(row.types, path)
         text, label = row.placement or "[]", f"{row.workload_label} seed {row.seed}, {row.solver_label}"
         workload, profile, service = cell.workload, profile or cell.profile, service_of(cell)
     elif path.endswith(".json"):
@@ -127,6 +128,15 @@ def shortened(workload: Workload, duration_s: float) -> Workload:
     return replace(workload, duration_s=duration_s, trace=workload.trace.take(rows))
 
 
+def _refuse_several_types(types: object, path: str) -> None:
+    """Servers are started and simulated with one profile here."""
+    if isinstance(types, list) and len(types) > 1:
+        raise UserError(
+            f"{path}: the placement is on GPUs of {len(types)} types, and servers of one profile are compared here: plan for each type by "
+            "itself (profile=NAME) to replay its GPUs"
+        )
+
+
 def _from_json(
     path: str, workload: Mapping[str, Any] | None, profile: str | None, trust: Sequence[str]
 ) -> tuple[str, Mapping[str, Any], str, ServiceLevel]:
@@ -135,6 +145,7 @@ def _from_json(
     if workload is None and content.get("workload") is not None:
         workload = as_named_now(content["workload"])
         refuse_unknown(workload, "workload", path, trust)
+    _refuse_several_types(content.get("fleet"), path)
     profile = profile or content.get("profile")
     for key, value in (("workload", workload), ("profile", profile)):
         if value is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -103,39 +103,64 @@ class _Answer:
 
     def _first(self) -> list[Loaded]:
         """The cheapest of the fillings in some orders."""
-        workload = self._divided()
-        self.twins = TypeTwins(self.problem, workload, self.searching)
+        why: NoPlacementError | None = None
+        for workload, parts in self._divisions():
+            self.parts = parts
+            self.twins = TypeTwins(self.problem, workload, self.searching)
+            try:
+                return min(self._fillings(self.twins), key=self.twins.cost)
+            except NoneThereError:
+                raise
+            except NoPlacementError as error:
+                why = why or error
+        raise why or NoPlacementError("no adapters")
+
+    def _divisions(self) -> Iterator[tuple[Workload, DividedWorkload | None]]:
+        """The workload with adapters divided that no type holds; then those that some type does not hold, as others may run out."""
+        workload = self.problem.workload
+        if not self.options.replicas:
+            yield workload, None
+            return
+        each = _parts(self.problem, self.searching)
+        least: NDArray[np.int64] = np.min(each, axis=0)
+        most: NDArray[np.int64] = np.max(each, axis=0)
+        for counts in (least, most) if (most > least).any() else (least,):
+            if (counts == 1).all():
+                yield workload, None
+                continue
+            # Twice as many as a GPU holds one of: what one draw of requests allows another may not.
+            parts = divided(workload, np.where(counts > 1, 2 * counts, counts))
+            yield parts, parts
+
+    def _fillings(self, twins: TypeTwins) -> list[list[Loaded]]:
+        """Fillings in some orders: for their price, or where the GPUs run out for few GPUs.
+
+        Raises
+        ------
+        NoPlacementError
+        OutOfTimeError
+        """
         found: list[list[Loaded]] = []
         why: NoPlacementError | None = None
+        # The heaviest first, while there are some left of the types that hold them.
+        orders = [*(order(twins.workload) for order in self.options.orders), np.argsort(-twins.weights, kind="stable")]
         for by_gpu in (False, True):
-            for order in self.options.orders:
+            for order in orders:
                 try:
-                    gpus = filled(order(workload), self.twins, self.searching, by_gpu=by_gpu)
-                    found.append(on_cheaper_types(gpus, self.twins, self.searching))
+                    gpus = filled(order, twins, self.searching, by_gpu=by_gpu)
+                    found.append(on_cheaper_types(gpus, twins, self.searching))
+                except NoneThereError:
+                    raise
                 except NoPlacementError as error:
                     why = error
-                    if isinstance(error, NoneThereError):
-                        raise
                 except OutOfTimeError:
                     if not found:
                         raise
+                if found and len(self.options.orders) == 1:
+                    return found
             if found:
-                break
-        if not found:
-            raise why or NoPlacementError("no adapters")
-        return min(found, key=self.twins.cost)
-
-    def _divided(self) -> Workload:
-        """The workload, adapters that no type holds divided."""
-        workload = self.problem.workload
-        if not self.options.replicas:
-            return workload
-        counts = _parts(self.problem, self.searching)
-        if (counts == 1).all():
-            return workload
-        # Twice as many as a GPU holds one of: what one draw of requests allows another may not.
-        self.parts = divided(workload, np.where(counts > 1, 2 * counts, counts))
-        return self.parts
+                return found
+        raise why or NoPlacementError("no adapters")
 
     def _cheaper(self, gpus: list[Loaded], deadline: Deadline) -> list[Loaded]:
         assert self.twins is not None  # noqa: S101  # they were asked about the GPUs
@@ -251,13 +276,11 @@ def _names(fleet: Fleet) -> list[str]:
     return [kind.name for kind in fleet.types]
 
 
-def _parts(problem: Problem, deadline: Deadline) -> NDArray[np.int64]:
-    """In how many parts each adapter must be divided for the type that holds most to hold one of them."""
+def _parts(problem: Problem, deadline: Deadline) -> list[NDArray[np.int64]]:
+    """In how many parts each adapter must be divided for each type to hold one of them."""
     fleet = problem.mixed_fleet
     assert fleet is not None  # noqa: S101  # this is about fleets
-    counts = [hot_parts(replace(problem, profile=kind.profile, fleet=None), deadline) for kind in fleet.types]
-    least: NDArray[np.int64] = np.min(counts, axis=0)
-    return least
+    return [hot_parts(replace(problem, profile=kind.profile, fleet=None), deadline) for kind in fleet.types]
 
 
 def _best_service(problem: Problem, fleet: Fleet, placement: Placement, deadline: Deadline) -> tuple[Placement, int]:
