@@ -372,6 +372,9 @@ def with_name_quoted(argument: str) -> str:
 def _with_lengths(adapter: Adapter, measured: Measured) -> Adapter:
     """The adapter with the lengths that were counted, where the list has none."""
     prompt, output = measured.prompt_tokens.get(adapter.name), measured.output_tokens.get(adapter.name)
+    if prompt is not None and prompt <= (adapter.shared_prompt_tokens or 0):
+        # Its counted prompts are shorter than what they are said to begin with.
+        prompt = None
     return replace(
         adapter,
         prompt_tokens=adapter.prompt_tokens or prompt,

@@ -32,6 +32,8 @@ STEP_ERROR_PCT = 18.1
 #: First versions with asynchronous scheduling by default, and (of those whose scheduler was compared step by step, no earlier than this)
 #: with admission by the whole prompt.
 SCHEDULES_AHEAD, RESERVES_FULL_PROMPT = (0, 14), (0, 20)
+#: First version in which adapters whose last token is on its way count against `max_loras` (`make conformance-next`).
+COUNTS_RUNNING = (0, 33)
 _BLOCK = 16
 
 
@@ -116,6 +118,8 @@ def estimate_profile(
         eager_above_tokens=kernels.eager_above_tokens,
         reserve_full_prompt=version_numbers(server.version) >= RESERVES_FULL_PROMPT,
         async_scheduling=version_numbers(server.version) >= SCHEDULES_AHEAD,
+        prefix_caching=True,
+        count_running_adapters=version_numbers(server.version) >= COUNTS_RUNNING,
         request_overhead_ms=round(float(np.mean([known.request_overhead_ms for known in constants.profiles])), 2),
         provenance=_provenance(name, server, constants, kernels, tabled, seed),
     )

@@ -36,6 +36,9 @@ class Adapter:
         Means of its requests; those of the workload's lengths where absent.
     path : str
         Folder or repository of the weights; empty where the list does not say.
+    shared_prompt_tokens : int, optional
+        Tokens with which all its prompts begin, such as a system prompt; part of `prompt_tokens` where that is given, otherwise
+        before the prompts of the workload's lengths.
     """
 
     name: str
@@ -44,6 +47,13 @@ class Adapter:
     prompt_tokens: float | None = None
     output_tokens: float | None = None
     path: str = ""
+    shared_prompt_tokens: int | None = None
+
+    @property
+    def own(self) -> tuple[float | None, float | None, int]:
+        """Means of its own part of prompts and of outputs, as far as given, and the tokens that its prompts share."""
+        shared = self.shared_prompt_tokens or 0
+        return None if self.prompt_tokens is None else self.prompt_tokens - shared, self.output_tokens, shared
 
 
 @dataclass(frozen=True)
@@ -122,31 +132,20 @@ def workload_of(  # noqa: PLR0913  # a part of the adapters at another load
     ranks = np.array([adapter.rank for adapter in adapters], dtype=np.int64)
     profile.check_ranks(ranks)
     rates = np.array([adapter.rate * factor for adapter in adapters])
-    groups: dict[tuple[float | None, float | None], list[int]] = {}
+    groups: dict[tuple[float | None, float | None, int], list[int]] = {}
     for place, adapter in enumerate(adapters):
-        groups.setdefault((adapter.prompt_tokens, adapter.output_tokens), []).append(place)
+        groups.setdefault(adapter.own, []).append(place)
     lengths_of = {
         own: _lengths_like(traffic.lengths, own, profile, adapters[members[0]].name) for own, members in groups.items()
     }
+    shared = np.array([adapter.own[2] for adapter in adapters], dtype=np.int64)
+    workload = Workload(
+        ranks, rates, traffic.lengths, traffic.duration_s, traffic.seed, identities, name=name, arrivals=traffic.arrivals,
+        shared_prompt_tokens=shared if shared.any() else None,
+    )  # fmt: skip
     if len(groups) <= 1:
-        lengths = next(iter(lengths_of.values()), traffic.lengths)
-        return Workload(
-            ranks, rates, lengths, traffic.duration_s, traffic.seed, identities, name=name, arrivals=traffic.arrivals
-        )
-    parts = [(np.array(members), lengths_of[own]) for own, members in groups.items()]
-    return _of_several_lengths(
-        Workload(
-            ranks,
-            rates,
-            traffic.lengths,
-            traffic.duration_s,
-            traffic.seed,
-            identities,
-            name=name,
-            arrivals=traffic.arrivals,
-        ),
-        parts,
-    )
+        return replace(workload, lengths=next(iter(lengths_of.values()), traffic.lengths))
+    return _of_several_lengths(workload, [(np.array(members), lengths_of[own]) for own, members in groups.items()])
 
 
 def _of_several_lengths(workload: Workload, parts: Sequence[tuple[np.ndarray, Lengths]]) -> Workload:
@@ -154,9 +153,11 @@ def _of_several_lengths(workload: Workload, parts: Sequence[tuple[np.ndarray, Le
     rates, identities = workload.rates.copy(), np.asarray(workload.ids)
     drawn = []
     for members, lengths in parts:
+        shared = workload.shared_prompt_tokens
         part = replace(
-            workload, ranks=workload.ranks[members], rates=rates[members], lengths=lengths, ids=identities[members]
-        )
+            workload, ranks=workload.ranks[members], rates=rates[members], lengths=lengths, ids=identities[members],
+            shared_prompt_tokens=None if shared is None else shared[members],
+        )  # fmt: skip
         drawn.append((part.requests, members))
     # Solvers count adapters of equal rank and rate as one type. Those of other lengths are another type, which a rate
     # that differs in the tenth digit says without a trace in any figure.
@@ -192,31 +193,32 @@ def planned(  # noqa: PLR0913  # the options of one description, all by keyword
 
 
 def _lengths_like(
-    lengths: Lengths, own: tuple[float | None, float | None], profile: ServingProfile, name: str
+    lengths: Lengths, own: tuple[float | None, float | None, int], profile: ServingProfile, name: str
 ) -> Lengths:
-    """Lengths of the same spread with an adapter's own means."""
+    """Lengths of the same spread with an adapter's own means, beside its shared prompt."""
     prompt, output = lengths.prompt, lengths.output
-    means = (own[0] or prompt.mean_tokens, own[1] or output.mean_tokens)
-    if own == (None, None):
+    means, shared = (own[0] or prompt.mean_tokens, own[1] or output.mean_tokens), own[2]
+    room = profile.max_model_len - shared
+    if own[:2] == (None, None) and lengths.max_total_tokens <= room:
         return lengths
-    if sum(means) >= profile.max_model_len:
+    if sum(means) >= room:
         raise UserError(
-            f"adapter {name}: prompt_tokens={means[0]:g} and output_tokens={means[1]:g} together must be below "
+            f"adapter {name}: prompt_tokens={means[0] + shared:g} and output_tokens={means[1]:g} together must be below "
             f"max_model_len={profile.max_model_len} of profile {profile.name}"
         )
     ranges = []
     for given, mean in zip((prompt, output), means, strict=True):
         # Each side has its share of what the server takes, so that no request is cut and the means hold.
-        share = int(profile.max_model_len * mean / sum(means))
+        share = int(room * mean / sum(means))
         most = max(math.ceil(mean), min(max(given.max_tokens, math.ceil(_LENGTH_RANGE * mean)), share))
         fewest = min(given.min_tokens, max(1, math.floor(mean / _LENGTH_RANGE)))
         # Where the range leaves no room for the spread, the lengths draw together.
-        room = min(most / mean, mean / fewest)
-        sigma = given.sigma if room >= _LENGTH_RANGE / 2 else min(given.sigma, 0.3 * math.log(max(room, 1.0)))
+        leeway = min(most / mean, mean / fewest)
+        sigma = given.sigma if leeway >= _LENGTH_RANGE / 2 else min(given.sigma, 0.3 * math.log(max(leeway, 1.0)))
         # A mean that is one token but for rounding: no spread at all, where a numerical one finds no solution.
         sigma = sigma if sigma > _NO_SPREAD else 0.0
         ranges.append(replace(given, mean_tokens=mean, min_tokens=fewest, max_tokens=most, sigma=sigma))
-    limit = min(max(lengths.max_total_tokens, ranges[0].max_tokens + ranges[1].max_tokens), profile.max_model_len)
+    limit = min(max(lengths.max_total_tokens, ranges[0].max_tokens + ranges[1].max_tokens), room)
     return replace(lengths, prompt=ranges[0], output=ranges[1], max_total_tokens=limit)
 
 
@@ -241,6 +243,7 @@ def _joined(parts: Sequence[tuple[Requests, np.ndarray]], identities: np.ndarray
     arrival = np.concatenate([requests.arrival_s for requests, _ in parts])
     adapter = np.concatenate([members[requests.adapter] for requests, members in parts])
     order = np.lexsort((identities[adapter], arrival))
+    # What they share is known by adapter (`Workload.shared_prompt_tokens`).
     return Requests(
         arrival[order],
         adapter[order],

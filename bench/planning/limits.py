@@ -45,7 +45,7 @@ def hot_adapter(
     lengths = traffic.lengths
 
     def tokens(adapter: Adapter) -> float:
-        prompt = adapter.prompt_tokens or lengths.prompt.mean_tokens
+        prompt = adapter.prompt_tokens or lengths.prompt.mean_tokens + (adapter.shared_prompt_tokens or 0)
         return adapter.rate * (prompt + (adapter.output_tokens or lengths.output.mean_tokens))
 
     hot = max(adapters, key=tokens)

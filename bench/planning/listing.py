@@ -15,6 +15,7 @@ from bench.planning.adapters import Adapter
 from twin import ServingProfile, UserError
 from twin.inputs import plain_text, read_text
 from twin.numbers import shown
+from twin.workload import LONGEST_PROMPT
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ COLUMNS = {
     "rank": "LoRA rank",
     "rate": "requests per second",
     "prompt_tokens": "mean prompt length in tokens",
+    "shared_prompt_tokens": "tokens with which all prompts begin (a system prompt), part of prompt_tokens",
     "output_tokens": "mean output length in tokens",
     "path": "where vLLM finds the adapter: a folder or a Hugging Face repository",
 }
@@ -196,11 +198,19 @@ def _adapter(where: str, row: Mapping[str, str | None], rates: Mapping[str, floa
             raise UserError(f"{where}, column rate: empty; requests per second are needed, 0 or more")
     else:
         rate = rates.get(name, 0.0)
+    prompt = _number(where, "prompt_tokens", row.get("prompt_tokens"), at_least=1, at_most=1e9)
+    shared = _number(where, "shared_prompt_tokens", row.get("shared_prompt_tokens"), at_least=0, at_most=LONGEST_PROMPT)
+    if shared is not None and (shared != int(shared) or (prompt is not None and shared >= prompt)):
+        raise UserError(
+            f"{where}, column shared_prompt_tokens: {row['shared_prompt_tokens']!r} must be a whole number below prompt_tokens, which "
+            "counts them too"
+        )
     return Adapter(
         name=name,
         rank=int(rank),
         rate=rate,
-        prompt_tokens=_number(where, "prompt_tokens", row.get("prompt_tokens"), at_least=1, at_most=1e9),
+        prompt_tokens=prompt,
+        shared_prompt_tokens=int(shared) if shared else None,
         output_tokens=_number(where, "output_tokens", row.get("output_tokens"), at_least=1, at_most=1e9),
         path=_word(where, "path", row.get("path")),
     )

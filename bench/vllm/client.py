@@ -44,11 +44,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Call:
-    """One request as it is sent: the adapter's name in the server, and its lengths."""
+    """One request as it is sent: the adapter's name in the server, its lengths, and the tokens of it that are a shared prompt."""
 
     model: str
     prompt_tokens: int
     output_tokens: int
+    shared_tokens: int = 0
 
 
 @dataclass
@@ -306,9 +307,10 @@ class LoadGenerator:
         if begin + call.prompt_tokens > len(self._pool):
             begin = 0
             self._pool *= -(-call.prompt_tokens // len(self._pool))
-        # Another beginning for each prompt: prefix caching is off, but two equal prompts need not be.
+        # Another beginning for each prompt, behind what it shares: two equal prompts would be found in the cache.
         self._at = begin + 1 + call.prompt_tokens // 2
-        prompt = ",".join(self._pool[begin : begin + call.prompt_tokens])
+        shared = self._pool[: call.shared_tokens]
+        prompt = ",".join([*shared, *self._pool[begin : begin + call.prompt_tokens - call.shared_tokens]])
         options = {
             "model": call.model,
             "max_tokens": call.output_tokens,

@@ -42,6 +42,7 @@ class ServerFlags:
     max_model_len: int
     block_size: int = 16
     tensor_parallel_size: int = 1
+    prefix_caching: bool = False
 
     @classmethod
     def of(
@@ -75,17 +76,18 @@ class ServerFlags:
             max_model_len=profile.max_model_len,
             block_size=profile.block_size,
             tensor_parallel_size=profile.tensor_parallel_size,
+            prefix_caching=profile.prefix_caching,
         )
 
     def limit_arguments(self) -> list[str]:
-        """The limits of a request and of a batch; no prefix caching, since the twin simulates none."""
+        """The limits of a request and of a batch; prefix caching as it was simulated."""
         parallel = ["--tensor-parallel-size", str(self.tensor_parallel_size)] if self.tensor_parallel_size > 1 else []
         return [
             "--max-model-len", str(self.max_model_len),
             "--max-num-seqs", str(self.max_num_seqs),
             "--max-num-batched-tokens", str(self.max_num_batched_tokens),
             "--block-size", str(self.block_size),
-            "--no-enable-prefix-caching",
+            "--enable-prefix-caching" if self.prefix_caching else "--no-enable-prefix-caching",
             *parallel,
         ]  # fmt: skip
 

@@ -156,8 +156,8 @@ async def serving(  # noqa: PLR0913  # what a server is made of
 def calls_of(requests: Requests) -> list[Call]:
     """The requests of one GPU, as its server gets them: adapters are named by their place on the GPU."""
     return [
-        Call(adapter_name(int(adapter)), int(prompt), int(output))
-        for adapter, prompt, output in zip(
-            requests.adapter, requests.prompt_tokens, requests.output_tokens, strict=True
+        Call(adapter_name(int(adapter)), int(prompt), int(output), int(shared))
+        for adapter, prompt, output, shared in zip(
+            requests.adapter, requests.prompt_tokens, requests.output_tokens, requests.shared(), strict=True
         )
     ]

@@ -12,7 +12,7 @@ from bench.planning.adapters import Adapter, Traffic, workload_of
 from bench.planning.listing import changed, check_ranks, read_adapters
 from solvers.contents.adapter_types import adapter_types
 from tests.examples import examples
-from twin import UserError, load_profile
+from twin import PUBLISHED, UserError, load_profile, simulate_gpu
 
 PROFILE = load_profile("llama-3.1-8b")
 TRAFFIC = Traffic.of(PROFILE)
@@ -206,3 +206,49 @@ def test_a_cell_gets_the_requests_of_the_list() -> None:
     np.testing.assert_array_equal(built.rates, expected.rates)
     for name in ("arrival_s", "adapter", "prompt_tokens", "output_tokens"):
         np.testing.assert_array_equal(getattr(built.requests, name), getattr(expected.requests, name))
+
+
+def test_shared_prompts_are_a_part_of_the_prompts_of_a_list(tmp_path: Path) -> None:
+    text = "name,rank,rate,prompt_tokens,shared_prompt_tokens\na,8,2,900,700\nb,8,2,900,\nc,8,2,,700\n"
+    adapters = listed(tmp_path, text)
+    assert [adapter.shared_prompt_tokens for adapter in adapters] == [700, None, 700]
+    profile = load_profile("mistral-7b/h100-80gb")
+    assert profile.prefix_caching
+    traffic = Traffic.of(profile, duration_s=2000.0)
+    workload = workload_of(adapters, traffic, profile)
+    requests = workload.requests
+    means = [requests.prompt_tokens[requests.adapter == k].mean() for k in range(3)]
+    np.testing.assert_allclose(means, [900, 900, 700 + traffic.lengths.prompt.mean_tokens], rtol=0.05)
+    np.testing.assert_array_equal(requests.shared(), np.array([700, 0, 700])[requests.adapter])
+    assert (requests.prompt_tokens > requests.shared()).all()
+    # Each is of a type of its own, and its requests are the same alone.
+    assert len(adapter_types(workload)) == 3
+    alone = workload_of(adapters[:1], traffic, profile).requests
+    np.testing.assert_array_equal(alone.prompt_tokens, requests.prompt_tokens[requests.adapter == 0])
+    np.testing.assert_array_equal(alone.shared(), 700)
+
+
+@pytest.mark.parametrize("shared", ["900", "-1", "1.5", "x"])
+def test_a_shared_prompt_that_no_prompt_has_is_said(tmp_path: Path, shared: str) -> None:
+    with pytest.raises(UserError, match="row 2, column shared_prompt_tokens"):
+        listed(tmp_path, f"name,rank,rate,prompt_tokens,shared_prompt_tokens\na,8,2,900,{shared}\n")
+
+
+def test_a_shared_prompt_beyond_the_server_is_said() -> None:
+    profile = load_profile("mistral-7b/h100-80gb")
+    adapters = [Adapter("a", 8, 1.0, shared_prompt_tokens=profile.max_model_len)]
+    with pytest.raises(UserError, match=r"adapter a: .* must be below max_model_len"):
+        workload_of(adapters, Traffic.of(profile), profile)
+
+
+def test_a_plan_is_of_the_server_that_finds_shared_prompts() -> None:
+    profile = load_profile("mistral-7b/h100-80gb")
+    traffic = Traffic.of(profile, duration_s=120.0)
+    long = [Adapter(f"a{k}", 8, 2.0, prompt_tokens=3000) for k in range(8)]
+    sharing = [Adapter(adapter.name, 8, 2.0, prompt_tokens=3000, shared_prompt_tokens=2800) for adapter in long]
+    off, on = (
+        simulate_gpu(workload_of(adapters, traffic, profile), tuple(range(8)), profile, 8, service=PUBLISHED)
+        for adapters in (long, sharing)
+    )
+    assert on.ttft.mean_ms < off.ttft.mean_ms
+    assert on.throughput > 1.3 * off.throughput

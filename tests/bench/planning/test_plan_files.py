@@ -67,6 +67,17 @@ def test_the_command_of_a_gpu() -> None:
     ]  # fmt: skip
 
 
+def test_servers_are_started_with_the_prefix_caching_that_was_simulated() -> None:
+    for name, flag in (
+        ("mistral-7b/h100-80gb", "--enable-prefix-caching"),
+        ("llama-3.1-8b", "--no-enable-prefix-caching"),
+    ):
+        flags = [
+            word for word in arguments(GPUS[0], Serving("org/base", load_profile(name))) if "prefix-caching" in word
+        ]
+        assert flags == [flag]
+
+
 @given(st.lists(st.text(min_size=1), min_size=1), st.text(min_size=1))
 def test_vllm_gets_every_name_and_path_as_it_is(names: list[str], path: str) -> None:
     """Reads them back as vLLM 0.32 does (`LoRAParserAction`), after the shell."""
