@@ -227,6 +227,7 @@ def _filled(row: Row, comparison: Comparison, outcome: _Attempt) -> Row:
         e2e_ms=_finite(score.e2e_ms),
         headroom=score.headroom,
         objective_key=[float(value) for value in comparison.objective.key(score)],
+        missed=str(comparison.objective.missed(score)),
         score_time_s=outcome.score_time_s,
         simulated_steps=sum(result.steps for result in score.results),
         preemptions=sum(result.preemptions for result in score.results),

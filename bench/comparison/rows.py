@@ -84,6 +84,8 @@ class Row:
         The worst GPU's percentiles (`PERCENTILES`).
     objective_key : list of float
         What the candidates are ranked by, smaller is better.
+    missed : str
+        Limits of the objective's own that the placement misses, in words.
     solve_time_s, score_time_s : float
         The solver's time, and that of scoring on the twin; of all attempts, where the fleet was searched.
     oracle_calls, simulated_steps, preemptions, adapter_loads : int
@@ -179,6 +181,7 @@ class Row:
     e2e_ms: float | None = None
     headroom: float | None = None
     objective_key: list[float] | None = None
+    missed: str = ""
     solve_time_s: float | None = None
     score_time_s: float | None = None
     oracle_calls: int | None = None

@@ -218,6 +218,9 @@ def _missed(found: Answer) -> list[str]:
     score, service = found.score, found.service
     if score.failed_gpus:
         return [f"MISSED on {score.failed_gpus} of {score.gpus} GPUs: {service.in_words()}"]
+    if found.row.missed:
+        nobody = ", which no placement found keeps" if all(row.missed for row in found.rows if row.feasible) else ""
+        return [f"MISSED: {found.row.missed}, a limit of objective {found.row.objective}{nobody}"]
     if service.judges_requests or score.goodput is None or (score.worst_gpu_goodput or 0.0) >= INTERACTIVE.share:
         return []
     wait_s = score.worst_ms("ttft", 95) / 1000

@@ -98,7 +98,9 @@ def _bar(  # noqa: PLR0913  # what a bar shows
         zorder=5,
     )
     below = [*([] if whole else [_failing(group, feasible)]), *([wait] if (wait := waited(placed)) else [])]
-    axes.text(0.01 * end, place + 0.34, ", ".join(below), va="center", fontsize=7.5)
+    axes.annotate(
+        ", ".join(below), (0.01 * end, place + 0.2), xytext=(0, -7), textcoords="offset points", va="center", fontsize=8
+    )
 
 
 def _failing(group: Sequence[Row], feasible: int) -> str:

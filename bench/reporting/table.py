@@ -25,11 +25,16 @@ LITTLE_SLACK = 0.005
 def comparison_report(rows: Sequence[Row]) -> RenderableType:
     """Heading, verdict, table and notes of candidates for one workload and seed."""
     drawn = (_DRAWS_COLUMN,) if any(row.draws for row in rows) else ()
-    table = _table("solver", "feasible", *drawn, "GPUs", "lower\nbound", "adapters\nthat fail", *_SCORE_COLUMNS)
+    # Limits of an objective's own, where somebody misses them.
+    limits = ("limits\nkept",) if any(row.missed for row in rows) else ()
+    table = _table(
+        "solver", "feasible", *limits, *drawn, "GPUs", "lower\nbound", "adapters\nthat fail", *_SCORE_COLUMNS
+    )
     for row in ranked(rows):
         table.add_row(
             row.solver_label,
             _verdict(row),
+            *([_kept(row)] if limits else []),
             *([_holds([row])] if drawn else []),
             _whole(row.gpus),
             _whole(row.lower_bound),
@@ -175,12 +180,19 @@ def _verdict(row: Row) -> Text:
     return Text(row.status.replace("_", " "), style="red" if row.status == ERROR else "yellow")
 
 
+def _kept(row: Row) -> Text:
+    if row.gpus is None:
+        return Text(_NONE)
+    return Text("no", style="red") if row.missed else Text("yes", style="green")
+
+
 def _notes(rows: Sequence[Row]) -> list[RenderableType]:
     notes: list[RenderableType] = [
         Text(f"{row.solver_label}: {row.status.replace('_', ' ')}: {row.message}", style="yellow")
         for row in rows
         if row.gpus is None
     ]
+    notes += [Text(f"{row.solver_label}: misses {row.missed}", style="yellow") for row in rows if row.missed]
     notes += [
         Text(f"{row.solver_label}: {row.message}", style="dim") for row in rows if row.gpus is not None and row.message
     ]

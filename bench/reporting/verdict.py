@@ -33,6 +33,8 @@ def verdict(rows: Sequence[Row]) -> str:
             else f", and at least {known.bound} are needed ({known.scope}), as {known.by} has proven"
         )
         text = f"{gpus} are the fewest found, by {several}{needed}"
+    if best.missed:
+        text += f", but it misses {best.missed}"
     if best.ttft_p95_ms is None:
         return f"{text}."
     return (

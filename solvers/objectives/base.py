@@ -19,3 +19,7 @@ class Objective(ABC):
     @abstractmethod
     def key(self, score: Score) -> tuple[float, ...]:
         """Sort key of a scored placement; feasibility comes first in every shipped objective."""
+
+    def missed(self, score: Score) -> str:  # noqa: ARG002  # an objective with limits looks at it
+        """Which of the objective's own limits a scored placement misses, in a phrase such as "TTFT p99 <= 1 s"; empty if none."""
+        return ""

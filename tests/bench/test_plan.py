@@ -298,6 +298,24 @@ def test_nothing_is_promised_by_the_published_rule_and_that_comes_first(
 # --- solvers that are not to be trusted
 
 
+def test_a_limit_of_an_objective_of_ones_own_that_is_missed_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "strict_limit.py").write_text(
+        "from solvers.objectives.min_gpus import MinGpus\n\n\n"
+        "class Strict(MinGpus):\n"
+        "    name = 'strict'\n\n"
+        "    def missed(self, score):\n"
+        "        return '' if score.ttft_ms <= 1 else 'TTFT <= 1 ms'\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    planned(tmp_path, "objective={_target_: strict_limit.Strict}")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "MISSED: TTFT <= 1 ms, a limit of objective strict, which no placement found keeps"
+    assert lines[3].startswith("1 GPU for")
+
+
 def test_a_solver_that_dies_takes_nothing_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = ["+solver.bad._target_=tests.bench.misbehaving_solvers.Misbehaving", "+solver.bad.how=segfault"]
     found = planned(tmp_path, "solver=max_pack", *bad)

@@ -135,6 +135,15 @@ def test_a_sweep_over_instances_ends_with_the_statistics() -> None:
     assert "all 2 instances" not in text(sweep_report(rows[:2]))
 
 
+def test_limits_of_an_objective_have_a_column_where_somebody_misses_them() -> None:
+    kept, missed = row("a", 2), row("b", 4, missed="TTFT p99 <= 1 s")
+    report = text(comparison_report([kept, missed, row("c", None)]))
+    assert [line.split("│")[3].strip() for line in report.splitlines() if "95 / 100" in line] == ["yes", "no"]
+    assert "b: misses TTFT p99 <= 1 s" in report
+    assert "limits" not in text(comparison_report([kept]))
+    assert "but it misses TTFT p99 <= 1 s" in verdict([missed])
+
+
 def test_the_verdict_over_instances_says_who_is_best_how_often_and_how_long_requests_wait() -> None:
     rows = [row("a", 2, seed=seed, ttft_p95_ms=1500.0 + 1000 * seed, lower_bound=2 - seed) for seed in (0, 1, 2)]
     rows += [row("b", 3, seed=seed, ttft_p95_ms=90.0) for seed in (0, 1)]
