@@ -1,5 +1,6 @@
 """`python -m bench.new`: what it writes. That its tests pass and its commands work is tested with the tutorials."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -10,7 +11,11 @@ import yaml
 
 from bench.new import KINDS, main, spelled_out
 from bench.shared.overrides import CONF
+from solvers.base import Problem
+from solvers.objectives.min_gpus import MinGpus
 from tests.test_repository import uncommented_options
+from twin import INTERACTIVE, PUBLISHED, load_profile, score_placement
+from twin.builders import groups
 
 pytestmark = pytest.mark.usefixtures("_in_tmp_path")
 
@@ -76,3 +81,24 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
         main(["solver", "mine"])
     assert "out=mine: is there already" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["work.py"]
+
+
+def test_a_new_solver_places_for_the_service_level_that_it_is_asked_for(tmp_path: Path) -> None:
+    """On a load on which the published rule is kept with fewer GPUs than latency is."""
+    main(["solver", "packer"])
+    spec = importlib.util.spec_from_file_location("packer_solver", tmp_path / "packer" / "packer" / "solver.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    profile = load_profile("llama-3.1-8b")
+    workload = groups(profile, groups=[{"count": 96, "rank": 16, "rate": 0.25}], duration_s=300.0)
+    gpus = []
+    for service in (PUBLISHED, INTERACTIVE):
+        problem = Problem(workload, profile, MinGpus(), time_limit_s=120.0, service=service)
+        placement = module.Packer().solve(problem).placement
+        assert score_placement(workload, placement, profile, service=service).feasible
+        gpus.append(placement.n_gpus)
+    assert gpus[0] <= gpus[1]
+    published = module.Packer().solve(Problem(workload, profile, MinGpus(), time_limit_s=120.0)).placement
+    assert not score_placement(workload, published, profile, service=INTERACTIVE).feasible
