@@ -13,7 +13,7 @@ from bench.comparison.compare import Comparison, compare
 from bench.comparison.rows import Row, write_rows
 from bench.robustness import main
 from bench.studies.moved_profiles import fit_error_pct, moved_profiles, term_shares
-from bench.studies.rank_changes import rank_changes
+from bench.studies.rank_changes import changes_by_track, rank_changes
 from solvers.base import Solver
 from twin import UserError, load_profile
 
@@ -113,6 +113,31 @@ def test_a_solver_without_a_placement_on_some_instance_is_left_out_there() -> No
 
 
 @pytest.mark.usefixtures("_in_tmp_path")
+def test_each_service_level_is_ranked_by_itself() -> None:
+    """Under one level a is better and stays so, under the other b becomes better; scores without a level are of the published rule."""
+    kept, turned = scores({"a": [1, 1], "b": [2, 2]}), scores({"a": [1, 3], "b": [2, 2]}, "j")
+    table = pd.concat([kept, turned.assign(service="interactive")])
+    found = changes_by_track(table)
+    assert {name: changes.orders_reversed for name, changes in found.items()} == {
+        "o, published": 0.0,
+        "o, interactive": 1.0,
+    }
+    assert list(changes_by_track(kept)) == ["o"]
+
+
+def test_table_and_picture_are_of_one_service_level(
+    rows: list[Row], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rows.parquet"
+    write_rows([*rows, *(replace(row, service="interactive") for row in rows)], path)
+    with pytest.raises(SystemExit) as stopped:
+        main([str(path), "samples=1", f"table={tmp_path / 'table.csv'}"])
+    assert stopped.value.code == 2
+    line = capsys.readouterr().err
+    assert "min_gpus, published and min_gpus, interactive" in line
+    assert line.count("\n") == 1
+
+
 def test_the_profile_itself_gives_the_verdicts_of_the_rows(rows: list[Row], capsys: pytest.CaptureFixture[str]) -> None:
     write_rows(rows, Path("r.parquet"))
     main(["r.parquet", "samples=2"])
