@@ -102,6 +102,8 @@ def _tuple(values: Sequence[float] | None) -> tuple[float, ...] | None:
 
 
 def _whole(name: str, value: object) -> int:
+    if type(value) is int:
+        return value
     if isinstance(value, bool) or not isinstance(value, Integral):
         msg = f"{name}: {str(value)[:40]} is no whole number"
         raise ValueError(msg)  # noqa: TRY004  # one kind of error for all that is wrong with a placement

@@ -10,7 +10,7 @@ from bench.statistics.summary import gap
 from twin import PUBLISHED
 
 #: Lines of candidates on the page, of each kind of table: a browser still sorts so many at once, and each costs half a kilobyte.
-MOST_LINES = 5000
+MOST_LINES = 3000
 
 
 def candidates(study: Study) -> Part:

@@ -11,7 +11,7 @@ from bench.reporting.drawing import series
 from bench.reporting.lines import lines_html
 from bench.reporting.page import render
 from bench.reporting.paper import as_csv
-from bench.reporting.parts import candidates, workloads
+from bench.reporting.parts import anytime, candidates, workloads
 from bench.reporting.study import Study
 from solvers.base import Solver
 from tests.bench.reporting.reported import NASTY, rows_of_every_kind
@@ -69,5 +69,8 @@ def test_of_very_many_candidates_the_page_has_every_workload_and_the_files_have_
     assert as_csv(table).count("\n") == len(rows) + 1
     pages = workloads.pages(study, workloads.Options(placements=0))
     assert sum(len(page.tables[0].shown) for page in pages) == first_seeds
+    chart = next(chart for page in pages for chart in page.charts if "Bounds" in chart.title)
+    assert chart.title == "Bounds over time, the first 5 of 8 seeds"
+    assert chart.text.count("seed ") == anytime.SEEDS * len(chart.legend or [None])
     html = render(study, "t", [part], pages)
     assert html.count("<tr>") - len(pages) - 1 == 2 * first_seeds
