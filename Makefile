@@ -25,12 +25,15 @@ TABLES := build/profile-tables
 READY_TABLES := $(TABLES)/.ready
 READY_MUTANTS := $(MUTATION_TOOLS)/.ready
 RUN := $(VENV)/bin/python -m
+# A release of vLLM without a CPU build yet; NEXT=vllm is the newest that the index has, whatever its hash.
+NEXT ?= --require-hashes --requirement requirements-vllm-next.lock
+NEXT_FOLDER := build/vllm-next
 PIP_INSTALL := -m pip --disable-pip-version-check --no-input --quiet install
 
-.PHONY: help setup bench test lint format lock profiles models docs report leaderboard paper benchmarks conformance vllm vllm-test regress launcher-test mutants profile-tables profile-test clean distclean
+.PHONY: help setup bench test lint format lock profiles models docs report leaderboard paper benchmarks conformance conformance-next vllm vllm-test regress launcher-test mutants profile-tables profile-test clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make the environment (every other target does it when it is needed)
 
@@ -99,6 +102,15 @@ profile-test: $(READY_TABLES) ## make shipped estimated profiles again with the 
 conformance: $(READY_VLLM) ## compare the twin with real vLLM (CPU build, its own environment)
 	@# vLLM and torch warn about themselves, which is no error of ours.
 	$(VENV_VLLM)/bin/python -m pytest tests/conformance -m 'conformance or vllm' -W default $(ARGS)
+
+conformance-next: $(READY_VLLM) ## the same with the newest release, its Python files laid over the CPU build
+	rm -rf $(NEXT_FOLDER)
+	$(VENV_VLLM)/bin/python -m pip --disable-pip-version-check --no-input --quiet download --no-deps --only-binary :all: \
+	    --dest $(NEXT_FOLDER)/wheel $(NEXT)
+	$(VENV_VLLM)/bin/python -m tests.conformance.lay_over $(NEXT_FOLDER)/wheel/vllm-*.whl $(NEXT_FOLDER)/python
+	rm -r $(NEXT_FOLDER)/wheel
+	PYTHONPATH=$(abspath $(NEXT_FOLDER)/python) $(VENV_VLLM)/bin/python -m pytest tests/conformance/test_twin.py \
+	    -m conformance -W default $(ARGS)
 
 vllm: $(READY_VLLM) ## make the environment with vLLM (CPU build): .venv-vllm
 

@@ -18,6 +18,8 @@ class Tally:
     divergences: int = 0
     #: Steps and workloads in which each rule decided something.
     rules: Counter[str] = field(default_factory=Counter)
+    #: Workloads that diverged, by what differed first and the rules of their profile.
+    diverged: Counter[str] = field(default_factory=Counter)
 
 
 TALLY = pytest.StashKey[Tally]()
@@ -40,6 +42,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
         print(f"\nconformance: compared with vLLM {vllm.__version__}; steps by what decided them:")  # noqa: T201
         print("  " + ", ".join(f"{rule} {count}" for rule, count in tally.rules.most_common()))  # noqa: T201
+        for what, count in tally.diverged.most_common():
+            print(f"conformance: {count} workloads differ first in {what}")  # noqa: T201
         print(  # noqa: T201
             f"conformance: {tally.workloads} workloads, {tally.steps} steps, {tally.divergences} divergences"
         )

@@ -112,9 +112,29 @@ def check(server: Server, tally: Tally | None = None) -> list[Step]:
         tally.workloads += 1
         tally.steps += len(steps)
         tally.divergences += divergence is not None
+        if divergence is not None:
+            tally.diverged[f"{_what_differs(divergence)} ({_rules_of(server)})"] += 1
         count_rules(server, steps, tally, stalled=result.stalled)
     assert divergence is None, divergence
     return steps
+
+
+def _what_differs(divergence: str) -> str:
+    head = divergence.splitlines()[0].split(":")[0]
+    return head.rpartition(", ")[2] if head.startswith("step ") else head
+
+
+def _rules_of(server: Server) -> str:
+    profile = server.profile
+    rules = {
+        "asynchronous": profile.async_scheduling,
+        "whole prompt": profile.reserve_full_prompt,
+        "watermark": profile.watermark_blocks > 0,
+        "long prefill threshold": profile.long_prefill_token_threshold > 0,
+        "prefix caching": profile.prefix_caching,
+        "fewer slots than adapters": server.max_loras < len(server.ranks),
+    }
+    return ", ".join(rule for rule, holds in rules.items() if holds) or "no rule but the basic ones"
 
 
 def count_rules(server: Server, steps: list[Step], tally: Tally, *, stalled: bool) -> None:
