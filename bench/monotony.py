@@ -66,6 +66,8 @@ def main(config: MonotonyConfig) -> None:
             continue
         oracle = TwinOracle(workload, profile, service=service)
         found.append(lines.line((instance.id, service.name), partial(grow, instance.id, oracle, config)))
+    if not found:
+        raise UserError(f"adapters={config.adapters}: no instance of the suite has so few; give a larger number")
     terminal.print(_table(found))
     terminal.print(summary_line(found))
     if config.table is not None:

@@ -16,7 +16,7 @@ from solvers.limits import Deadline
 from solvers.objectives.min_latency import MinLatency
 from solvers.spreading.dealing import least_loaded
 from solvers.spreading.latency_model import LatencyModel
-from solvers.spreading.latency_oracle import TwinLatency
+from solvers.spreading.latency_oracle import TwinLatency, known_ms
 from twin import GpuPlan, Placement
 
 
@@ -77,7 +77,7 @@ def _of_least_latency(problem: Problem, model: FillModel, groups: list[list[int]
     dealt = latency.spread(np.argsort(-rates, kind="stable"), n_gpus, deadline)
     fleet = oracle.best_fleet([groups, dealt, least_loaded(rates, np.arange(len(rates)), n_gpus)])
     calls = model.calls + latency.calls + oracle.calls
-    details = {**_loads(model, [list(plan.adapters) for plan in fleet.plans]), "latency_ms": fleet.latency_ms}
+    details = {**_loads(model, [list(plan.adapters) for plan in fleet.plans]), "latency_ms": known_ms(fleet.latency_ms)}
     if fleet.starved:
         message = f"{fleet.starved} of {len(fleet.plans)} GPUs starve in the twin"
         return Solution("none_found", oracle_calls=calls, message=message, details=details)

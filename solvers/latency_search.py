@@ -14,7 +14,7 @@ from solvers.fleet import FleetSolver
 from solvers.limits import Deadline, OutOfTimeError
 from solvers.spreading.dealing import least_loaded, rank_by_rank
 from solvers.spreading.latency_model import LatencyModel
-from solvers.spreading.latency_oracle import GpuLatency, LatencyOracle, TwinLatency, cost_of
+from solvers.spreading.latency_oracle import GpuLatency, LatencyOracle, TwinLatency, cost_of, known_ms
 from twin import GpuPlan, Placement, UserError
 
 #: Adapters of a giving GPU, and GPUs to take them, that are tried before the search gives up. By hand: each change
@@ -104,7 +104,11 @@ class LatencySearch(FleetSolver):
             improved += 1
         state.tune(oracle)
         starved, latency = state.cost()
-        details = {"latency_ms": latency, "first_latency_ms": first[1], "improvements": improved}
+        details = {
+            "latency_ms": known_ms(latency),
+            "first_latency_ms": known_ms(first[1]),
+            "improvements": improved,
+        }
         calls = oracle.calls + (oracle.model.calls if oracle.model is not None else 0)
         if starved:
             message = f"{starved} of {len(state.contents)} GPUs starve in the twin, on the best placement found"

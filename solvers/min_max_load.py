@@ -19,7 +19,7 @@ from solvers.limits import Deadline
 from solvers.objectives.min_latency import MinLatency
 from solvers.spreading.dealing import least_loaded
 from solvers.spreading.latency_model import LatencyModel
-from solvers.spreading.latency_oracle import TwinLatency
+from solvers.spreading.latency_oracle import TwinLatency, known_ms
 from twin import Placement, UserError
 
 #: Loads are whole multiples of this share of a GPU, rounded up; a GPU of a hundred adapters is off by a thousandth at most.
@@ -88,7 +88,7 @@ class MinMaxLoad(FleetSolver):
             "largest_load": largest / LOAD_SCALE,
             "largest_load_bound": bound / LOAD_SCALE,
             "largest_load_proven": bound >= largest,
-            "latency_ms": fleet.latency_ms,
+            "latency_ms": known_ms(fleet.latency_ms),
         }
         calls = model.calls + latency.calls + oracle.calls
         if fleet.starved:

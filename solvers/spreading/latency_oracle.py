@@ -46,6 +46,11 @@ def cost_of(answers: Sequence[GpuLatency]) -> tuple[int, float]:
     return (sum(answer.starved for answer in answers), total / weight if weight else 0.0)
 
 
+def known_ms(latency_ms: float) -> float | None:
+    """A latency for the details of a solution: None where it is infinite, because a GPU serves nothing."""
+    return latency_ms if math.isfinite(latency_ms) else None
+
+
 @dataclass(frozen=True)
 class SpreadPlans:
     """A spread with the `max_loras` of each GPU, and its cost.

@@ -122,7 +122,9 @@ def test_placements_with_replicas_are_looked_at(rows: Path) -> None:
     assert stopped.value.code == 2
 
 
-@pytest.mark.parametrize("mistake", ["seconds=-1", "gpus=-1", "exchanges=-2", "instances=[other]", "adapters=0"])
+@pytest.mark.parametrize(
+    "mistake", ["seconds=-1", "seconds=1e-6", "gpus=-1", "exchanges=-2", "instances=[other]", "adapters=0"]
+)
 def test_a_mistake_is_one_line(rows: Path, mistake: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([str(rows), mistake])

@@ -57,8 +57,11 @@ def test_levels_share_a_table_and_what_is_there_is_not_made_again(
     assert "lines made with another steps" in capsys.readouterr().err
 
 
-def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("mistake", "said"), [("draws=0", "draws=0 must be 1 or more"), ("adapters=3", "adapters=3: no instance")]
+)
+def test_a_mistake_is_one_line(mistake: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["draws=0"])
+        main([mistake])
     assert stopped.value.code == 2
-    assert "draws=0 must be 1 or more" in capsys.readouterr().err
+    assert said in capsys.readouterr().err

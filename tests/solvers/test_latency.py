@@ -11,7 +11,7 @@ import pytest
 from predictors import content_features
 from predictors.features import OUTPUT
 from solvers.balance import Balance
-from solvers.base import Problem
+from solvers.base import Problem, Solver
 from solvers.filling.model import FillModel
 from solvers.latency_search import LatencySearch
 from solvers.least_loaded import LeastLoaded
@@ -206,3 +206,13 @@ def test_options_out_of_range_are_the_users_mistake() -> None:
         LatencySearch(most_calls=0)
     with pytest.raises(UserError, match=r"solver\.workers=0"):
         MinMaxLoad(workers=0)
+
+
+@pytest.mark.parametrize("solver", [Balance(), MinMaxLoad(), LatencySearch()], ids=lambda solver: solver.name)
+def test_a_gpu_that_finishes_nothing_is_no_error(problem: Problem, solver: Solver) -> None:
+    """In two tenths of a second nobody is served: no latency is known, and that is said as what JSON can hold."""
+    workload = Workload(np.full(6, 8), np.full(6, 20.0), duration_s=0.2)
+    assert len(workload.requests)
+    solution = solver.run(replace(problem, workload=workload, max_gpus=2, objective=MinLatency(), time_limit_s=600.0))
+    assert solution.status == "none_found"
+    assert solution.details["latency_ms"] is None
