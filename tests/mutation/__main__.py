@@ -176,10 +176,10 @@ def _mutants(name: str, group: dict[str, Any]) -> Iterator[Mutant]:
 
 
 def _mutated(mutant: Mutant, source: str) -> str | None:
-    """The file with the mistake; None where it changes nothing that runs."""
+    """The file with the mistake; None where it changes nothing that runs, or is no Python."""
     mutating = importlib.import_module("cosmic_ray.mutating")
     changed: str | None = mutating.mutate_code(source, _operators()[mutant.operator], mutant.occurrence)
-    if changed is None or _what_runs(changed) == _what_runs(source):
+    if changed is None or _what_runs(changed) in ("", _what_runs(source)):
         return None
     return changed
 

@@ -315,6 +315,19 @@ def test_dlora_adds_replicas_of_the_busiest_only() -> None:
     assert [np.flatnonzero(row).tolist() for row in placed] == [[0], [0, 1, 2]]
 
 
+@given(expected=st.lists(st.integers(1, 40), min_size=1, max_size=7), n_gpus=st.integers(1, 5), size=st.integers(0, 30))
+def test_dlora_ends_with_as_many_replicas_as_engines_and_adapters_less_one(
+    expected: list[int], n_gpus: int, size: int
+) -> None:
+    """Each adapter is somewhere, no engine is without one, and the round at the end deals what is missing, not less or more."""
+    placed = replicate(np.array(expected, dtype=float), float(size), 100.0, n_gpus)
+    assert placed.any(axis=0).all()
+    least = n_gpus + len(expected) - 1
+    assert placed.sum() >= least
+    if placed.sum() > least:
+        assert placed.any(axis=1).all()
+
+
 def test_dlora_without_memory_in_the_way_puts_all_on_one_engine() -> None:
     assert replicate(np.array([1.0, 5.0, 3.0]), 0.0, 100.0, 1).tolist() == [[True, True, True]]
 

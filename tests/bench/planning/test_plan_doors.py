@@ -115,3 +115,12 @@ def test_keys_that_nothing_reads_are_refused() -> None:
         check_known({"pin": {"t00": 0}}, PlanConfig)
     with pytest.raises(UserError, match=r"what_if.rates: no such option \(did you mean what_if.rate"):
         check_known({"what_if": {"rates": {}}}, PlanConfig)
+
+
+def test_the_hot_adapter_is_the_one_with_the_most_tokens_whatever_the_requests() -> None:
+    """Of three that ask most often for next to nothing, and one at 45 requests/s of the usual length."""
+    short = Adapter("short", 8, 50.0, prompt_tokens=4.0, output_tokens=2.0)
+    hot = hot_adapter([short, Adapter("hot", 16, 45.0)], TRAFFIC, PROFILE)
+    assert hot is not None
+    assert hot.startswith("adapter hot asks")
+    assert hot_adapter([short], TRAFFIC, PROFILE) is None

@@ -18,13 +18,40 @@ from solvers.oracles.base import MAX_LORAS_GRID, MadeUp, nearest_first
 from solvers.oracles.predictor import PredictorOracle
 from solvers.oracles.served import activity, drains, turned, until, whole_share
 from solvers.oracles.spans import SlotSpan
-from solvers.oracles.twin import LEAST_UNFINISHED, TwinOracle
+from solvers.oracles.twin import LEAST_DEVIATION, LEAST_UNFINISHED, SIGMAS, TURNS, TwinOracle
 from tests.examples import examples
 from tests.solvers.toy_oracle import ToyOracle
 from tests.twin.drawn import make_requests
 from twin import GpuResult, Requests, ServingProfile, Workload, load_profile, workload_from_groups
 
 LLAMA, QWEN = load_profile("llama-3.1-8b"), load_profile("qwen-2.5-7b")
+
+
+# --- chance
+
+
+@pytest.mark.parametrize(
+    ("turns", "excess"),
+    [
+        # The third time it serves: no shortfall beyond doubt, by what it is above the share less the margin.
+        ([0.5, 0.95, 0.5], 0.95 - 0.9),
+        ([0.93, 0.5, 0.5], 0.93 - 0.9),
+        # Always the same: only the least deviation is doubted.
+        ([0.5, 0.5, 0.5], 0.5 + SIGMAS * LEAST_DEVIATION - 0.9),
+    ],
+)
+def test_what_serves_once_when_requests_move_in_time_starves_by_chance(
+    turns: list[float], excess: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload = workload_from_groups([(2, 8, 1.0)], duration_s=30.0)
+    oracle = TwinOracle(workload, LLAMA)
+    assert len(turns) <= TURNS
+    answers = iter([*turns, *turns[-1:] * TURNS])
+    monkeypatch.setattr(oracle, "_simulate_ranks", lambda *_: next(answers))
+    monkeypatch.setattr("solvers.oracles.twin.whole_share", lambda share: share)
+    monkeypatch.setattr("solvers.oracles.twin.missed", lambda _: LEAST_UNFINISHED)
+    found = oracle._chance(0.5, workload.requests, workload.ranks, SlotSpan(1, 1))
+    assert found == pytest.approx(excess + (oracle.margin if excess > 0 else 0.0))
 
 
 # --- slots
