@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from solvers.base import VOUCHED, Problem, Solution, Solver, Tags
 from solvers.exact_search.draw_bounds import OTHERS_SHARE, bound_of_draws
-from solvers.exact_search.search import ExactSearch
+from solvers.exact_search.search import STEPS, ExactSearch
 from solvers.exact_search.state import SearchState
 from solvers.exact_search.warming_up import compile_all
 from solvers.limits import Deadline, NoPlacementError, OutOfTimeError
@@ -53,11 +54,13 @@ class Exact(Solver):
     best_service : bool
         In the end, choose `max_loras` and exchange adapters between the GPUs for the service of the worst one
         (`solvers.mending.best_service`); with the twin as oracle.
+    without : sequence of str
+        Steps of the search to leave out, to see what they add: those of `solvers.exact_search.search.STEPS`.
     """
 
     name: ClassVar[str] = "exact"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # one option for each choice
         self,
         oracle: str = "twin",
         workers: int = 2,
@@ -65,6 +68,7 @@ class Exact(Solver):
         replicas: bool = True,
         draws: int = 1,
         best_service: bool = True,
+        without: Sequence[str] = (),
     ) -> None:
         check_draws(draws, self.name)
         if draws > 1 and oracle != "twin":
@@ -74,6 +78,9 @@ class Exact(Solver):
         check_oracle_option(oracle, self.name)
         if workers < 1:
             raise UserError(f"solver.workers={workers} of solver exact: must be 1 or more")
+        if unknown := set(without) - set(STEPS):
+            raise UserError(f"solver.without={min(unknown)} of solver exact: must be among {', '.join(STEPS)}")
+        self.without = tuple(without)
         self.oracle = oracle
         self.workers = workers
         self.replicas = replicas
@@ -106,7 +113,10 @@ class Exact(Solver):
         left = (1 - TIME_SHARE if finishing else 1) * (1 - OTHERS_SHARE if problem.other_seeds else 1)
         searching = Deadline.after(problem.time_limit_s * left)
         oracle.deadline = searching
-        search = ExactSearch(SearchState(problem, oracle, searching, self.workers, replicas=self.replicas))
+        state = SearchState(
+            problem, oracle, searching, self.workers, replicas=self.replicas, without=self.without
+        )  # fmt: skip
+        search = ExactSearch(state)
         try:
             search.run()
         except NoPlacementError as why:

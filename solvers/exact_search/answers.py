@@ -55,6 +55,7 @@ class Answers:
         #: What a learned model says, for when there is no time to ask the twin about it.
         self.unchecked: Placement | None = None
         self._fleets_tried: set[int] = set()
+        self._searches = 0
 
     def one_gpu(self) -> None:
         """One GPU for all: the only content there is then, so the answer needs no assumption where each `max_loras` is asked about."""
@@ -108,17 +109,12 @@ class Answers:
         else:
             check_each_alone(state.problem, state.oracle)
 
-    def replicated_at_last(self) -> None:
-        """Fewer GPUs with replicas once more, with the finest prices and all the time that is left."""
-        self.replicated(share=1.0)
-
-    def replicated(self, *, share: float | None = None) -> None:
+    def replicated(self) -> None:
         """Fewer GPUs with replicas, for a share of the time that is left; more of it where there is no placement yet."""
         state, progress = self.state, self.state.progress
         if not state.replicas or progress.proven:
             return
-        if share is None:
-            share = REPLICATED if progress.best is not None else FIRST
+        share = REPLICATED if progress.best is not None else FIRST
         placement, calls = fewer_with_replicas(
             state.problem,
             progress.best,
@@ -232,9 +228,11 @@ class Answers:
             self.state.weights,
             oracle,
             deadline,
-            self.state.problem.seed,
+            self.state.problem.seed + self._searches,
             least=self.state.progress.lower_bound,
         )
+        # Another search next time.
+        self._searches += 1
         self.state.progress.keep(placement)
 
     def spread_otherwise(self) -> None:

@@ -77,7 +77,8 @@ class Bounds:
         if zones.exhausted and not self.state.replays and not self._fine:
             self._fine = True
             self.zones = zones = ZoneBound(self.state.oracle, fine=True)
-        zones.run(Deadline.after(share * self.state.deadline.left_s), self.state.progress.gpus)
+        target = None if self.state.progress.best is None else self.state.progress.gpus
+        zones.run(Deadline.after(share * self.state.deadline.left_s), target)
         self._learn_zones(zones)
 
     def _search_zones(self) -> ZoneBound:

@@ -19,6 +19,7 @@ from solvers.exact_search.progress import Progress
 from solvers.limits import Deadline
 from solvers.oracles.base import MadeUp
 from solvers.oracles.grounds import RealContent
+from solvers.oracles.spans import SlotSpan
 from solvers.oracles.twin import LEAST_DEVIATION, LEAST_UNFINISHED, SIGMAS, TURNS, TwinOracle
 from solvers.zones.bound import ZoneBound
 from twin import Workload
@@ -122,12 +123,17 @@ def _contents(oracle: TwinOracle, cuts: Sequence[tuple[int, NDArray[np.float64]]
             "adapters": list(content.adapters) if isinstance(content, RealContent) else [],
             "made_up": content.n_adapters if isinstance(content, MadeUp) else 0,
             "load": content.load if isinstance(content, MadeUp) else 0.0,
-            "spans": [[span.low, span.high] for span in oracle.grounds.spans(content)],
+            "spans": [[span.low, span.high] for span in _widest(oracle.grounds.spans(content))],
             "sums": sums[content].tolist(),
             "cut": is_cut,
         }
         waiting += [(other, False) for other in others]
     return list(written.values())
+
+
+def _widest(spans: Sequence[SlotSpan]) -> list[SlotSpan]:
+    """Spans that no other holds: what they rule out is ruled out with it."""
+    return [span for span in spans if not any(other != span and other.holds(span) for other in spans)]
 
 
 def _sums(oracle: TwinOracle, content: MadeUp | RealContent) -> NDArray[np.float64]:

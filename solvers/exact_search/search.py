@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from solvers.base import CERTIFICATE, Solution, Status
@@ -19,8 +19,15 @@ from solvers.limits import Deadline, NoPlacementError, OutOfTimeError, no_placem
 from solvers.oracles.twin import TwinOracle
 
 #: Shares of the time left, by hand: for finer made-up contents with the twin; for search zones, at first with a learned oracle, with many
-#: types, and with few; for assigning single adapters.
-FRONTIER, FIRST_ZONES, ZONES, ASSIGNED = 1 / 2, 1 / 20, (1 / 2, 1 / 3), 1 / 2
+#: types, and with few; for assigning single adapters; for cuts over counts, with the twin; for zones in the turns of the end.
+FRONTIER, FIRST_ZONES, ZONES, ASSIGNED, CUTS, MORE_ZONES = 1 / 2, 1 / 20, (1 / 2, 1 / 3), 1 / 2, 1 / 2, 1 / 2
+#: Turns of bounds and answers in the end.
+MOST_ROUNDS = 8
+#: Steps that can be left out (`solver.exact.without`), to see what they add.
+STEPS = ("greedy", "zones", "frontier", "replicas", "exchanges", "spreads", "annealing", "assignment", "cuts")
+
+#: Its name, if it can be left out, and the step.
+Step = tuple[str, Callable[[], None]]
 #: Rounds of pricing for the prices that assigning rests on: from those of the bound, and from loads, whose prices differ.
 PRICE_ROUNDS = 20, 1
 
@@ -52,35 +59,56 @@ class ExactSearch:
             When there is none within the GPU limit.
         OutOfTimeError
         """
-        answers, bounds = self.answers, self.bounds
-        steps: list[Callable[[], None]]
-        if self.state.replays:
-            steps = [answers.look_for_hot, answers.at_once, answers.one_gpu]
-            steps += [
-                bounds.first,
-                answers.first_answer,
-                self._zones,
-                self._frontier,
-                answers.second_answer,
-                answers.replicated,
-                answers.searched,
-            ]
-        else:
-            # Zones take less time than a fine frontier where there are many types, but now and then they stop short of it.
-            steps = [
-                answers.one_gpu,
-                answers.greedily,
-                self._first_zones,
-                self._zones,
-                answers.annealed,
-                self._zones,
-                self._frontier,
-            ]
-        steps += [answers.spread_otherwise, self._assign, self._more_zones, self._cut_loop, answers.replicated_at_last]
-        for step in steps:
+        for name, step in self._by_simulation() if self.state.replays else self._by_model():
+            if name in self.state.without:
+                continue
             step()
             if self.state.progress.proven:
                 return
+
+    def _by_simulation(self) -> Iterator[Step]:
+        """Steps where the oracle is the twin; in the end bounds and answers by turns."""
+        answers, progress = self.answers, self.state.progress
+        yield "", answers.look_for_hot
+        yield "", answers.at_once
+        yield "", answers.one_gpu
+        yield "", self.bounds.first
+        yield "greedy", answers.first_answer
+        yield "zones", self._zones
+        yield "frontier", self._frontier
+        yield "greedy", answers.second_answer
+        yield "replicas", answers.replicated
+        yield "exchanges", answers.searched
+        yield "spreads", answers.spread_otherwise
+        yield "assignment", self._assign
+        yield "cuts", self._cut_loop
+        for _ in range(MOST_ROUNDS):
+            self.state.deadline.check()
+            before = self.state.oracle.calls, progress.fractional_bound
+            yield "zones", self._more_zones
+            if progress.fractional_bound > before[1]:
+                yield "replicas", answers.replicated
+            yield "exchanges", answers.searched
+            if self.state.oracle.calls == before[0]:
+                break
+        self.stopped = (
+            self.stopped or "nothing is left to ask that would raise the bound, and no better placement was found"
+        )
+
+    def _by_model(self) -> Iterator[Step]:
+        """Steps where the oracle is a learned model."""
+        answers = self.answers
+        yield "", answers.one_gpu
+        yield "", answers.greedily
+        # Zones take less time than a fine frontier where there are many types, but now and then they stop short of it.
+        yield "zones", self._first_zones
+        yield "zones", self._zones
+        yield "annealing", answers.annealed
+        yield "zones", self._zones
+        yield "frontier", self._frontier
+        yield "spreads", answers.spread_otherwise
+        yield "assignment", self._assign
+        yield "cuts", self._cut_loop
 
     def _frontier(self) -> None:
         """Raise the bound by made-up contents; with the twin, for half of the time, and where the cover is solved fast."""
@@ -110,9 +138,9 @@ class ExactSearch:
             self.answers.spread(afresh=True)
 
     def _more_zones(self) -> None:
-        """What time is left, where the cut loop has no types to count by."""
-        if self.state.replays and self.state.many_types:
-            self._zones(share=1.0)
+        """Half of the time that is left, while there is something to ask."""
+        if self.bounds.zones is None or not self.bounds.zones.exhausted:
+            self._zones(share=MORE_ZONES)
 
     def _assign(self) -> None:
         """With few adapters, ask whether one GPU less will do, for half of the time that is left."""
@@ -145,11 +173,14 @@ class ExactSearch:
             self.stopped = "what the cover by fractions of contents uses is accepted, or the time was used up"
             return
         state = self.state
-        if state.has_hot or state.progress.gpus <= state.progress.whole_bound:
-            self.stopped = "placements without replicas are exhausted, and the bound for all placements is lower"
+        if state.has_hot or state.progress.proven_whole:
             return
-        self.loop = CutLoop(state.oracle, state.types, state.demands, state.progress, state.deadline, state.workers)
-        self.stopped = self.loop.run(self.bounds.boxes, self.bounds.by_frontier.prices)
+        deadline = Deadline.after(CUTS * state.deadline.left_s) if state.replays else state.deadline
+        self.loop = CutLoop(state.oracle, state.types, state.demands, state.progress, deadline, state.workers)
+        try:
+            self.stopped = self.loop.run(self.bounds.boxes, self.bounds.by_frontier.prices)
+        except OutOfTimeError:
+            state.deadline.check()
 
     # --- the answer
 

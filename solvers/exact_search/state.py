@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cached_property
 
 import numpy as np
@@ -32,15 +33,25 @@ class SearchState:
         Search threads of CP-SAT.
     replicas : bool
         Adapters may be divided among GPUs, where the oracle is the twin: a predictor knows none that are.
+    without : collection of str
+        Steps to leave out.
     """
 
-    def __init__(
-        self, problem: Problem, oracle: Oracle, deadline: Deadline, workers: int, *, replicas: bool = False
+    def __init__(  # noqa: PLR0913  # a problem, what answers it, its limits and its options
+        self,
+        problem: Problem,
+        oracle: Oracle,
+        deadline: Deadline,
+        workers: int,
+        *,
+        replicas: bool = False,
+        without: Collection[str] = (),
     ) -> None:
         self.problem = problem
         self.oracle = oracle
         self.deadline = deadline
         self.workers = workers
+        self.without = without
         self.replicas = replicas and isinstance(oracle, TwinOracle)
         self.progress = Progress(problem.max_gpus, oracle.name, replicas=self.replicas)
         #: Parts that each adapter must be divided into for a GPU to hold one of them, once that is known.

@@ -242,6 +242,17 @@ class TwinOracle(MadeUpContents):
             known.setdefault(span, []).append(sums)
         return True
 
+    def seems_congested(self, adapters: tuple[int, ...], rank: int) -> bool:
+        """Whether `congested` is likely: by a single simulation, at a `max_loras` that was good for other contents."""
+        requests = self._source.requests_of(np.asarray(adapters))
+        ranks = np.full(len(adapters), self.workload.ranks.min())
+        ranks[0] = rank
+        most = self._most_slots(len(adapters), rank)
+        if not most:
+            return True
+        aim = min(self._congested_hint, most)
+        return whole_share(self._simulate_ranks(requests, ranks, SlotSpan(aim, aim))) < self._beyond
+
     def _beyond_doubt(
         self, ask: Callable[[SlotSpan], float | None], requests: Requests, ranks: NDArray[np.int64], aim: int
     ) -> Shortfall | None:

@@ -21,7 +21,7 @@ from solvers.zones.pricing import FractionalContent
 # By hand where no other reason is given, no measurement is on record: they decide how soon a bound is reached, not whether it holds.
 
 #: Halvings of the interval in which a content begins to starve: simulated (each costs a
-#: simulation for every `max_loras`; five leave 3 %), and asked of a learned model (a microsecond each).
+#: simulation; five leave 3 %), and asked of a learned model (a microsecond each).
 HALVINGS, LEARNED_HALVINGS = 5, 12
 #: A content that a learned model accepts but for so little is good enough: cutting off less than that would not raise a bound.
 NEARLY_ALL = 0.9997
@@ -89,23 +89,34 @@ class TwinQuestions(ZoneQuestions):
         self, column: FractionalContent, clusters: Clusters, deadline: Deadline
     ) -> tuple[int, NDArray[np.float64]] | None:
         """Sums of about the least share of a content that starves beyond doubt."""
-        starving: tuple[int, ...] | None = None
-        low, high = 0.0, 1.0
-        share = 1.0
-        for _ in range(HALVINGS):
+        for content in self._likely(column, clusters, deadline):
+            deadline.check()
+            if self.oracle.congested(content, column.rank):
+                return column.rank, self.sums[list(content)].sum(axis=0)
+        return None
+
+    def _likely(self, column: FractionalContent, clusters: Clusters, deadline: Deadline) -> list[tuple[int, ...]]:
+        """Shares of a content that seem to starve, the least first; none where the whole does not.
+
+        One simulation each: a verdict beyond doubt takes ten to twenty.
+        """
+        likely: list[tuple[int, ...]] = []
+        low, high, share = 0.0, 1.0, 1.0
+        for _ in range(HALVINGS + 1):
             deadline.check()
             content = self._content(column, clusters, share)
-            if content and self.oracle.congested(content, column.rank):
-                starving, high = content, share
-                share = LITTLE_LESS * high if low == 0.0 else (low + high) / 2
-            elif starving is None:
-                return None
+            if content and self.oracle.seems_congested(content, column.rank):
+                high = share
+                if content not in likely:
+                    likely.insert(0, content)
+            elif share == 1.0:
+                break
             else:
                 low = share
-                share = (low + high) / 2
+            share = LITTLE_LESS * high if low == 0.0 else (low + high) / 2
             if high - low < SHORT:
                 break
-        return None if starving is None else (column.rank, self.sums[list(starving)].sum(axis=0))
+        return likely
 
     def _content(self, column: FractionalContent, clusters: Clusters, share: float) -> tuple[int, ...]:
         """Adapters that ask for nearly as much as a share of a content, and for no more of anything."""

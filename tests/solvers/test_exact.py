@@ -13,12 +13,13 @@ from solvers.exact import Exact
 from solvers.exact_search.assignment_loop import AssignmentLoop
 from solvers.exact_search.monotone_check import sample_monotonicity
 from solvers.exact_search.progress import Progress
+from solvers.exact_search.search import STEPS
 from solvers.ffd import GuidedFfd
 from solvers.limits import Deadline
 from solvers.oracles.base import MAX_LORAS_GRID
 from solvers.oracles.predictor import PredictorOracle
 from solvers.oracles.twin import TwinOracle
-from twin import GpuPlan, Placement, Workload, load_profile, score_placement, workload_from_groups
+from twin import GpuPlan, Placement, UserError, Workload, load_profile, score_placement, workload_from_groups
 
 
 def enumerated_optimum(problem: Problem) -> int:
@@ -171,3 +172,17 @@ def test_one_gpu_is_found_where_only_a_value_off_the_grid_serves(
     assert solution.status == "optimal"
     assert solution.placement is not None
     assert solution.placement.n_gpus == solution.lower_bound == 1
+
+
+def test_a_step_to_leave_out_must_be_one(problem: Problem) -> None:
+    with pytest.raises(UserError, match=r"solver.without=zone of solver exact: must be among greedy, zones, .*cuts"):
+        Exact(without=["zone"])
+    assert Exact(without=["zones", "cuts"]).without == ("zones", "cuts")
+
+
+@pytest.mark.parametrize("left_out", [(), ("zones",), STEPS], ids=["none", "zones", "all"])
+def test_whatever_is_left_out_bound_and_placement_hold(problem: Problem, left_out: tuple[str, ...]) -> None:
+    whole = Exact(without=left_out).run(replace(problem, time_limit_s=5.0))
+    assert whole.placement is not None
+    assert whole.lower_bound is not None
+    assert score_placement(problem.workload, whole.placement, problem.profile).feasible
