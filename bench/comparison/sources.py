@@ -115,7 +115,9 @@ def _imports(path: Path, name: str) -> tuple[str, ...]:
     except SyntaxError:
         return ()
     names: list[str] = []
-    for node in _run_time_nodes(tree):
+    # A package that imports its names when they are asked for (PEP 562) says there which they are.
+    lazy = any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body)
+    for node in ast.walk(tree) if lazy else _run_time_nodes(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

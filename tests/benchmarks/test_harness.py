@@ -18,6 +18,9 @@ from bench.comparison.execution import Execution, run_cells, stop_workers
 from bench.comparison.machine import calibration_s
 from bench.comparison.rows import Row, read_rows, write_rows
 from bench.comparison.run import run_cell
+from bench.report import ReportConfig, make_parts
+from bench.reporting.page import render
+from bench.reporting.study import Study
 
 CELL = Cell(
     solver="max_backbone",
@@ -65,6 +68,24 @@ def test_rows_to_a_file_and_back(benchmark: BenchmarkFixture, row: Row, tmp_path
         return read_rows(tmp_path / "rows.parquet")
 
     assert benchmark(there_and_back) == rows
+
+
+@pytest.mark.parametrize("n_seeds", [500])
+def test_the_page_of_a_study(benchmark: BenchmarkFixture, row: Row, n_seeds: int) -> None:
+    """Statistics, tables and charts of one workload under four solvers, as HTML."""
+    n_seeds = n_seeds if benchmark.enabled else 5
+    rows = [
+        replace(row, seed=seed, solver=solver)
+        for seed in range(n_seeds)
+        for solver in ("ffd", "hrw", "max_pack", "exact")
+    ]
+
+    def page() -> str:
+        study = Study(rows, samples=100, seed=0)
+        return render(study, "page", *make_parts(study, ReportConfig(rows="rows.parquet")))
+
+    html = benchmark(page)
+    assert html.count("<tr>") > n_seeds
 
 
 @pytest.mark.parametrize("n_jobs", [2000])

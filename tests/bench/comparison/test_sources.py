@@ -57,6 +57,16 @@ def test_imports_are_followed_into_its_own_package_and_this_project(package: Pat
     assert files["outside_package.helper"] == package / "helper.py"
 
 
+def test_a_package_that_imports_its_names_when_asked_rests_on_their_modules(package: Path) -> None:
+    (package / "__init__.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from outside_package.helper import FACTOR\n"
+        "def __getattr__(name):\n    return name\n"
+    )
+    forget()
+    assert "outside_package.helper" in source_files(["outside_package.other"])
+    assert {"twin.engine", "twin.streams", "twin.workload"} <= set(source_files(["twin"]))
+
+
 def test_a_changed_helper_changes_what_rests_on_it_and_nothing_else(package: Path) -> None:
     solver, other = hashes()
     (package / "helper.py").write_text("FACTOR = 3\n")
