@@ -77,11 +77,8 @@ class Shortfalls:
         if not self.spans_hold(content.rank):
             raise RefusedError("on this profile a slot more may cost less: a span says nothing of what is in it")
         slots = range(1, self.profile.largest_max_loras(content.rank) + 1)
-        less = [
-            other
-            for other in others
-            if 0 < other.made_up <= content.made_up and other.rank <= content.rank and other.load <= content.load
-        ]
+        made_up = [other for other in others if 0 < other.made_up <= content.made_up]
+        less = [other for other in made_up if other.rank <= content.rank and other.load <= content.load]
         known = {value for each in (content, *less) for low, high in each.spans for value in range(low, high + 1)}
         if missing := set(slots[:count]) - known:
             raise RefusedError(f"nothing is said of a content at max_loras={min(missing)}")
@@ -152,9 +149,7 @@ class Shortfalls:
         if not content.made_up:
             return self.source.requests_of(np.array(content.adapters))
         if self.profile.prefix_caching and self.source.requests.shared_tokens is not None:
-            raise RefusedError(
-                "a made-up content of requests that share prompts says nothing of a server with prefix caching"
-            )
+            raise RefusedError("a made-up content says nothing of prefix caching, and requests share prompts")
         rows = np.flatnonzero(self._draws[0] < content.load / self._total)
         dealt = (self._draws[1, rows] * content.made_up).astype(np.int64)
         return replace(self.source.requests.take(rows), adapter=dealt, shared_tokens=None)
