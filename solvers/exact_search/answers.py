@@ -21,9 +21,6 @@ from solvers.oracles.twin import TwinOracle
 from solvers.spreading.even import spread_feasibly
 from twin import GpuPlan, Placement
 
-#: Up to so many adapters the first answer is the greedy's, every GPU as full as the twin lets it be. By hand: with more, its
-#: simulations take the time that other steps need, and `ffd_plus` answers sooner.
-MOST_GREEDY = 200
 #: Offered load, in terms of what the backbone serves without LoRA, with which one GPU for all is not tried. No GPU serves more than
 #: with one adapter, and 90 % of the offered load must be served: above 1.1 the answer is known, the rest is room for error.
 FAR_TOO_MUCH = 3.0
@@ -33,7 +30,8 @@ MOST_CERTAIN, SETTLED = 128, 1 / 8
 #: Moves and swaps that are proposed for one number of GPUs: five times those of `ffd_plus`, whose other steps need
 #: the time. By hand; it ends as soon as all GPUs are accepted.
 ANNEALING_PROPOSALS = 100_000
-#: Shares of the time left, by hand: for the first answer of either kind; for the other kind later; for exchanges on the twin, with many
+#: Shares of the time left: for a first answer where an adapter is divided, by hand; for each of two greedy ones, a quarter, as half raised
+#: no answer and lowered bounds (results/bounds/ablation.csv); for exchanges on the twin, with many
 #: types (there is little left to do afterwards) and with few; for spreads with prices a little off; for annealing.
 FIRST, SECOND, EXCHANGES, OTHERWISE, ANNEALED = 1 / 2, 1 / 4, (0.8, 0.5), 1 / 4, 1 / 4
 #: Spreads with prices a little off, how far off (spread of the logarithm), and the share of their GPUs that may be refused. By hand, as in
@@ -51,7 +49,6 @@ class Answers:
 
     def __init__(self, state: SearchState) -> None:
         self.state = state
-        self._filled_fast = False
         #: What a learned model says, for when there is no time to ask the twin about it.
         self.unchecked: Placement | None = None
         self._fleets_tried: set[int] = set()
@@ -148,11 +145,9 @@ class Answers:
                 hot = describe(self.state.problem.workload, int(np.argmax(np.asarray(self.state.hot_parts) > 1)))
                 raise NoPlacementError(f"{hot} is too much for a GPU alone, and no placement was found that shares it")
             return
-        fast = self.state.problem.workload.n_adapters > MOST_GREEDY and self.state.many_types
         with contextlib.suppress(OutOfTimeError):
-            (self._fast_answer if fast else self._greedy)(Deadline.after(FIRST * self.state.deadline.left_s))
+            self._fast_answer(Deadline.after(SECOND * self.state.deadline.left_s))
         if self.state.progress.best is None:
-            # The oracle remembers what the greedy asked before it ran out of time.
             self._greedy(self.state.deadline)
 
     def greedily(self) -> None:
@@ -170,7 +165,6 @@ class Answers:
 
     def _fast_answer(self, deadline: Deadline) -> None:
         """Filled by the learned model, checked and mended by the twin, where a model is shipped for the profile."""
-        self._filled_fast = True
         placement, calls = greedy_answer(
             self.state.problem, self.state.oracle, deadline, self.state.deadline, replicas=self.state.replicas
         )
@@ -179,10 +173,10 @@ class Answers:
             self.state.progress.keep(placement)
 
     def second_answer(self) -> None:
-        """The other of the two ways to a first answer; the fast one fills GPUs on the twin as well."""
-        if not self._filled_fast:
-            with contextlib.suppress(OutOfTimeError):
-                self._fast_answer(Deadline.after(SECOND * self.state.deadline.left_s))
+        """GPUs as full as the twin lets them be; where an adapter is divided, what `ffd_plus` makes of it."""
+        other = self._fast_answer if self.state.has_hot else self._greedy
+        with contextlib.suppress(OutOfTimeError, NoPlacementError):
+            other(Deadline.after(SECOND * self.state.deadline.left_s))
         if not self.state.progress.proven:
             self.spread()
 
