@@ -5,10 +5,10 @@ Several solvers look for a placement; the twin decides which are feasible, the o
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -30,12 +30,14 @@ from bench.comparison.rows import Row
 from bench.comparison.run import check_options
 from bench.evidence.runs import known_runs
 from bench.planning.adapters import Adapter, Traffic, workload_of
-from bench.planning.answer import Answer, answer
-from bench.planning.counters import Measured, read_counters
+from bench.planning.answer import Answer, answer, feasible_rows
+from bench.planning.chance import Load, chance_of
+from bench.planning.confidence import check_confidence, sure_enough
+from bench.planning.counters import read_counters
 from bench.planning.fleets import fleet_asked, for_mixed_fleets, types_in_words
 from bench.planning.kubernetes import Cluster
 from bench.planning.limits import hot_adapter, nothing_starts
-from bench.planning.listing import changed, check_ranks, read_adapters
+from bench.planning.listing import changed, check_counted, check_ranks, read_adapters, with_lengths
 from bench.planning.published import published_cell, published_need
 from bench.planning.report import command_lines, failure_lines, plan_report, write_plan
 from bench.planning.vllm_arguments import check_arguments
@@ -46,8 +48,9 @@ from bench.shared.files import check_folder
 from bench.shared.mistakes import explain_instantiation
 from bench.shared.plugins import register_solvers
 from bench.shared.terminal import at_work, console, plain
-from bench.statistics.contradictions import end_with
-from twin import Fleet, ServingProfile, UserError, load_profile
+from bench.statistics.contradictions import end_with, standing_bound
+from twin import Fleet, Placement, ServingProfile, UserError, load_profile
+from twin.moved import slowed
 from twin.profile import SLORA
 
 # By name: as a command this module is called __main__, whose notes nobody shows.
@@ -93,6 +96,7 @@ class PlanConfig:
     fleet: Any = None
     gpus: int | None = None
     reserve: float = 0.0
+    confidence: float | None = None
     scale: float = 1.0
     what_if: WhatIf = field(default_factory=WhatIf)
     solver: dict[str, Any] = field(default_factory=dict)
@@ -128,6 +132,7 @@ def _run(config: PlanConfig) -> None:
         tuple(config.vllm_args), fleet,
     )  # fmt: skip
     check_reserve(config.reserve)
+    check_confidence(config.confidence, profile, fleet)
     known_runs(config.evidence)
     cluster = Cluster(**vars(config.kubernetes))
     contradictions = [*check_arguments(config.vllm_args), *_other_model(config.model, profile)]
@@ -175,16 +180,38 @@ def _found(
     beside = config.published and service.judges_requests and objective.minimise_gpus and fleet is None
     rows, published = candidates(config, adapters, published=beside)
     need = published_need(published, workload, profile, service, threads=config.threads) if published else None
+    load = Load(adapters, traffic, profile, service, config.threads)
+    chosen, slowdown = rows, 1.0
+    if config.confidence is not None and feasible_rows(rows):
+        with at_work(console(stderr=True), "the cheapest plan that is sure enough"):
+            sure = sure_enough(rows, config.confidence, load, lambda factor: _slower(config, adapters, profile, factor))
+        if sure.share < config.confidence:
+            _fail([sure.in_words(config.confidence)])
+        chosen, slowdown = [sure.row], sure.slowdown
     with at_work(console(stderr=True), "head-room of each GPU"):
         found = answer(
-            rows, adapters, traffic, profile, service=service, reserve=config.reserve, threads=config.threads,
+            chosen, adapters, traffic, profile, service=service, reserve=config.reserve, threads=config.threads,
             runs=known_runs(config.evidence), fleet=fleet,
         )  # fmt: skip
     if found is None:
         hot = None if len(profiles) > 1 else hot_adapter(adapters, traffic, profile, service)
         lines = failure_lines(rows, [adapter.name for adapter in adapters], config.gpus, config.reserve, hot, service)
         _fail([*lines, *([need.in_words()] if need else [])])
-    return replace(found, published=need)
+    with at_work(console(stderr=True), "servers that are off by what the profile leaves open"):
+        # The types of a fleet may be off together or each by itself: nobody knows.
+        chance = None if fleet is not None else chance_of(Placement.from_json(found.row.placement or "[]"), load)
+    # A bound is about the profile itself, which every plan must hold under.
+    return replace(
+        found, rows=tuple(rows), claim=standing_bound(rows), published=need, chance=chance, slowdown=slowdown
+    )
+
+
+def _slower(config: PlanConfig, adapters: Sequence[Adapter], profile: ServingProfile, factor: float) -> list[Row]:
+    """Placements for servers whose steps all take so many times as long."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "slower.json"
+        slowed(profile, factor).save(path)
+        return candidates(replace(config, profile=str(path)), adapters)[0]
 
 
 def _asked(config: PlanConfig, profile: ServingProfile, found: Answer) -> dict[str, Any]:
@@ -197,6 +224,7 @@ def _asked(config: PlanConfig, profile: ServingProfile, found: Answer) -> dict[s
         "service": asdict(found.service),
         "gpus": config.gpus,
         "reserve": config.reserve,
+        "confidence": config.confidence,
         "overrides": list(HydraConfig.get().overrides.task),
         "seed": config.seed,
         "duration_s": config.duration_s,
@@ -270,8 +298,8 @@ def adapters_of(config: PlanConfig) -> tuple[list[Adapter], list[str]]:
         )
     adapters = read_adapters(Path(config.adapters), measured.rates if measured else None)
     if measured:
-        adapters = [_with_lengths(adapter, measured) for adapter in adapters]
-        _check_counted(adapters, measured, config.adapters)
+        adapters = [with_lengths(adapter, measured) for adapter in adapters]
+        check_counted(adapters, measured, config.adapters)
         strangers = sorted(set(measured.rates) - {adapter.name for adapter in adapters})
         if strangers:
             shown = ", ".join(strangers[:5]) + (", ..." if len(strangers) > 5 else "")
@@ -288,25 +316,6 @@ def _check_counters(config: PlanConfig) -> None:
         value = getattr(config, option)
         if value is not None and config.counters is None:
             raise UserError(f"{option}={value}: nothing is counted without counters=FILE; leave it out, or give both")
-
-
-def _check_counted(adapters: Sequence[Adapter], measured: Measured, path: str) -> None:
-    """Refuse counters that know none of the adapters; a name that differs in a letter counts nothing."""
-    names = [adapter.name for adapter in adapters]
-    missing = [name for name in names if name not in measured.rates]
-    near = []
-    for name in missing[:5]:
-        close = [other for other in measured.rates if other.lower() == name.lower()]
-        close = close or difflib.get_close_matches(name, measured.rates, n=1)
-        near.append(f"{name} (counted is {close[0]})" if close else name)
-    listed = ", ".join(near) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-    if len(missing) == len(names):
-        others = ", ".join(sorted(measured.rates)[:5]) or "nothing"
-        raise UserError(
-            f"{path}: the counters count none of its adapters: {listed}; counted are {others}: names must be equal"
-        )
-    if missing:
-        _log.info("%s: not counted, so without requests: %s", path, listed)
 
 
 def candidates(
@@ -367,19 +376,6 @@ def with_name_quoted(argument: str) -> str:
     option, name, values = match.groups()
     escaped = re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", name)
     return f"++what_if.{option}=" + ",".join(f"{{{escaped}: {value}}}" for value in values.split(","))
-
-
-def _with_lengths(adapter: Adapter, measured: Measured) -> Adapter:
-    """The adapter with the lengths that were counted, where the list has none."""
-    prompt, output = measured.prompt_tokens.get(adapter.name), measured.output_tokens.get(adapter.name)
-    if prompt is not None and prompt <= (adapter.shared_prompt_tokens or 0):
-        # Its counted prompts are shorter than what they are said to begin with.
-        prompt = None
-    return replace(
-        adapter,
-        prompt_tokens=adapter.prompt_tokens or prompt,
-        output_tokens=adapter.output_tokens or output,
-    )
 
 
 def _made(options: dict[str, Any], name: str) -> Any:  # noqa: ANN401  # whatever the option's _target_ makes

@@ -86,6 +86,31 @@ class KvCapacity:
 
 
 @dataclass(frozen=True)
+class Uncertainty:
+    """How far the real server may be from its profile, as standard deviations (`twin.moved` draws from them).
+
+    Attributes
+    ----------
+    all_steps : float
+        Of the logarithm of one factor on all step times: what is carried over from another model or GPU is off as a whole.
+    terms : tuple of float, shape (len(STEP_TERMS),)
+        Relative, of each coefficient by itself: what a fit leaves open.
+    kv_cache : float
+        Of the logarithm of a factor on the KV cache.
+    step_time : float
+        Relative, of the step time altogether in the states that it was measured in.
+    source : str
+        Where the figures come from.
+    """
+
+    all_steps: float
+    terms: tuple[float, ...]
+    kv_cache: float
+    step_time: float
+    source: str
+
+
+@dataclass(frozen=True)
 class ServingProfile:
     """What the twin knows of one (model, GPU, engine version).
 
@@ -126,6 +151,8 @@ class ServingProfile:
     engine, engine_version : str
         One of `ENGINES`: the loop that the twin runs. S-LoRA has no `max_loras` (any value serves alike), no blocks, and one pool for
         KV cache and adapters, which `kv` has for every `max_loras`; its terms `eager_step` and `eager_tokens` are those of a prefill.
+    uncertainty : Uncertainty, optional
+        How far the server may be from all this; None where nobody knows.
     provenance : dict
         Where the figures come from: source, command, runs fitted on, runs left out, fit error.
     """
@@ -155,6 +182,7 @@ class ServingProfile:
     long_prefill_token_threshold: int = 0
     tensor_parallel_size: int = 1
     generated_fraction: float = 1.0
+    uncertainty: Uncertainty | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -252,6 +280,11 @@ class ServingProfile:
         """The profile as JSON text; `parse_profile` reads it back."""
         data = asdict(self)
         data["step_ms"] = dict(zip(STEP_TERMS, self.step_ms, strict=True))
+        if self.uncertainty is None:
+            del data["uncertainty"]
+        else:
+            named = zip(STEP_TERMS, self.uncertainty.terms, strict=True)
+            data["uncertainty"]["terms"] = {term: value for term, value in named if value}
         return json.dumps(data, indent=1) + "\n"
 
     def save(self, path: Path) -> None:

@@ -11,12 +11,15 @@ from typing import Any
 from twin.errors import UserError
 from twin.inputs import parse_json, plain_text, read_text
 from twin.numbers import number, shown, whole
-from twin.profile import ENGINES, SCHEMA_VERSION, SLORA, STEP_TERMS, KvCapacity, ServingProfile
+from twin.profile import ENGINES, SCHEMA_VERSION, SLORA, STEP_TERMS, KvCapacity, ServingProfile, Uncertainty
 
 _WHAT = "a serving profile (JSON; docs/twin.md)"
 _NEEDED = (
     "name", "model", "gpu", "engine", "engine_version", "kv", "step_ms", "scheduler_ms", "load_ms", "disk_load_ms",
 )  # fmt: skip
+_UNCERTAIN = tuple(Uncertainty.__dataclass_fields__)
+#: No standard deviation is larger: a step that takes twenty times as long would be one of them.
+_MOST_SPREAD = 3.0
 _KV = tuple(KvCapacity.__dataclass_fields__)
 #: No time of a profile is longer, in ms: a quarter of an hour.
 _LONGEST_MS = 1e6
@@ -125,11 +128,13 @@ def _build(data: dict[str, Any]) -> ServingProfile:
     constant, running, skipped, waiting = (
         _time_ms(f"scheduler_ms[{place}]", value) for place, value in enumerate(data.pop("scheduler_ms"))
     )
+    uncertainty = _uncertainty(data.pop("uncertainty", None))
     loads = data.pop("load_ms")
     disk = data.pop("disk_load_ms")
     profile = ServingProfile(
         kv=kv,
         step_ms=step_ms,
+        uncertainty=uncertainty,
         scheduler_ms=(constant, running, skipped, waiting),
         load_ms=tuple(
             (_rank("load_ms", s), _rank("load_ms", r), _time_ms(f"load_ms[{s}, {r}]", ms)) for s, r, ms in loads
@@ -171,6 +176,29 @@ def _steps(steps: dict[str, Any]) -> tuple[float, ...]:
     if not steps:
         raise UserError(f"step_ms={{}} must have at least one of the terms {', '.join(STEP_TERMS)}")
     return tuple(_time_ms(f"step_ms.{term}", steps.get(term, 0.0)) for term in STEP_TERMS)
+
+
+def _uncertainty(data: object) -> Uncertainty | None:
+    if data is None:
+        return None
+    if not isinstance(data, dict) or not isinstance(data.get("terms", {}), dict):
+        raise UserError(f"uncertainty={shown(data)} must be an object, and its terms one too")
+    _check_keys("uncertainty.", data, _UNCERTAIN, _UNCERTAIN)
+    unknown = sorted(set(data["terms"]) - set(STEP_TERMS))
+    if unknown:
+        raise UserError(f"uncertainty.terms: unknown terms {shown(unknown)}; known are {', '.join(STEP_TERMS)}")
+    plain_text("uncertainty.source", data["source"])
+
+    def spread(key: str, value: object) -> float:
+        return number(f"uncertainty.{key}", value, at_least=0.0, at_most=_MOST_SPREAD)
+
+    return Uncertainty(
+        all_steps=spread("all_steps", data["all_steps"]),
+        terms=tuple(spread(f"terms.{term}", data["terms"].get(term, 0.0)) for term in STEP_TERMS),
+        kv_cache=spread("kv_cache", data["kv_cache"]),
+        step_time=spread("step_time", data["step_time"]),
+        source=data["source"],
+    )
 
 
 def _time_ms(key: str, value: object) -> float:

@@ -21,7 +21,8 @@ from bench.estimating.shape import ModelShape
 from bench.estimating.steps import GRAPH_TOKENS, KernelFit, fit_kernels
 from bench.estimating.tables import DTYPES, kernel_times
 from twin import UserError
-from twin.profile import STEP_TERMS, KvCapacity, ServingProfile
+from twin.moved import MEAN_ABSOLUTE
+from twin.profile import STEP_TERMS, KvCapacity, ServingProfile, Uncertainty
 
 #: What `--max-lora-rank` takes, and values of `max_loras` between which the KV cache is a straight line.
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -29,6 +30,8 @@ SLOTS = (1, 8, 16, 32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 512, 640, 768,
 #: Mean absolute error in per cent of steps of a model that the constants were not taken from: results/profiles/transfer.csv, which
 #: `python -m bench.profile runs=DIR` makes, the larger of its two directions.
 STEP_ERROR_PCT = 18.1
+#: The same after one measured point of the server, and that of the KV cache.
+ONE_POINT_ERROR_PCT, KV_ERROR_PCT = 10.9, 1.0
 #: First versions with asynchronous scheduling by default, and (of those whose scheduler was compared step by step, no earlier than this)
 #: with admission by the whole prompt.
 SCHEDULES_AHEAD, RESERVES_FULL_PROMPT = (0, 14), (0, 20)
@@ -121,9 +124,25 @@ def estimate_profile(
         prefix_caching=True,
         count_running_adapters=version_numbers(server.version) >= COUNTS_RUNNING,
         request_overhead_ms=round(float(np.mean([known.request_overhead_ms for known in constants.profiles])), 2),
+        uncertainty=transfer_uncertainty(
+            STEP_ERROR_PCT, "step times of a measured model, estimated from the other one"
+        ),
         provenance=_provenance(name, server, constants, kernels, tabled, seed),
     )
     return EstimatedProfile(profile, kernels)
+
+
+def transfer_uncertainty(error_pct: float, source: str, *, kv_pct: float = KV_ERROR_PCT) -> Uncertainty:
+    """The distribution of an estimate: its steps are off as a whole, by as much as those of measured models were.
+
+    Parameters
+    ----------
+    error_pct, kv_pct : float
+        Mean absolute errors of step time and KV cache.
+    source : str
+    """
+    steps, kv = (round(error / 100 / MEAN_ABSOLUTE, 4) for error in (error_pct, kv_pct))
+    return Uncertainty(steps, (0.0,) * len(STEP_TERMS), kv, steps, f"{source} (results/profiles)")
 
 
 def _provenance(  # noqa: PLR0913  # all that a profile was made of

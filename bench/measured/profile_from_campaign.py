@@ -18,8 +18,9 @@ from twin.calibration import kv_capacity_from_rows, load_times_from_rows, step_t
 from twin.calibration.counted import CountedFit, CountedWindows, fit_counted_steps, slot_loads
 from twin.calibration.step_time import Floats
 from twin.inputs import read_json
+from twin.moved import measured_uncertainty
 from twin.numbers import whole
-from twin.profile import STEP_TERMS, KvCapacity
+from twin.profile import STEP_TERMS, KvCapacity, Uncertainty
 
 #: A point's first seconds, in which its requests come together, and the length of the windows that the rest is cut into.
 #: By hand: a point of 15 s (`conf/campaign.yaml`) gives three windows and half of one.
@@ -101,6 +102,7 @@ def _fitted(root: Path, name: str | None, console: Console) -> ServingProfile:
     return replace(
         profile,
         request_overhead_ms=round(overhead_ms, 2),
+        uncertainty=_left_open(joined, fit, len(counted)),
         provenance={
             **_source(about, full_name),
             "points": len(counted),
@@ -110,6 +112,11 @@ def _fitted(root: Path, name: str | None, console: Console) -> ServingProfile:
             "seed": about["seed"],
         },
     )
+
+
+def _left_open(joined: CountedWindows, fit: CountedFit, points: int) -> Uncertainty:
+    source = f"step times of {points} load points, each left out of a fit in turn"
+    return measured_uncertainty(joined.terms, fit.step_ms, fit.left_out_error_pct, source)
 
 
 def _joined(windows: Sequence[CountedWindows]) -> CountedWindows:

@@ -33,6 +33,7 @@ from twin.calibration import (
 )
 from twin.calibration.scheduler import SchedulerFit
 from twin.calibration.step_time import Floats
+from twin.moved import measured_uncertainty
 from twin.profile import STEP_TERMS, KvCapacity, ServingProfile
 
 SOURCE = (
@@ -104,7 +105,7 @@ def calibrate(options: CalibrationOptions, folder: str, model: str, console: Con
     weight = np.concatenate([np.ones((~left_out).sum()), micro_weight])
     points: list[OperatingPoint] = []
     scales = np.ones(len(runs))
-    predicted = step_ms
+    predicted, terms = step_ms, np.zeros((len(runs), len(STEP_TERMS)))
     micro_predicted = micro_ms
     for number in range(options.rounds):
         points = match_all(runs, step_ms, profile, scales, options, console, f"{model}, round {number + 1}")
@@ -132,6 +133,11 @@ def calibrate(options: CalibrationOptions, folder: str, model: str, console: Con
     )
     profile = replace(profile, request_overhead_ms=round(request_overhead_ms(runs[~left_out], profile, options), 2))
     client = client_model(runs[~left_out], profile, options)
+    judged = left_out if left_out.any() else ~left_out
+    uncertainty = measured_uncertainty(
+        terms[judged], profile.step_ms, float(error[judged].mean()),
+        f"step times of {int(judged.sum())} published runs {'left out of' if left_out.any() else 'in'} the fit",
+    )  # fmt: skip
     provenance = {
         "source": SOURCE,
         "command": f"python -m bench.calibrate runs=DIR seed={options.seed}",
@@ -144,7 +150,7 @@ def calibrate(options: CalibrationOptions, folder: str, model: str, console: Con
         # What the published client saw on top of the engine (bench/measured/observation.py); only `bench.fidelity` uses it.
         "client_model": {name: float(f"{value:.4g}") for name, value in asdict(client).items()},
     }
-    return replace(report, profile=replace(profile, provenance=provenance))
+    return replace(report, profile=replace(profile, uncertainty=uncertainty, provenance=provenance))
 
 
 def _left_out(runs: pd.DataFrame, options: CalibrationOptions, model: str) -> NDArray[np.bool_]:

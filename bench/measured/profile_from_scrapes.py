@@ -18,6 +18,7 @@ from rich.table import Table
 from bench.measured.tables import check_columns, read_frame
 from twin import ServingProfile, UserError, load_profile
 from twin.calibration.telemetry import Scrape, TelemetryFit, fit_telemetry, windows_of
+from twin.moved import measured_uncertainty
 from twin.numbers import MOST_ADAPTERS, number, whole
 from twin.profile import KvCapacity
 
@@ -157,7 +158,8 @@ def profile_from_metrics(  # noqa: PLR0913  # the options of the command
         raise UserError("metrics=[]: name at least one file")
     prior = load_profile(prior_name)
     scrapes = [read_scrape(path, options) for path in paths]
-    fit = fit_telemetry([windows_of(scrape, prior, window_s) for scrape in scrapes], prior)
+    windows = [windows_of(scrape, prior, window_s) for scrape in scrapes]
+    fit = fit_telemetry(windows, prior)
     console.print(_table(fit, prior))
     console.print(
         f"mean absolute step-time error over {fit.windows} windows of {window_s:g} s: {fit.error_pct:.1f} % "
@@ -173,6 +175,12 @@ def profile_from_metrics(  # noqa: PLR0913  # the options of the command
         name=name,
         kv=capacity,
         step_ms=tuple(float(f"{c:.6g}") for c in fit.step_ms),
+        uncertainty=measured_uncertainty(
+            np.vstack([one.terms for one in windows]),
+            fit.step_ms,
+            fit.error_pct,
+            f"step times of {fit.windows} windows that were fitted to",
+        ),
         provenance={
             "source": "telemetry of a running server",
             "command": f"python -m bench.calibrate metrics=[{len(paths)} files] prior={prior_name} window_s={window_s:g}",

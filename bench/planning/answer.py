@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bench.comparison.rows import Row
 from bench.evidence.runs import NONE, Evidence, evidence_of
 from bench.planning.adapters import Adapter, Traffic, workload_of
+from bench.planning.chance import Chance
 from bench.planning.fleets import CostBound, cost_bound
 from bench.shared.terminal import in_threads
 from bench.statistics.contradictions import LowerBound, contradictions, standing_bound
@@ -144,6 +145,10 @@ class Answer:
         What the published rule alone would need.
     fleet : Fleet, optional
         GPU types that there were to choose from.
+    chance : Chance, optional
+        With what probability it holds; None where the profile does not say how far it may be off.
+    slowdown : float
+        Its placement was made for steps that take so many times as long.
     """
 
     gpus: tuple[GpuAnswer, ...]
@@ -155,6 +160,8 @@ class Answer:
     service: ServiceLevel = PUBLISHED
     published: PublishedNeed | None = None
     fleet: Fleet | None = None
+    chance: Chance | None = None
+    slowdown: float = 1.0
 
     @property
     def cost_claim(self) -> CostBound | None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.planning.adapters import Adapter
+from bench.planning.counters import Measured
 from twin import ServingProfile, UserError
 from twin.inputs import plain_text, read_text
 from twin.numbers import shown
@@ -240,3 +241,35 @@ def _number(where: str, column: str, text: str | None, *, at_least: float, at_mo
         high = f" and at most {at_most:,.10g}" if value > at_most else ""
         raise UserError(f"{where}, column {column}: {shown(stripped)} must be a number, {at_least:g} or more{high}")
     return value
+
+
+def check_counted(adapters: Sequence[Adapter], measured: Measured, path: str) -> None:
+    """Refuse counters that know none of the adapters; a name that differs in a letter counts nothing."""
+    names = [adapter.name for adapter in adapters]
+    missing = [name for name in names if name not in measured.rates]
+    near = []
+    for name in missing[:5]:
+        close = [other for other in measured.rates if other.lower() == name.lower()]
+        close = close or difflib.get_close_matches(name, measured.rates, n=1)
+        near.append(f"{name} (counted is {close[0]})" if close else name)
+    listed = ", ".join(near) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+    if len(missing) == len(names):
+        others = ", ".join(sorted(measured.rates)[:5]) or "nothing"
+        raise UserError(
+            f"{path}: the counters count none of its adapters: {listed}; counted are {others}: names must be equal"
+        )
+    if missing:
+        _log.info("%s: not counted, so without requests: %s", path, listed)
+
+
+def with_lengths(adapter: Adapter, measured: Measured) -> Adapter:
+    """The adapter with the lengths that were counted, where the list has none."""
+    prompt, output = measured.prompt_tokens.get(adapter.name), measured.output_tokens.get(adapter.name)
+    if prompt is not None and prompt <= (adapter.shared_prompt_tokens or 0):
+        # Its counted prompts are shorter than what they are said to begin with.
+        prompt = None
+    return replace(
+        adapter,
+        prompt_tokens=adapter.prompt_tokens or prompt,
+        output_tokens=adapter.output_tokens or output,
+    )

@@ -57,6 +57,8 @@ def plan_report(found: Answer, serving: Serving, heading: Sequence[str]) -> Rend
     parts += [_verdict(found), Text(_proven(found))]
     if found.published is not None:
         parts.append(Text(found.published.in_words(len(found.gpus))))
+    if found.chance is not None:
+        parts.append(Text(found.chance.in_words(serving.profile.name)))
     parts.append(_table(found.gpus))
     if len(found.gpus) > _MOST_GPUS:
         parts.append(Text(f"... and {len(found.gpus) - _MOST_GPUS} more GPUs, in the files", style="dim"))
@@ -89,6 +91,8 @@ def plan_dict(found: Answer, serving: Serving, asked: dict[str, Any]) -> dict[st
         }
         | {name: getattr(found.score, name) for name in _OF_SERVICE},
         "published": None if found.published is None else asdict(found.published),
+        "chance": None if found.chance is None else asdict(found.chance),
+        "slowdown": found.slowdown,
         "candidates": [{name: getattr(each, name) for name in _OF_CANDIDATES} for each in found.rows],
         "placement": [{**gpu.to_dict(), "command": arguments(gpu, serving)} for gpu in found.gpus],
     }
@@ -307,7 +311,7 @@ def _notes(found: Answer, serving: Serving) -> list[str]:
         error = known.get("step_time_error_pct_estimated", float("nan"))
         notes.append(
             f"profile {profile.name} is estimated, nobody measured such a server: step times of measured ones were {error:.0f} % "
-            "off in the mean when estimated; reserve=0.2 plans for that"
+            "off in the mean when estimated; confidence=0.95 plans for that"
         )
     notes += [
         f"the figures are those of {profile.engine} {profile.engine_version}, which profile {profile.name} is of"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.comparison.rows import Row
 from twin import ServingProfile, UserError
-from twin.profile import STEP_TERMS
+from twin.moved import FIRST_TERM, MEAN_ABSOLUTE, moved, spread_of_terms
+from twin.profile import STEP_TERMS, Uncertainty
 
 # Provenance of a profile: the error on runs left out of the fit says more than that on those it was fitted on.
 _ERRORS = ("step_time_error_pct_left_out", "step_time_error_pct_fitted", "step_time_error_pct_estimated")
@@ -55,13 +55,13 @@ def moved_profiles(
     """
     if error_pct < 0:
         raise UserError(f"error_pct={error_pct} must not be negative")
-    shares = term_shares(profile, rows)
-    spread = np.sqrt(2 / np.pi) * np.sqrt((shares**2).sum(axis=1)).mean()
-    scale = error_pct / 100 / spread
+    spread = spread_of_terms(term_shares(profile, rows), error_pct)
+    uncertainty = Uncertainty(0.0, (spread,) * len(STEP_TERMS), 0.0, error_pct / 100 / MEAN_ABSOLUTE, "error_pct")
     # Drawn apart for each profile, and the same whatever else is in the rows.
     generator = np.random.default_rng([seed, zlib.crc32(profile.name.encode())])
-    factors = np.maximum(1 + scale * generator.standard_normal((samples, len(STEP_TERMS))), 0.0)
-    return [replace(profile, step_ms=tuple((np.array(profile.step_ms) * line).tolist())) for line in factors]
+    normals = np.zeros((samples, FIRST_TERM + len(STEP_TERMS)))
+    normals[:, FIRST_TERM:] = generator.standard_normal((samples, len(STEP_TERMS)))
+    return moved(profile, uncertainty, normals)
 
 
 def term_shares(profile: ServingProfile, rows: Sequence[Row]) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ from bench.comparison.rows import Row
 from bench.statistics.instances import Case
 from bench.studies.moved_profiles import fit_error_pct, moved_profiles
 from twin import PUBLISHED, Placement, Score, ServingProfile, UserError, Workload, load_profile, score_placement
+from twin.moved import drawn
 
 #: What the file is called beside a folder of rows.
 FILE_NAME = "robustness.parquet"
@@ -50,6 +51,9 @@ def moved(name: str, chosen: Sequence[Case], options: RobustnessOptions) -> list
     if cell is None:
         raise UserError(f"rows={options.rows}: were made by a release that did not store how to make them again")
     profile = load_profile(_cell(cell, options).profile)
+    if options.error_pct is None and profile.uncertainty is not None and profile.uncertainty.all_steps > 0:
+        # What is off as a whole is not off by the sum of independent terms.
+        return [profile, *drawn(profile, options.samples, options.seed)]
     error_pct = options.error_pct if options.error_pct is not None else fit_error_pct(profile)
     return [profile, *moved_profiles(profile, rows, error_pct, options.samples, options.seed)]
 
