@@ -35,6 +35,8 @@ COLOURS = (
 DASHES: tuple[tuple[float, ...], ...] = ((), (4, 1.5), (1, 1.2), (5, 1.2, 1, 1.2))
 #: More solvers than this are spaghetti: then so many stand out, and the others are grey. By eye.
 MOST_COLOURED, HIGHLIGHTED, GREY = 6, 3, "#9aa4ad"
+#: Within so many times the least a logarithmic axis would have one figure at its ticks.
+FEW = 4.0
 GOOD, BAD = "#2a9d8f", "#d6495b"
 MARKERS = ("o", "s", "^", "D")
 # By eye, at the width of a page's column.
@@ -78,7 +80,11 @@ def name_dots(axes: Axes, dots: Sequence[tuple[float, float, LegendEntry]]) -> N
         # A letter is about .62 of its height wide.
         extent = 0.62 * size * len(entry.label) * points, 1.1 * size * points
         boxes = [_box(place + points * np.array(aside), *extent, part) for aside, part in _BESIDE]
-        free = [spot for spot, box in enumerate(boxes) if not any(_overlap(box, other) for other in taken)]
+        free = [
+            spot
+            for spot, box in enumerate(boxes)
+            if box[0] >= axes.bbox.x0 and box[2] <= axes.bbox.x1 and not any(_overlap(box, other) for other in taken)
+        ]
         if not free and entry.muted:
             continue
         spot = free[0] if free else 0
@@ -164,11 +170,14 @@ def plain_axes(axes: Axes, palette: Palette) -> None:
     axes.set_axisbelow(True)
 
 
-def log_axis(axis: Axis, base: int = 10) -> None:
-    """Make an axis logarithmic once all is drawn, with plain figures at its ticks."""
+def log_axis(axis: Axis, base: int = 10, *, from_ratio: float = 1.0) -> None:
+    """Make an axis logarithmic once all is drawn, with plain figures at its ticks; not where all is within a ratio."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes = axis.axes
+    least, most = axis.get_data_interval()
+    if most < from_ratio * least:
+        return
     if axis is axes.yaxis:
         axes.set_yscale("log")
     else:

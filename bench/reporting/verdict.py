@@ -58,7 +58,7 @@ def overall_verdict(statistics: Statistics) -> str:
     )
     if measure is GPUS:
         proven = sum(case.best_known is not None and case.best_known == case.lower_bound for case in statistics.cases)
-        text += f" (on {proven} the fewest are proven)"
+        text += f" (on {proven or 'none'} the fewest are proven)"
     first = winners[0]
     if first.feasible < n:
         text += f", {first.solver} with a feasible placement on {first.feasible}"

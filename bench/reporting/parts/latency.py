@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.comparison.rows import Row
 from bench.reporting.content import Chart, LegendEntry, Part
-from bench.reporting.drawing import BAD, MARKERS, belongs_to, log_axis, name_dots, plain_axes
+from bench.reporting.drawing import BAD, FEW, MARKERS, belongs_to, log_axis, name_dots, plain_axes
 from bench.reporting.study import Study, WorkloadCases
 from bench.statistics.instances import Case
 from bench.statistics.summary import Statistics
@@ -115,8 +115,8 @@ def _paint_relative(
             [gpus], [slow], MARKERS[entry.marker], markersize=6, color=entry.colour, zorder=2 if entry.muted else 3
         )
         belongs_to(dot, solver, f"{solver}: {gpus:.2f} times the GPUs, {slow:.2f} times the latency")
-    log_axis(axes.yaxis)
-    log_axis(axes.xaxis)
+    log_axis(axes.yaxis, from_ratio=FEW)
+    log_axis(axes.xaxis, base=2, from_ratio=FEW)
     axes.margins(x=0.15, y=0.1)
     name_dots(axes, [(gpus, slow, series[solver]) for solver, (gpus, slow) in points.items()])
     axes.set_xlabel("GPUs over the least")

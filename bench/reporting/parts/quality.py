@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.reporting.content import Chart, LegendEntry, Part
-from bench.reporting.drawing import MARKERS, belongs_to, line_style, log_axis, name_dots, plain_axes
+from bench.reporting.drawing import FEW, MARKERS, belongs_to, line_style, log_axis, name_dots, plain_axes
 from bench.reporting.study import Study
 from bench.statistics.bootstrap import Estimate
 from bench.statistics.summary import Statistics, gap
@@ -233,7 +233,7 @@ def _paint_time(statistics: Statistics, series: dict[str, LegendEntry], figure: 
         dots.append((max(line.time_s, 1e-4), line.ratio.value, entry))
         belongs_to(dot, line.solver, f"{line.solver}: {line.time_s:.3g} s, {line.ratio.value:.3f}")
     log_axis(axes.xaxis)
-    log_axis(axes.yaxis)
+    log_axis(axes.yaxis, base=2, from_ratio=FEW)
     axes.margins(x=0.15, y=0.1)
     name_dots(axes, dots)
     axes.set_xlabel("solve time, s (shifted geometric mean)")
