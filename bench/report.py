@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -85,7 +88,7 @@ def main(config: ReportConfig) -> None:
         raise UserError(f"samples={config.samples} must be 1 or more, placements={config.placements} must be 0 or more")
     study = Study(read_any(Path(config.rows)), samples=config.samples, seed=config.seed)
     terminal = console()
-    with at_work(console(stderr=True), "drawing"):
+    with at_work(console(stderr=True), "drawing"), _kept():
         parts, pages = make_parts(study, config)
         write_text(out, render(study, config.title, parts, pages))
     terminal.print(f"report   {out} ({out.stat().st_size / 1e6:.1f} MB)", soft_wrap=True)
@@ -93,6 +96,16 @@ def main(config: ReportConfig) -> None:
         with at_work(console(stderr=True), "drawing for a paper"):
             written = write_paper(Path(config.paper), [*parts, *(pages if config.paper_workloads else [])])
         terminal.print(f"paper    {len(written)} files in {config.paper}", soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _kept() -> Iterator[None]:
+    """Let the collector pass over what has been read: looking at millions of values again and again is a tenth of the time."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def make_parts(study: Study, config: ReportConfig) -> tuple[list[Part], list[Part]]:
