@@ -148,7 +148,13 @@ class Answers:
         with contextlib.suppress(OutOfTimeError):
             self._fast_answer(Deadline.after(SECOND * self.state.deadline.left_s))
         if self.state.progress.best is None:
-            self._greedy(self.state.deadline)
+            try:
+                self._greedy(self.state.deadline)
+            except NoPlacementError:
+                # An adapter that a GPU of its own refuses, for the window's end, may be shared.
+                self.replicated()
+                if self.state.progress.best is None:
+                    raise
 
     def greedily(self) -> None:
         """GPUs filled one after the other, in two orders: seconds at most where the oracle is a learned model."""
