@@ -14,6 +14,7 @@ from bench.shared.files import check_folder
 from bench.shared.terminal import console, tracked
 from bench.statistics.contradictions import all_contradictions
 from bench.suites.bounds import fingerprint, improved, read_results
+from bench.suites.costs import BestCost, fleet_fingerprint, improved_costs, read_best_costs, write_best_costs
 from bench.suites.instance import Instance, check_instance
 from bench.suites.library import (
     FOLDER,
@@ -41,7 +42,7 @@ class SuiteConfig:
     action : str
         One of `ACTIONS`.
     tier : str
-        Which instances: benchmark or collection.
+        Which instances: benchmark, collection, or fleets (of several GPU types).
     tags, ids : list of str
         Only instances with all of these tags; only these instances.
     folder : str, optional
@@ -92,8 +93,9 @@ def main(config: SuiteConfig) -> None:
 
 def _generate(folder: Path) -> None:
     from bench.suites.generate import collection
+    from bench.suites.generate_fleets import fleets
 
-    instances = collection()
+    instances = [*collection(), *fleets()]
     write_instances(instances, folder)
     console().print(f"{len(instances)} instances in {folder / 'instances'}", soft_wrap=True)
 
@@ -110,10 +112,11 @@ def _check(instances: Sequence[Instance], folder: Path, service: str) -> None:
     """Read every file, build every workload, and compare the best known figures with the twin of today."""
     known = read_best_known(folder, service)
     for instance in tracked(instances, "checking"):
-        check_instance(instance, instance_path(instance.id, folder))
-    prints = {name: fingerprint(name) for name in {instance.profile for instance in instances}}
-    without = [instance.id for instance in instances if instance.id not in known]
-    stale = [i.id for i in instances if i.id in known and known[i.id].twin != prints[i.profile]]
+        check_instance(instance, instance_path(instance.id, folder, fleet=bool(instance.fleet)))
+    marks = {name: best.twin for name, best in known.items()}
+    marks |= {name: best.twin for name, best in read_best_costs(folder, service).items()}
+    without = [instance.id for instance in instances if instance.id not in marks]
+    stale = [i.id for i in instances if i.id in marks and marks[i.id] != _mark(i)]
     terminal = console()
     terminal.print(f"{len(instances)} instances are well formed")
     if without:
@@ -124,14 +127,21 @@ def _check(instances: Sequence[Instance], folder: Path, service: str) -> None:
         )
 
 
+def _mark(instance: Instance) -> str:
+    """Fingerprint of the twin and of all that an instance's figures hold for."""
+    return fleet_fingerprint(instance.fleet) if instance.fleet else fingerprint(instance.profile)
+
+
 def _list(instances: Sequence[Instance], folder: Path, service: str) -> None:
     known = read_best_known(folder, service)
+    costs = read_best_costs(folder, service)
     try:
         benchmark = set(read_benchmark(folder))
     except UserError:
         benchmark = set()
     table = Table("instance", "profile", header_style="bold")
-    for column in ("adapters", "requests/s", "GPUs", "bound"):
+    what = "cost" if all(instance.fleet for instance in instances) else "GPUs"
+    for column in ("adapters", "requests/s", what, "bound"):
         table.add_column(column, justify="right")
     table.add_column("benchmark")
     table.add_column("tags", overflow="fold")
@@ -143,12 +153,18 @@ def _list(instances: Sequence[Instance], folder: Path, service: str) -> None:
             instance.profile,
             str(workload.n_adapters),
             f"{workload.total_rate:.1f}",
-            *_figures(best),
+            *(_costs(costs.get(instance.id)) if instance.fleet else _figures(best)),
             "yes" if instance.id in benchmark else "",
             " ".join(instance.tags),
         )
     terminal = console()
     terminal.print(table)
+    if what == "cost":
+        gaps = [found.gap for i in instances if (found := costs.get(i.id)) and found.gap is not None]
+        closed = sum(gap < 1e-9 for gap in gaps)
+        mean = f", {sum(gaps) / len(gaps):.1%} above its bound in the mean" if gaps else ""
+        terminal.print(f"{len(instances)} instances; of {closed} the least cost is proven (for the twin){mean}")
+        return
     proven = sum(1 for i in instances if i.id in known and known[i.id].gpus == known[i.id].lower_bound)
     terminal.print(f"{len(instances)} instances; of {proven} the fewest GPUs are proven (for the twin)")
 
@@ -159,8 +175,24 @@ def _figures(best: BestKnown | None) -> tuple[str, str]:
     return "" if best.gpus is None else str(best.gpus), str(best.lower_bound)
 
 
-def _update(folder: Path, config: SuiteConfig) -> None:
+def _costs(best: BestCost | None) -> tuple[str, str]:
+    if best is None:
+        return "", ""
+    return "" if best.cost is None else f"{best.cost:g}", f"{best.cost_bound:g}"
 
+
+def _update_costs(folder: Path, rows: Sequence[Row], command: str) -> None:
+    """The table of costs, by rows of instances with fleets."""
+    instances = load_suite("fleets", folder)
+    for level in [name for name in NAMED if any(row.service == name for row in rows)]:
+        before = read_best_costs(folder, level)
+        after = improved_costs(instances, before, rows, command, level)
+        write_best_costs(after, folder, level)
+        changed = sum(after[name] != before.get(name) for name in after)
+        console().print(f"{level}: {changed} of {len(after)} costs changed", soft_wrap=True)
+
+
+def _update(folder: Path, config: SuiteConfig) -> None:
     if not config.results:
         raise UserError("results must be given: results=[FILE_OR_FOLDER,...] with the rows of runs on the suite")
     instances = load_suite("collection", folder)
@@ -168,6 +200,11 @@ def _update(folder: Path, config: SuiteConfig) -> None:
     wrong = all_contradictions(rows)
     if wrong:
         raise UserError(f"{wrong[0]}: nothing is written")
+    of_fleets, rows = [row for row in rows if row.fleet], [row for row in rows if not row.fleet]
+    if of_fleets:
+        _update_costs(folder, of_fleets, config.command)
+    if not rows:
+        return
     terminal = console()
     levels = [name for name in NAMED if any(row.service == name for row in rows)]
     table = Table("instance", "service", "bound", "GPUs", "from", header_style="bold")

@@ -236,13 +236,6 @@ class Row:
         )
 
     @property
-    def cost_gap(self) -> float | None:
-        """Cost of a feasible placement above its own bound, over the bound; None without one of the two."""
-        if not self.feasible or self.cost is None or not self.cost_bound:
-            return None
-        return max(0.0, self.cost / self.cost_bound - 1)
-
-    @property
     def solver_label(self) -> str:
         """The solver, what was changed in it, and the reserve that it placed for."""
         reserve = f" reserve={self.reserve:g}" if self.reserve else ""

@@ -25,10 +25,11 @@ LITTLE_SLACK = 0.005
 def comparison_report(rows: Sequence[Row]) -> RenderableType:
     """Heading, verdict, table and notes of candidates for one workload and seed."""
     drawn = (_DRAWS_COLUMN,) if any(row.draws for row in rows) else ()
+    costs = _COST_COLUMNS if any(row.fleet for row in rows) else ()
     # Limits of an objective's own, where somebody misses them.
     limits = ("limits\nkept",) if any(row.missed for row in rows) else ()
     table = _table(
-        "solver", "feasible", *limits, *drawn, "GPUs", "lower\nbound", "adapters\nthat fail", *_SCORE_COLUMNS
+        "solver", "feasible", *limits, *drawn, *costs, "GPUs", "lower\nbound", "adapters\nthat fail", *_SCORE_COLUMNS
     )
     for row in ranked(rows):
         table.add_row(
@@ -36,6 +37,7 @@ def comparison_report(rows: Sequence[Row]) -> RenderableType:
             _verdict(row),
             *([_kept(row)] if limits else []),
             *([_holds([row])] if drawn else []),
+            *([_plain(row.cost), _plain(row.cost_bound)] if costs else []),
             _whole(row.gpus),
             _whole(row.lower_bound),
             _whole(failing_adapters(row)),
@@ -111,12 +113,14 @@ def interval(estimate: Estimate, digits: int, scale: float = 1.0) -> str:
 def summary_table(rows: Sequence[Row]) -> Table:
     """One line for each workload and solver: counts and means over the seeds."""
     drawn = (_DRAWS_COLUMN,) if any(row.draws for row in rows) else ()
+    costs = _COST_COLUMNS if any(row.fleet for row in rows) else ()
     table = _table(
         "workload",
         "solver",
         "mean\nrank",
         "feasible",
         *drawn,
+        *costs,
         "GPUs",
         "lower\nbound",
         "adapters\nthat fail",
@@ -140,6 +144,11 @@ def summary_table(rows: Sequence[Row]) -> Table:
                 _number(_mean([ranks[instance(row), solver] for row in group]), 2),
                 _share(sum(row.feasible for row in group), len(group)),
                 *([_holds(placed)] if drawn else []),
+                *(
+                    [_plain(_mean([r.cost for r in placed])), _plain(_mean([r.cost_bound for r in group]))]
+                    if costs
+                    else []
+                ),
                 _spread([row.gpus for row in placed]),
                 _spread([row.lower_bound for row in group]),
                 _whole(sum(failing_adapters(row) or 0 for row in placed)) if placed else _NONE,
@@ -156,6 +165,7 @@ def summary_table(rows: Sequence[Row]) -> Table:
     return table
 
 
+_COST_COLUMNS = ("cost", "cost\nbound")
 _DRAWS_COLUMN = "other\ndraws"
 _SCORE_COLUMNS = ("good-\nput", "TTFT p95\nms", "ITL\nms", "throughput /\noffered, tok/s", "solve\ns")
 _NONE = "–"  # noqa: RUF001  # a dash, as printed tables have it
@@ -267,6 +277,10 @@ def _whole(value: int | None) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return _NONE if value is None else f"{value:.{digits}f}"
+
+
+def _plain(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.4g}"
 
 
 def _percent(value: float | None) -> str:

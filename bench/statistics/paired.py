@@ -50,6 +50,8 @@ def measure_of(cases: Sequence[Case]) -> Measure:
     objective = cases[0].key[2]
     if objective == "min_gpus":
         return GPUS
+    if objective == "min_cost":
+        return Measure("cost", "cost", lambda row: row.gpus if row.cost is None else row.cost)
     if objective == "min_latency":
         return Measure("latency_ms", "mean latency (ms)", lambda row: _at(row, 1))
     keys = [[row.objective_key for row in case.rows if row.feasible and row.objective_key] for case in cases]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bench.comparison.rows import Row, failing_adapters, gap_to
 from bench.statistics.bootstrap import Estimate, estimate, geometric, resampled
+from bench.statistics.costs import best_cost_bounds, cost_gap
 from bench.statistics.instances import Case
 from bench.statistics.paired import Measure, Paired, measure_of, paired
 from bench.statistics.pairwise import Pair, pairs
@@ -200,8 +201,9 @@ def share_of_failing(rows: Sequence[Row]) -> float | None:
 
 
 def gap(row: Row, case: Case) -> float:
-    """GPUs above the bound over the bound, of a feasible candidate; NaN without a bound."""
-    found = gap_to(case.lower_bound, row)
+    """GPUs above the bound over the bound, of a feasible candidate; with a fleet, cost above its bound. NaN without a bound."""
+    bound = best_cost_bounds(case.rows).get(row.workload_label)
+    found = cost_gap(row, bound) if row.fleet else gap_to(case.lower_bound, row)
     return float("nan") if found is None else found
 
 

@@ -74,7 +74,7 @@ ARRIVALS: dict[str, dict[str, Any]] = {
 MOST_UNPREDICTABLE = 64
 
 
-class _Draws:
+class Draws:
     """Draws of one instance from its name alone: what is added to the collection later changes nothing.
 
     Python promises that `random.Random(text).random()` stays as it is, and of nothing else in `random`.
@@ -84,16 +84,20 @@ class _Draws:
         self._random = random.Random(name)
 
     def uniform(self, low: float, high: float) -> float:
+        """A number between two."""
         return low + (high - low) * self._random.random()
 
     def log_uniform(self, low: float, high: float) -> float:
+        """A number whose logarithm lies anywhere between those of two."""
         return math.exp(self.uniform(math.log(low), math.log(high)))
 
     def pick(self, choices: Sequence[Any], weights: Sequence[float] | None = None) -> Any:  # noqa: ANN401  # one of them
+        """One of some choices, by their weights if there are any."""
         shares = np.cumsum(weights or [1.0] * len(choices))
         return choices[int(np.searchsorted(shares, self._random.random() * shares[-1], side="right"))]
 
     def seed(self) -> int:
+        """A seed of a workload."""
         return int(self._random.random() * 1_000_000)
 
 
@@ -123,7 +127,7 @@ def _paper() -> Iterator[Instance]:
                         "family": "mixed", "n_adapters": n_adapters, "ranks": list(ranks), "rates": list(rates),
                     }  # fmt: skip
                     tags = ("paper", kind, fleet, "chat", "poisson")
-                    seed = _Draws(name).seed()
+                    seed = Draws(name).seed()
                     yield Instance(name, profile, seed, 600.0, adapters, LENGTHS["chat"], ARRIVALS["poisson"], tags)
 
 
@@ -133,7 +137,7 @@ def _training() -> Iterator[Instance]:
     for short, profile in PROFILES.items():
         for n_adapters in sizes:
             name = f"mixed-{short}-{n_adapters:04d}"
-            draws = _Draws(name)
+            draws = Draws(name)
             # Loads of more than 20 nominal GPUs, or of little more than one, are drawn again.
             while True:
                 rates = sorted({draws.pick(TRAINING_RATES) for _ in range(3)}, reverse=True)
@@ -157,7 +161,7 @@ def _max_pack() -> Iterator[Instance]:
                 name = f"identical-{short}-r{rank}-{rate:g}"
                 adapters = {"family": "groups", "groups": [{"count": count, "rank": rank, "rate": rate}]}
                 yield _instance(
-                    name, profile, _Draws(name), adapters, ("identical",), arrivals="poisson", lengths="chat"
+                    name, profile, Draws(name), adapters, ("identical",), arrivals="poisson", lengths="chat"
                 )
 
 
@@ -171,7 +175,7 @@ def _popular() -> Iterator[Instance]:
         ):
             for n_adapters in sizes:
                 name = f"{family}-{short}-{n_adapters:04d}"
-                draws = _Draws(name)
+                draws = Draws(name)
                 parameter = draws.pick(flat if n_adapters <= FEW else parameters)
                 yield _with_popularity(name, profile, draws, family, parameter, n_adapters, (2.5, 16.0))
 
@@ -182,7 +186,7 @@ def _typed() -> Iterator[Instance]:
         for number, n_types in enumerate((2, 3, 4, 5, 6, 8, 9, 10, 12, 15, 18, 24)):
             for size in ("small", "medium"):
                 name = f"types-{short}-{n_types:02d}-{size}"
-                draws = _Draws(name)
+                draws = Draws(name)
                 low, high = (8, 64) if size == "small" else (64, 512)
                 n_adapters = max(n_types, round(draws.log_uniform(low, high)))
                 adapters, trend = _groups(draws, n_types, n_adapters, draws.log_uniform(2.5, 14.0), number)
@@ -197,11 +201,11 @@ def _large() -> Iterator[Instance]:
             for family, parameter in (("zipf", zipf), ("dirichlet", 0.5)):
                 for n_adapters in (1000, 1500, 2000):
                     name = f"large-{family}-{short}-{n_adapters}-{load}"
-                    draws = _Draws(name)
+                    draws = Draws(name)
                     yield _with_popularity(name, profile, draws, family, parameter, n_adapters, ends, "large", load)
         for number, n_adapters in enumerate((1000, 1500, 2000)):
             name = f"large-types-{short}-{n_adapters}"
-            draws = _Draws(name)
+            draws = Draws(name)
             adapters, trend = _groups(draws, 12, n_adapters, draws.log_uniform(6.0, 20.0), number)
             yield _instance(name, profile, draws, adapters, ("types", trend, "large"))
 
@@ -220,7 +224,7 @@ def _hot() -> Iterator[Instance]:
     for short, profile in PROFILES.items():
         for number, (n_giants, n_small, arrivals) in enumerate(giants):
             name = f"hot-giants-{short}-{n_giants}-{n_small:04d}"
-            draws = _Draws(name)
+            draws = Draws(name)
             small, _ = _groups(draws, min(4, n_small), n_small, draws.log_uniform(0.8, 4.0), number)
             per_s = NOMINAL_TOKENS_PER_S / CHAT_TOKENS
             groups = [
@@ -231,7 +235,7 @@ def _hot() -> Iterator[Instance]:
             yield _instance(name, profile, draws, adapters, ("hot", "giants"), lengths="chat", arrivals=arrivals)
         for n_adapters, exponent, arrivals in heads:
             name = f"hot-zipf-{short}-{n_adapters:04d}"
-            draws = _Draws(name)
+            draws = Draws(name)
             ranks = list(draws.pick(RANK_SETS))
             head = draws.uniform(*HOT_LOADS) * NOMINAL_TOKENS_PER_S / CHAT_TOKENS
             total = head * sum((place + 1) ** -exponent for place in range(n_adapters))
@@ -243,7 +247,7 @@ def _hot() -> Iterator[Instance]:
 
 
 def _with_popularity(  # noqa: PLR0913  # what makes an instance
-    name: str, profile: str, draws: _Draws, family: str, parameter: float, n_adapters: int,
+    name: str, profile: str, draws: Draws, family: str, parameter: float, n_adapters: int,
     loads: tuple[float, float], *tags: str,
 ) -> Instance:  # fmt: skip
     """An instance with drawn lengths, arrivals and ranks whose load is so many nominal GPUs."""
@@ -262,7 +266,7 @@ def _with_popularity(  # noqa: PLR0913  # what makes an instance
     return replace(instance, adapters={**adapters, "total_rate": float(f"{min(total_rate, most):.4g}")})
 
 
-def _groups(draws: _Draws, n_types: int, n_adapters: int, load: float, number: int) -> tuple[dict[str, Any], str]:
+def _groups(draws: Draws, n_types: int, n_adapters: int, load: float, number: int) -> tuple[dict[str, Any], str]:
     """So many types with chat lengths' rates, and how their rates go with their ranks."""
     trend = ("rate-with-rank", "rate-against-rank", "rate-and-rank-apart")[number % 3]
     weights = [draws.log_uniform(0.3, 1.0) for _ in range(n_types)]
@@ -284,7 +288,7 @@ def _groups(draws: _Draws, n_types: int, n_adapters: int, load: float, number: i
     return {"family": "groups", "groups": groups}, trend
 
 
-def _kinds(draws: _Draws, n_adapters: int) -> tuple[str, str]:
+def _kinds(draws: Draws, n_adapters: int) -> tuple[str, str]:
     """Kinds of lengths and arrivals."""
     lengths = draws.pick(tuple(LENGTHS), (0.4, 0.1, 0.15, 0.15, 0.2))
     processes = tuple(ARRIVALS) if n_adapters <= MOST_UNPREDICTABLE else tuple(ARRIVALS)[:3]
@@ -297,7 +301,7 @@ def _request_tokens(lengths: str) -> float:
 
 
 def _instance(  # noqa: PLR0913  # what makes an instance
-    name: str, profile: str, draws: _Draws, adapters: dict[str, Any], tags: tuple[str, ...],
+    name: str, profile: str, draws: Draws, adapters: dict[str, Any], tags: tuple[str, ...],
     *, lengths: str | None = None, arrivals: str | None = None,
 ) -> Instance:  # fmt: skip
     """An instance with a window of 600 s; what is not said is drawn."""

@@ -12,7 +12,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bench.shared.mistakes import explain
-from twin import ServingProfile, UserError, Workload, load_profile
+from twin import ServingProfile, UserError, Workload, fleet_of, load_profile
 from twin.inputs import plain_text, read_text
 from twin.numbers import seed_number, shown
 
@@ -107,6 +107,14 @@ class _Lengths:
 
 
 @dataclass
+class _Type:
+    name: str = MISSING
+    profile: str = MISSING
+    price: float = MISSING
+    count: int | None = None
+
+
+@dataclass
 class _File:
     schema_version: int = MISSING
     id: str = MISSING
@@ -117,6 +125,7 @@ class _File:
     lengths: _Lengths = field(default_factory=_Lengths)
     arrivals: dict[str, Any] = MISSING
     tags: list[str] = MISSING
+    fleet: list[_Type] = field(default_factory=list)
 
 
 _FAMILIES: dict[str, tuple[type, str]] = {
@@ -154,6 +163,8 @@ class Instance:
         `process` (poisson, gamma or unpredictable) and its options.
     tags : tuple of str
         To choose instances by.
+    fleet : tuple of dict
+        GPU types to choose from, each with name, profile, price and count; `profile` is that of the first. Empty where there is one type.
     """
 
     id: str
@@ -164,6 +175,7 @@ class Instance:
     lengths: dict[str, Any]
     arrivals: dict[str, Any]
     tags: tuple[str, ...] = ()
+    fleet: tuple[dict[str, Any], ...] = ()
 
     @property
     def options(self) -> dict[str, Any]:
@@ -201,7 +213,9 @@ class Instance:
 
     def to_yaml(self) -> str:
         """The text of the instance's file."""
-        data = {"schema_version": SCHEMA_VERSION, **asdict(self), "tags": list(self.tags)}
+        data = {"schema_version": SCHEMA_VERSION, **asdict(self), "tags": list(self.tags), "fleet": list(self.fleet)}
+        if not self.fleet:
+            del data["fleet"]
         return HEADER + yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=118)
 
 
@@ -253,7 +267,17 @@ def read_instance(path: Path) -> Instance:
         lengths=data["lengths"],
         arrivals=arrivals,
         tags=tuple(data["tags"]),
+        fleet=_fleet(path, data),
     )
+
+
+def _fleet(path: Path, data: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    types = tuple(data["fleet"])
+    if types:
+        fleet_of(types, f"{path}: fleet")
+        if types[0]["profile"] != data["profile"]:
+            raise UserError(f"{path}: profile: {data['profile']} must be that of the first type, {types[0]['profile']}")
+    return types
 
 
 def _check_nesting(path: Path, text: str) -> None:

@@ -17,8 +17,9 @@ from twin.service import NAMED, PUBLISHED
 
 #: Where the shipped suite lies.
 FOLDER = Path(__file__).resolve().parent
-TIERS = ("benchmark", "collection")
+TIERS = ("benchmark", "collection", "fleets")
 _INSTANCES = "instances"
+_FLEETS = "fleets"
 _BENCHMARK = "benchmark.txt"
 _BEST_KNOWN = "best_known.csv"
 
@@ -68,8 +69,8 @@ def load_suite(
 
     Parameters
     ----------
-    tier : {"benchmark", "collection"}
-        The collection holds all instances.
+    tier : {"benchmark", "collection", "fleets"}
+        The collection holds all instances of one GPU type; those of fleets of several types are a tier of their own.
     folder : Path
         By default the shipped suite.
     tags : sequence of str
@@ -84,13 +85,14 @@ def load_suite(
     """
     if tier not in TIERS:
         raise UserError(f"tier={tier}: must be one of {', '.join(TIERS)}")
-    paths = {path.stem: path for path in sorted((folder / _INSTANCES).glob("*.yaml"), key=lambda path: path.stem)}
+    place = folder / _INSTANCES / _FLEETS if tier == "fleets" else folder / _INSTANCES
+    paths = {path.stem: path for path in sorted(place.glob("*.yaml"), key=lambda path: path.stem)}
     if not paths:
-        raise UserError(f"{folder / _INSTANCES}: holds no instances")
-    names = list(paths) if tier == "collection" else read_benchmark(folder)
+        raise UserError(f"{place}: holds no instances")
+    names = read_benchmark(folder) if tier == "benchmark" else list(paths)
     for name in (*names, *ids):
         if name not in paths:
-            raise UserError(f"no instance {name} in {folder / _INSTANCES}")
+            raise UserError(f"no instance {name} in {place}")
     outside = [name for name in ids if name not in names]
     if outside:
         raise UserError(f"instance {outside[0]} is not in the {tier} tier")
@@ -102,21 +104,23 @@ def load_suite(
     return [instance for instance in instances if set(tags) <= set(instance.tags)]
 
 
-def instance_path(name: str, folder: Path = FOLDER) -> Path:
-    """Where the file of an instance lies."""
-    return folder / _INSTANCES / f"{name}.yaml"
+def instance_path(name: str, folder: Path = FOLDER, *, fleet: bool = False) -> Path:
+    """Where the file of an instance lies, one of a fleet of several types or not."""
+    return folder / _INSTANCES / (_FLEETS if fleet else "") / f"{name}.yaml"
 
 
 def write_instances(instances: Sequence[Instance], folder: Path = FOLDER) -> None:
     """Write the files of a collection; those of instances that are no longer in it are removed."""
-    target = folder / _INSTANCES
-    target.mkdir(parents=True, exist_ok=True)
-    for instance in instances:
-        write_text(instance_path(instance.id, folder), instance.to_yaml())
-    names = {instance.id for instance in instances}
-    for path in target.glob("*.yaml"):
-        if path.stem not in names:
-            path.unlink()
+    for of_fleets in (False, True):
+        mine = {instance.id: instance for instance in instances if bool(instance.fleet) == of_fleets}
+        target = instance_path("any", folder, fleet=of_fleets).parent
+        if mine:
+            target.mkdir(parents=True, exist_ok=True)
+        for name, instance in mine.items():
+            write_text(instance_path(name, folder, fleet=of_fleets), instance.to_yaml())
+        for path in target.glob("*.yaml"):
+            if path.stem not in mine:
+                path.unlink()
 
 
 def read_benchmark(folder: Path = FOLDER) -> list[str]:

@@ -17,6 +17,7 @@ from bench.comparison.rows import FILE_NAME, Row, gap_to, write_rows
 from bench.shared.files import check_folder, write_text
 from bench.shared.terminal import console
 from bench.statistics.contradictions import all_contradictions, end_with
+from bench.statistics.costs import best_cost_bounds, cost_gap
 from bench.suites.bounds import best_bounds, fingerprint
 from bench.suites.instance import Instance
 from bench.suites.library import FOLDER, load_suite, read_best_known
@@ -84,6 +85,7 @@ def suite_cells(
             seed=instance.seed,
             instance=instance.id,
             best_bound=known.get(instance.id),
+            fleet=instance.fleet,
         )
         for instance in instances
         for cell in cells
@@ -93,8 +95,12 @@ def suite_cells(
 def with_bounds(rows: Sequence[Row], known: dict[str, int]) -> list[Row]:
     """The rows with the best bound of all, those that the run itself has proven included."""
     bounds = {level: best_bounds(rows, known, level) for level in {row.service for row in rows}}
+    costs = best_cost_bounds(rows)
     done = []
     for row in rows:
+        if row.fleet:
+            done.append(replace(row, gap=cost_gap(row, costs.get(row.workload_label))))
+            continue
         bound = bounds[row.service].get(row.instance)
         done.append(replace(row, best_bound=bound, gap=gap_to(bound, row)))
     return done

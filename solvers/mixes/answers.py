@@ -26,6 +26,8 @@ from twin import Fleet, Placement, Workload
 #: Shares of the time left: for the bounds of the types by themselves, for the first search for cheaper mixes, and for each turn of
 #: bound and search after that. By hand.
 FIRST_BOUND, FIRST_SEARCH, TURN = 0.25, 0.35, 0.4
+#: Share of the time after which no more orders are filled in. By hand.
+FILLING = 0.15
 #: Questions about each type before the first search.
 FIRST_ROUNDS = 6
 
@@ -156,7 +158,7 @@ class _Answer:
                 except OutOfTimeError:
                     if not found:
                         raise
-                if found and len(self.options.orders) == 1:
+                if found and (len(self.options.orders) == 1 or not self.searching.leaves(1 - FILLING)):
                     return found
             if found:
                 return found

@@ -9,10 +9,13 @@ from numpy.typing import NDArray
 
 from solvers.base import Problem
 from solvers.limits import Deadline
-from solvers.mending.checked import MOST_ALL_SLOTS, QuickTwin
+from solvers.mending.checked import QuickTwin
 from solvers.mending.exchanges import Loaded
 from solvers.oracles.twin import TwinOracle
 from twin import Fleet, GpuPlan, Placement, Workload
+
+#: Up to so many adapters every `max_loras` is asked about: with more, a refusal of one of several types would cost too many simulations.
+FEW = 24
 
 
 class TypeTwins:
@@ -42,7 +45,7 @@ class TypeTwins:
         self.fleet: Fleet = fleet
         self.workload = workload
         self.max_gpus = problem.max_gpus
-        twin = TwinOracle if workload.n_adapters <= MOST_ALL_SLOTS else QuickTwin
+        twin = TwinOracle if workload.n_adapters <= FEW else QuickTwin
         self.oracles = tuple(twin(workload, kind.profile, service=problem.service) for kind in fleet.types)
         for oracle in self.oracles:
             oracle.deadline = deadline

@@ -94,7 +94,7 @@ class Reader:
 
 
 def test_every_tutorial_has_something_to_run() -> None:
-    assert len(PAGES) == 6
+    assert len(PAGES) == 7
     for page in PAGES:
         steps = list(steps_of(page))
         assert any(step.commands for step in steps)

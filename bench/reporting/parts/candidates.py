@@ -17,7 +17,10 @@ def candidates(study: Study) -> Part:
     """Every row of the comparison."""
     whole = len(study.rows) <= MOST_LINES
     instances = study.cases if whole else study.in_turn()
-    lines = tuple(candidate_line(case, row, study.workload_of(case)) for case in instances for row in case.rows)
+    costs = any(row.fleet for case in instances for row in case.rows)
+    lines = tuple(
+        candidate_line(case, row, study.workload_of(case), costs=costs) for case in instances for row in case.rows
+    )
     return Part(
         "candidates",
         "All candidates" if whole else "Candidates",
@@ -26,7 +29,7 @@ def candidates(study: Study) -> Part:
             Table(
                 "candidates",
                 "Every solver on every instance" if whole else "Every solver on the first seeds of every workload",
-                candidate_columns(workload=True),
+                candidate_columns(workload=True, costs=costs),
                 lines,
                 filterable=True,
                 on_page=MOST_LINES,
@@ -38,8 +41,12 @@ def candidates(study: Study) -> Part:
 _FIRST_SEEDS = "the first seeds of every workload. The file of rows has all of them, and so have the tables that paper=FOLDER writes."
 
 
-def candidate_columns(*, workload: bool) -> tuple[Column, ...]:
-    """Columns of a table of candidates."""
+def candidate_columns(*, workload: bool, costs: bool = False) -> tuple[Column, ...]:
+    """Columns of a table of candidates, with costs where GPUs have prices."""
+    priced = (
+        Column("Cost", "sum of the prices of the GPUs used"),
+        Column("Cost bound", "that this solver proves: no placement costs less"),
+    )
     first = (Column("Workload", numeric=False, facet=True),) if workload else ()
     return (
         *first,
@@ -47,6 +54,7 @@ def candidate_columns(*, workload: bool) -> tuple[Column, ...]:
         Column("Seed"),
         Column("Verdict", "of the twin; without a placement what the solver says", numeric=False, facet=workload),
         Column("Other draws, %", "of the requests, with other seeds, on which the placement is feasible as well"),
+        *(priced if costs else ()),
         Column("GPUs"),
         Column("Bound", "the lower bound that this solver proves for its oracle"),
         Column(
@@ -75,8 +83,8 @@ def candidate_columns(*, workload: bool) -> tuple[Column, ...]:
     )
 
 
-def candidate_line(case: Case, row: Row, workload: WorkloadCases | None) -> tuple[Entry, ...]:
-    """One candidate; with its workload, where the table has that column."""
+def candidate_line(case: Case, row: Row, workload: WorkloadCases | None, *, costs: bool = False) -> tuple[Entry, ...]:
+    """One candidate; with its workload and its cost, where the table has these columns."""
     first = (words(workload.label, link=workload.link),) if workload else ()
     served = (
         100 * row.throughput / row.offered_throughput if row.throughput is not None and row.offered_throughput else None
@@ -87,6 +95,7 @@ def candidate_line(case: Case, row: Row, workload: WorkloadCases | None) -> tupl
         number(row.seed, 0),
         verdict(row),
         number(None if row.holds_on is None or not row.draws else row.holds_on / row.draws, 0, scale=100),
+        *((number(row.cost, 2), number(row.cost_bound, 2)) if costs else ()),
         number(row.gpus, 0),
         number(row.lower_bound, 0),
         number(row.bound_slack, 3),

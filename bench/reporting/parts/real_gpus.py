@@ -81,7 +81,8 @@ def _near(found: tuple[Evidence, ...]) -> list[float]:
 def _workload(case: Case) -> tuple[Workload, ServingProfile] | None:
     """Workload and profile of an instance; None where its rows name what is not in the registry, or no longer there."""
     row: Row | None = next((row for row in case.rows if row.cell and row.placement is not None), None)
-    if row is None or row.cell is None:
+    # Of several types each GPU has another profile; its row says what is known of it.
+    if row is None or len(row.types) > 1:
         return None
     try:
         cell = Cell.from_json(row.cell, "rows", makes=["workload"])

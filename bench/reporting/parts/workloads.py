@@ -110,11 +110,12 @@ def _table(study: Study, workload: WorkloadCases) -> Table:
     """All candidates of a workload; of very many, those of its first seeds, of which every workload shows as many lines."""
     most = max(MOST_LINES // len(study.workloads), len(workload.cases[0].rows))
     whole = len(study.rows) <= MOST_LINES
+    costs = any(row.fleet for case in workload.cases for row in case.rows)
     return Table(
         f"{workload.name}-candidates",
         "Candidates, the best first" if whole else "Candidates on the first seeds, the best first",
-        candidate_columns(workload=False),
-        tuple(candidate_line(case, row, None) for case in workload.cases for row in case.rows),
+        candidate_columns(workload=False, costs=costs),
+        tuple(candidate_line(case, row, None, costs=costs) for case in workload.cases for row in case.rows),
         on_page=None if whole else most,
     )
 
