@@ -33,6 +33,7 @@ DECIDING: dict[str, tuple[str, ...]] = {
     "bounds": (*TWIN, *SOLVERS),
     "fidelity": (*TWIN, "bench.measured.twin_beside_runs"),
     "max_pack": (*TWIN, "bench.studies.max_pack"),
+    "mutation": (*TWIN, *SOLVERS, "bench.regress", "bench.plan"),
     "online": (*TWIN, *SOLVERS, "bench.changing.study"),
     "paper": (*TWIN, *SOLVERS, "bench.measured.papers.replays"),
     "pareto": (*TWIN, *SOLVERS, "bench.studies.pareto"),

@@ -92,7 +92,7 @@ class CutLoop:
                     self._needs_assumptions()
                 self.progress.raise_whole_bound(bound, by="counting adapters by type")
                 # mypy takes the property for a constant; `raise_whole_bound` may just have changed it.
-                if self.progress.proven_whole or content @ duals > PRICE_SCALE * (1 + 1e-6):  # type: ignore[redundant-expr]
+                if self.progress.proven_whole or self._is_dear(content, duals):  # type: ignore[redundant-expr]
                     break
             else:
                 self._try_cover(value, final=True)
@@ -100,6 +100,11 @@ class CutLoop:
             if not self.progress.proven_whole and not self._learn(content):  # type: ignore[redundant-expr]
                 return "a content was neither accepted nor rejected beyond doubt"
         return ""
+
+    def _is_dear(self, content: Counts, duals: NDArray[np.int64]) -> bool:
+        """Whether a content would make the cover cheaper; what a column holds costs more than one by rounding alone, every time."""
+        dear = content @ duals > PRICE_SCALE * (1 + 1e-6)
+        return bool(dear) and not any((content <= pattern).all() for pattern in self.patterns)
 
     def _start_patterns(self) -> None:
         best = self.progress.best

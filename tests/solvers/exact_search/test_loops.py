@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from solvers.contents.adapter_types import AdapterTypes, adapter_types
@@ -42,6 +42,7 @@ def cut_loop(oracle: ToyOracle, progress: Progress) -> CutLoop:
 
 
 @examples(15)
+@example([(4, 8, 0.4), (2, 32, 3.7), (2, 16, 1.1)])  # the rounded prices of a known column sum to more than one
 @given(groups)
 def test_cuts_and_columns_alone_end_with_the_optimum_or_below(of: list[tuple[int, int, float]]) -> None:
     """From a box that holds everything and prices that say nothing."""
