@@ -257,8 +257,10 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
     bucket_after = np.full(n_requests, -1, np.int64)
     bucket_before = np.full(n_requests, -1, np.int64)
     crossing = np.zeros(block_size, np.int64)
-    # Without prefix caching it is nobody's.
-    queue = new_queue(prompt[:0] if shared is None else shared // block_size, n_adapters, free)
+    # Free blocks with prefix caching; without it they are only counted.
+    n_shared = prompt[:0] if shared is None else shared // block_size
+    holders, run_size, runs_after, runs_before = new_queue(len(n_shared), n_adapters)
+    plain = free
 
     # Per adapter: its queue, its running requests, its place in the two LRU tiers.
     queue_head = np.full(n_adapters, -1, np.int64)
@@ -325,8 +327,11 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
         while freed >= 0:
             if sequence[freed] >= 0:
                 if shared is not None:
-                    held = prompt[freed] + output[freed] - 1
-                    free += give_back(queue, freed, adapter[freed], held, held, block_size)
+                    held, full = sequence[freed], (prompt[freed] + output[freed] - 1) // block_size
+                    plain += held - full
+                    free += give_back(
+                        freed, adapter[freed], held, full, n_shared, holders, run_size, runs_after, runs_before
+                    )
                 else:
                     free += sequence[freed]
                 list_remove(run_after, run_before, freed)
@@ -404,7 +409,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
         if need <= free:
             free -= need
             if shared is not None:
-                take(queue, need)
+                plain = take(need, plain, run_size, runs_after, runs_before)
         else:
             i = run_after[n_requests]
             while i != n_requests:
@@ -427,9 +432,21 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                     if victim != partial and last_step[victim] < step:
                         # Its last token is on its way; vLLM lets it pass through the queue.
                         if shared is not None:
-                            held = prompt[victim] + output[victim] - 1
-                            known = held - 1 if held > prompt[victim] + generated[victim] else held
-                            free += give_back(queue, victim, adapter[victim], held, known, block_size)
+                            held_tokens = prompt[victim] + output[victim] - 1
+                            known = held_tokens - 1 if held_tokens > prompt[victim] + generated[victim] else held_tokens
+                            held, full = sequence[victim], known // block_size
+                            plain += held - full
+                            free += give_back(
+                                victim,
+                                adapter[victim],
+                                held,
+                                full,
+                                n_shared,
+                                holders,
+                                run_size,
+                                runs_after,
+                                runs_before,
+                            )
                         else:
                             free += sequence[victim]
                         sequence[victim] = -1
@@ -448,7 +465,14 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                     if victim == partial:
                         kv_tokens -= partial_computed
                         if shared is not None:
-                            free += give_back(queue, victim, a, partial_computed, partial_computed, block_size)
+                            held, full = (
+                                (partial_computed + block_size - 1) // block_size,
+                                partial_computed // block_size,
+                            )
+                            plain += held - full
+                            free += give_back(
+                                victim, a, held, full, n_shared, holders, run_size, runs_after, runs_before
+                            )
                         else:
                             free += (partial_computed + block_size - 1) // block_size
                         partial = -1
@@ -460,7 +484,11 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                             # What is on its way is not known yet, and its block not full.
                             decoding = asynchronous and held_tokens > prompt[victim] + generated[victim]
                             known = held_tokens - 1 if decoding else held_tokens
-                            free += give_back(queue, victim, a, held_tokens, known, block_size)
+                            held, full = (held_tokens + block_size - 1) // block_size, known // block_size
+                            plain += held - full
+                            free += give_back(
+                                victim, a, held, full, n_shared, holders, run_size, runs_after, runs_before
+                            )
                         else:
                             free += (held_tokens + block_size - 1) // block_size
                         generated[victim] = held_tokens - prompt[victim] + 1
@@ -506,7 +534,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                     break
                 free -= need
                 if shared is not None:
-                    take(queue, need)
+                    plain = take(need, plain, run_size, runs_after, runs_before)
                 i = run_after[i]
 
         decoding_now = n_decoding
@@ -556,7 +584,7 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                 spare = free - (limits[WATERMARK] if n_scheduled + n_draining > 0 else 0)
                 ready = 0
                 if shared is not None:
-                    found, in_queue = cached(queue, i, a)
+                    found, in_queue = cached(i, a, n_shared, holders, run_size)
                     spare -= in_queue
                     ready = found * block_size
                     if reserve_full and (length + block_size - 1) // block_size - found > spare:
@@ -566,8 +594,8 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
                     if need > spare:
                         break
                     free -= in_queue
-                    take_cached(queue, i, a)
-                    take(queue, need)
+                    take_cached(i, a, n_shared, holders, run_size, runs_after, runs_before)
+                    plain = take(need, plain, run_size, runs_after, runs_before)
                     kv_tokens += ready
                 else:
                     if reserve_full and (length + block_size - 1) // block_size > spare:
@@ -784,7 +812,10 @@ def run_engine(  # noqa: C901, PLR0912, PLR0913, PLR0915  # one loop, one state:
         ):
             free -= crossing[residue]
             if shared is not None:
-                take(queue, crossing[residue])
+                if crossing[residue] <= plain:
+                    plain -= crossing[residue]
+                else:
+                    plain = take(crossing[residue], plain, run_size, runs_after, runs_before)
             kv_tokens += n_decoding
             seconds = max(min_step_s, fixed_s + step_s[PER_KV_TOKEN] * kv_tokens + later_s)
             seconds = max(seconds, scheduling) if asynchronous else seconds + scheduling

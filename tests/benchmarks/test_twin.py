@@ -4,6 +4,8 @@ Besides the times, each row carries `steps_per_s` (engine steps per second), `si
 `times_real_time`, all of one core, drawn requests given.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -79,3 +81,15 @@ def test_an_hour_of_a_fleet_with_its_requests(benchmark: BenchmarkFixture, n_gpu
     assert score.gpus == n_gpus
     if benchmark.stats:
         benchmark.extra_info["gpu_hours_per_s"] = round(n_gpus / benchmark.stats.stats.median, 1)
+
+
+@pytest.mark.parametrize("caching", [False, True], ids=["off", "on"])
+@pytest.mark.parametrize("load", ["light", "busy", "full"])
+def test_what_prefix_caching_costs(benchmark: BenchmarkFixture, load: str, caching: bool) -> None:
+    """The same requests with and without it, of prompts that have nothing in common: what is kept for nothing."""
+    workload = hour_of(LOADS[load])
+    profile = replace(load_profile("llama-3.1-8b"), prefix_caching=caching)
+    result = benchmark(simulate, workload, profile)
+    assert result.steps > 1000
+    if benchmark.stats:
+        benchmark.extra_info["ns_per_request"] = round(benchmark.stats.stats.median / len(workload.requests) * 1e9)
