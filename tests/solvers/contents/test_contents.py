@@ -18,6 +18,7 @@ from solvers.contents.divided import (
     in_order_of_gpus,
     n_adapters_of,
     parts_of,
+    sent_to,
     with_shares,
 )
 from solvers.contents.orders import decreasing_order, sorted_plan, zigzag_order
@@ -179,6 +180,18 @@ def test_a_divided_adapter_is_as_many_of_even_rates_and_of_its_rank() -> None:
     assert again.counts.tolist() == [3, 1]
     assert parts.lengthened(0.0) is parts
     assert len(parts.lengthened(30.0).requests) == len(whole.lengthened(30.0).requests)
+
+
+def test_what_is_sent_to_parts_is_of_their_own_adapter_and_rank() -> None:
+    """Of adapters of ranks 8 and 16 the parts of the second alone: numbered from 0, of rank 16."""
+    whole = Workload(np.array([8, 16]), np.array([3.0, 4.0]), duration_s=60.0)
+    parts = divided(whole, np.array([3, 2]))
+    requests, ranks = sent_to(parts, parts, (3, 4))
+    assert ranks.tolist() == [16]
+    assert len(requests) == int((whole.requests.adapter == 1).sum())
+    assert set(requests.adapter.tolist()) == {0}
+    assert sent_to(parts, parts, (1, 4))[1].tolist() == [8, 16]
+    assert sent_to(whole, whole, (1,))[1].tolist() == [16]
 
 
 def test_parts_are_numbered_by_the_order_of_gpus_and_slots_never_exceed_adapters() -> None:
