@@ -40,7 +40,7 @@ from bench.planning.limits import hot_adapter, nothing_starts
 from bench.planning.listing import changed, check_counted, check_ranks, read_adapters, with_lengths
 from bench.planning.published import published_cell, published_need
 from bench.planning.report import command_lines, failure_lines, plan_report, write_plan
-from bench.planning.vllm_arguments import check_arguments
+from bench.planning.vllm_arguments import check_arguments, profile_arguments
 from bench.planning.vllm_commands import Serving
 from bench.planning.without_predictor import asking_the_twin
 from bench.shared.command import command
@@ -129,7 +129,7 @@ def _run(config: PlanConfig) -> None:
         )
     serving = Serving(
         profile.model if config.model is None else config.model, profile, config.adapter_path, config.port, config.gpus_per_host,
-        tuple(config.vllm_args), fleet,
+        (*profile_arguments(profile), *config.vllm_args), fleet,
     )  # fmt: skip
     check_reserve(config.reserve)
     check_confidence(config.confidence, profile, fleet)

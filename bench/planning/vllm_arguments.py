@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from twin import UserError
+from twin import ServingProfile, UserError
 
 #: What a plan decides itself: the figures hold for its values only.
 PLANNED = (
@@ -85,3 +85,8 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def profile_arguments(profile: ServingProfile) -> list[str]:
+    """Arguments of every server that the profile counts on."""
+    return ["--specialize-active-lora"] if profile.provenance.get("specialize_active_lora") else []
