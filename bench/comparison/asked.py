@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import traceback
 from dataclasses import replace
 from typing import Any, Protocol
@@ -19,6 +20,8 @@ from twin import Lengths, UserError, score_placement, workload_from_groups
 _MESSAGE = 2000
 #: Longest traceback of a row, in characters.
 LONGEST_TRACEBACK = 20_000
+#: Runs of a tiny problem before the clock starts, at most: another one only if compiling has cut the last one short.
+WARMING_UP = 3
 
 
 class SolverFailed(Exception):  # noqa: N818  # what has happened, not what is wrong
@@ -89,11 +92,16 @@ class AskedHere:
     def warm_up(self) -> None:
         """See `Asked`; the scoring is warmed up as well."""
         problem = tiny(self._problem)
-        # What is wrong with a solver shows in its real run.
-        with contextlib.suppress(Exception, SystemExit, GeneratorExit):
-            solution = self._solver.run(problem)
-            if solution.placement is not None:
-                score_placement(problem.workload, solution.placement, problem.profile, threads=1)
+        for _ in range(WARMING_UP):
+            started_s = time.monotonic()
+            # What is wrong with a solver shows in its real run.
+            with contextlib.suppress(Exception, SystemExit, GeneratorExit):
+                solution = self._solver.run(problem)
+                if solution.placement is not None:
+                    score_placement(problem.workload, solution.placement, problem.profile, threads=1)
+            # What compiling has cut short has not been everywhere.
+            if time.monotonic() - started_s < problem.time_limit_s:
+                break
         with contextlib.suppress(Exception, SystemExit, GeneratorExit):
             self._solver.warm_up(problem)
 

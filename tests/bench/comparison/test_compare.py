@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from bench.comparison.asked import AskedHere
 from bench.comparison.compare import Comparison, compare, is_user_error
 from bench.comparison.rows import Row
 from solvers.base import Problem, Solution, Solver
@@ -141,3 +142,26 @@ def test_a_user_error_of_a_solver_is_marked(comparison: Comparison) -> None:
 def test_what_cannot_be_compared_is_refused(comparison: Comparison, change: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         replace(comparison, **change)  # type: ignore[arg-type]  # the fields vary
+
+
+def test_a_run_that_compiling_cut_short_is_warmed_up_again(
+    comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of a solver stands in here: the first run takes longer than the limit, the second does not."""
+    taken = iter([7.0, 0.0, 0.0])
+    now = [0.0]
+    calls: list[int] = []
+
+    class Slow(Solver):
+        name = "slow"
+
+        def solve(self, problem: Problem) -> Solution:
+            calls.append(problem.workload.n_adapters)
+            now[0] += next(taken)
+            return Solution("none_found")
+
+    asked = AskedHere(replace(comparison, time_limit_s=5.0), Slow())
+    with monkeypatch.context() as patched:
+        patched.setattr("bench.comparison.asked.time.monotonic", lambda: now[0])
+        asked.warm_up()
+    assert calls == [2, 2]
