@@ -19,6 +19,8 @@ from bench.shared.files import check_folder
 from bench.shared.terminal import console, tracked
 from twin import UserError, load_profile
 from twin.curves import STEP_S
+from twin.fleet import MOST_GPUS
+from twin.numbers import number, whole
 
 
 @dataclass
@@ -67,17 +69,18 @@ def main(config: OnlineConfig) -> None:
         terminal.print(f"{folder / file}", soft_wrap=True)
 
 
-_LEAST = {
-    "days": 1, "tick_s": 1.0, "start_up_s": 0.0, "price": 0.0, "interval_s": STEP_S, "bound_s": 0.0, "threads": 1,
+# Least and most of each: a year of days, a day between ticks, a week of waiting. By hand: nobody waits for more.
+_RANGES = {
+    "days": (1, 366), "tick_s": (1.0, 86_400.0), "start_up_s": (0.0, 7 * 86_400.0), "price": (0.0, 1e9),
+    "interval_s": (STEP_S, 7 * 86_400.0), "bound_s": (0.0, 86_400.0), "threads": (1, 1024),
 }  # fmt: skip
 
 
 def _check(config: OnlineConfig) -> None:
-    for key, least in _LEAST.items():
-        if not getattr(config, key) >= least:
-            raise UserError(f"{key}={getattr(config, key)} must be {least:g} or more")
-    if config.gpus is not None and config.gpus < 1:
-        raise UserError(f"gpus={config.gpus} must be 1 or more")
+    for key, (least, most) in _RANGES.items():
+        number(key, getattr(config, key), at_least=least, at_most=most)
+    if config.gpus is not None:
+        whole("gpus", config.gpus, at_least=1, at_most=MOST_GPUS)
     if not config.controller:
         raise UserError("controller must name one or more, such as controller=headroom")
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import re
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import aiohttp
 import pandas as pd
 
 from bench.shared.files import write_table
-from bench.vllm.metrics import parse_metrics
+from bench.vllm.metrics import SERIES, parse_metrics, series_of, text_of, value_of
 from twin import UserError
 
 _log = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ _NEEDED = ("running", "prompt_tokens", "generation_tokens", "kv_usage")
 _SAVE_EVERY_S = 60.0
 # How long a page may take, and the first one of a server that does not answer, in seconds.
 _TIMEOUT_S = 30.0
+# More than any server has, and a column holds.
+_MOST_TOKENS = 10**10
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 # Prompt tokens that prefix caching found: counted with the prompt, or, in earlier versions, when the request is admitted.
 _CACHED, _HITS = "vllm:prompt_tokens_cached_total", "vllm:prefix_cache_hits_total"
@@ -73,36 +76,57 @@ def read_page(text: str, origin: str) -> Page:
     """
     try:
         values = parse_metrics(text)
+        infos, totals, engines = _beside(text)
     except ValueError as error:
         raise UserError(f"{origin}: is no page of metrics ({error})") from None
     missing = [name for name in _NEEDED if name not in values]
     if missing:
         raise UserError(f"{origin}: has no {missing[0]} of vLLM; the page /metrics of a vLLM server would be right")
-    infos: dict[str, dict[str, str]] = {}
-    totals: dict[str, float] = {}
-    engines = set()
-    for line in text.splitlines():
-        name, _, rest = line.partition("{")
-        if name == "vllm:num_requests_running":
-            engines.add(dict(_LABEL.findall(rest)).get("engine", "0"))
-        elif name in ("vllm:cache_config_info", "vllm:lora_requests_info"):
-            infos[name] = dict(_LABEL.findall(rest))
-        elif name in (_CACHED, _HITS, _SERVED):
-            totals[name] = totals.get(name, 0.0) + float(line.rsplit(" ", 1)[1])
     if len(engines) > 1:
         raise UserError(
             f"{origin}: is of {len(engines)} engines (--data-parallel-size); the page of a server with one would be right"
         )
+    _check_values({**{SERIES[name]: values[name] for name in SERIES if name in values}, **totals}, origin)
     cache, lora = infos.get("vllm:cache_config_info", {}), infos.get("vllm:lora_requests_info", {})
     flags = {}
-    blocks, size = cache.get("num_gpu_blocks", ""), cache.get("block_size", "")
-    if blocks.isdigit() and size.isdigit():
-        flags["kv_cache_tokens"] = int(blocks) * int(size)
-    if lora.get("max_lora", "").isdigit() and int(lora["max_lora"]) > 0:
-        flags["max_loras"] = int(lora["max_lora"])
+    tokens = _told(cache, "num_gpu_blocks") * _told(cache, "block_size")
+    if 0 < tokens <= _MOST_TOKENS:
+        flags["kv_cache_tokens"] = tokens
+    if (max_loras := _told(lora, "max_lora")) > 0:
+        flags["max_loras"] = max_loras
     values["prompt_tokens"] -= totals.get(_CACHED, totals.get(_HITS, 0.0))
     kept = {name: values.get(name, float("nan")) for name in COLUMNS[1:]}
     return Page(kept, flags, totals.get(_SERVED))
+
+
+def _beside(text: str) -> tuple[dict[str, dict[str, str]], dict[str, float], set[str]]:
+    """Labels of the lines that tell flags, totals that `parse_metrics` does not read, and the engines."""
+    infos: dict[str, dict[str, str]] = {}
+    totals: dict[str, float] = {}
+    engines = set()
+    for line in text.split("\n"):
+        name = series_of(line)
+        if name == SERIES["running"]:
+            engines.add(dict(_LABEL.findall(line)).get("engine", "0"))
+        elif name in ("vllm:cache_config_info", "vllm:lora_requests_info"):
+            infos[name] = dict(_LABEL.findall(line))
+        elif name in (_CACHED, _HITS, _SERVED):
+            totals[name] = totals.get(name, 0.0) + value_of(line)
+    return infos, totals, engines
+
+
+def _check_values(values: dict[str, float], origin: str) -> None:
+    """Refuse what no counter can be: without this a column would vanish, or a figure be made of nothing."""
+    for series, value in values.items():
+        most = 1.0 if series == SERIES["kv_usage"] else math.inf
+        if not (math.isfinite(value) and 0 <= value <= most):
+            raise UserError(f"{origin}: {series}={value:g} must be a number, {'0 to 1' if most == 1 else '0 or more'}")
+
+
+def _told(labels: dict[str, str], name: str) -> int:
+    """A flag among labels; 0 where there is none."""
+    text = labels.get(name, "")
+    return int(text) if re.fullmatch(r"[0-9]{1,12}", text) else 0
 
 
 @dataclass
@@ -216,7 +240,7 @@ async def _text(session: aiohttp.ClientSession, url: str) -> str:
     async with session.get(url) as response:
         if response.status != 200:
             raise aiohttp.ClientError(f"HTTP {response.status}")
-        return await response.text()
+        return await text_of(response)
 
 
 async def _first(session: aiohttp.ClientSession, server: Collected) -> None:
@@ -302,6 +326,10 @@ def two_pages(
                 f"{origins[1]}: its {name} are fewer than those of {origins[0]}; two pages of one server, the later one last, and no "
                 "restart between them would be right"
             )
+    if pages[1].counters["generation_tokens"] == pages[0].counters["generation_tokens"]:
+        raise UserError(
+            f"{origins[1]}: no token was generated since {origins[0]}; two pages with load between them, not the same twice, would be right"
+        )
     if pages[0].flags != pages[1].flags:
         raise UserError(f"{origins[1]}: is of another server than {origins[0]}: {pages[1].flags} and {pages[0].flags}")
     served = [page.inference_s for page in pages]

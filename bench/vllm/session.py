@@ -19,7 +19,7 @@ from bench.vllm.backends import Cores, EngineConfig, find_python, versions
 from bench.vllm.client import Call, LoadGenerator, Replay, guarded
 from bench.vllm.failures import Kind, ServerError
 from bench.vllm.flags import ServerFlags
-from bench.vllm.metrics import MetricsSampler, parse_metrics
+from bench.vllm.metrics import MetricsSampler, parse_metrics, text_of
 from bench.vllm.models import model_shape, write_model
 from bench.vllm.server import Server, adapter_name, running_server
 from twin import Requests
@@ -80,7 +80,7 @@ class Session:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
             for _ in range(int(SETTLE_S / SETTLE_POLL_S)):
                 async with session.get(f"{self.server.url}/metrics") as response:
-                    found = parse_metrics(await response.text())
+                    found = parse_metrics(await text_of(response))
                 if found.get("running", 0.0) + found.get("waiting", 0.0) == 0:
                     return
                 await asyncio.sleep(SETTLE_POLL_S)

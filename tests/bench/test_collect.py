@@ -17,6 +17,7 @@ import pytest
 
 from bench import calibrate, collect
 from bench.measured.profile_from_scrapes import FLAGS, METRIC_OF_COLUMN, read_scrape
+from bench.vllm.collecting import read_page
 
 NO_OPTIONS: dict[str, int | None] = dict.fromkeys(FLAGS)
 
@@ -190,6 +191,7 @@ def test_two_saved_pages_do_as_well(tmp_path: Path) -> None:
         (["pages=[{0}/none.prom,{0}/early.prom]", "pages_interval_s=60"], "none.prom"),
         (["pages=[{0}/text.prom,{0}/early.prom]", "pages_interval_s=60"], "has no running of vLLM"),
         (["pages=[{0}/two.prom,{0}/two.prom]", "pages_interval_s=60"], "is of 2 engines"),
+        (["pages=[{0}/early.prom,{0}/early.prom]", "pages_interval_s=60"], "no token was generated since"),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -205,3 +207,58 @@ def test_a_mistake_is_one_line(
     said = capsys.readouterr().err.strip()
     assert says in said
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('vllm:prompt_tokens_cached_total{engine="0"} foo', "foo"),
+        ('vllm:prompt_tokens_cached_total{engine="0"}', "must be a name, labels and a number"),
+        ('vllm:num_requests_running{engine="0"}', "must be a name, labels and a number"),
+        ("vllm:num_requests_running", "must be a name, labels and a number"),
+        ("vllm:generation_tokens_total 1_0", "must be a name, labels and a number"),
+        ("vllm:num_requests_running NaN", "vllm:num_requests_running=nan must be a number, 0 or more"),
+        ("vllm:num_requests_waiting NaN", "vllm:num_requests_waiting=nan"),
+        ("vllm:generation_tokens_total +Inf", "vllm:generation_tokens_total=inf"),
+        ("vllm:prompt_tokens_total -1", "vllm:prompt_tokens_total=-1"),
+        ("vllm:kv_cache_usage_perc 1.01", "vllm:kv_cache_usage_perc=1.01 must be a number, 0 to 1"),
+        ("vllm:prompt_tokens_cached_total NaN", "vllm:prompt_tokens_cached_total=nan"),
+        ("vllm:request_inference_time_seconds_sum Inf", "vllm:request_inference_time_seconds_sum=inf"),
+    ],
+)
+def test_a_line_that_is_none_is_one_line_and_nothing_is_written(
+    line: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = line.partition(" ")[0].partition("{")[0]
+    (tmp_path / "first.prom").write_text(page(10.0))
+    kept = [each for each in page(20.0).split("\n") if not each.startswith(name)]
+    (tmp_path / "last.prom").write_text("\n".join([*kept, line]))
+    with pytest.raises(SystemExit) as end:
+        collect.main([f"pages=[{tmp_path}/first.prom,{tmp_path}/last.prom]", "pages_interval_s=60", f"out={tmp_path}"])
+    assert end.value.code == 2
+    said = capsys.readouterr().err.strip()
+    assert says in said
+    assert "last.prom" in said
+    assert len(said.splitlines()) == 1
+    assert not list(tmp_path.glob("*.parquet"))
+
+
+def test_a_time_after_a_value_is_not_the_value() -> None:
+    timed = "\n".join(line if line.startswith("#") else f"{line} 1764536917000" for line in page(10.0).split("\n"))
+    assert read_page(timed, "x") == read_page(page(10.0), "x")
+
+
+@pytest.mark.parametrize("told", ["\u00b2", "999999999999", "1" * 5000, ""])
+def test_a_flag_that_is_no_number_of_blocks_is_not_told(told: str) -> None:
+    flags = read_page(page(10.0).replace('"1000"', f'"{told}"'), "x").flags
+    assert flags == {"max_loras": 2}
+
+
+def test_a_page_without_end_is_not_read_to_its_end(
+    serve: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.vllm.metrics.MOST_BYTES", 10_000)
+    server = serve([page(10.0) + "\n# " + "x" * 20_000])
+    with pytest.raises(SystemExit):
+        collect.main([f"url={server.url}", "interval_s=0.1", "duration_s=0.3", f"out={tmp_path}"])
+    assert "more than 10000 bytes" in capsys.readouterr().err

@@ -65,8 +65,13 @@ def test_another_code_of_a_controller_is_another_question(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["gpus=0"], "gpus=0 must be 1 or more"),
-        (["days=0"], "days=0 must be 1 or more"),
+        (["gpus=0"], "gpus=0 must be a whole number, 1 or more"),
+        (["days=0"], "days=0 must be a number, 1 or more"),
+        (["days=1000000000"], "days=1000000000 must be a number"),
+        (["tick_s=inf"], "tick_s=inf must be a number"),
+        (["tick_s=100000"], "tick_s=100000.0 must be a number"),
+        (["interval_s=inf"], "interval_s=inf must be a number"),
+        (["price=nan"], "price=nan must be a number"),
         (["service=published"], "service=published: controllers need limits on latency"),
         (["controller.headroom.memory_s=0"], "memory_s=0"),
         (["+controller.odd._target_=twin.Lengths"], "controller.odd: twin.Lengths is no"),
@@ -79,9 +84,12 @@ def test_a_mistake_is_one_line(
     with pytest.raises(SystemExit) as caught:
         main([*SMALL, "bound_s=0", f"out={tmp_path}", *overrides])
     assert caught.value.code == 2
-    error = capsys.readouterr().err.strip()
+    printed = capsys.readouterr()
+    error = printed.err.strip()
     assert message in error
     assert "\n" not in error
+    if "must be a" in message:
+        assert not printed.out
 
 
 def test_another_file_in_the_folder_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
