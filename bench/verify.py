@@ -1,7 +1,6 @@
 """`python -m bench.verify ROWS`: placements and certificates of rows checked again, by the twin and by exact arithmetic alone.
 
-Nothing of `solvers` is imported. The workload is made from the row, the placement is simulated, and the certificate says what the
-lower bound rests on: contents that fall short, which are simulated again; zones that hold what they leave; prices, which are added up.
+Nothing of `solvers` is imported. A bound rests on contents that fall short, simulated again; zones that hold what they leave; and prices.
 """
 
 from __future__ import annotations
@@ -89,8 +88,8 @@ def checked(row: Row) -> tuple[str, int | None, str]:
                 bound, how = prove(row.certificate, workload, profile, service)
     except RefusedError as why:
         return (placement, None, f"REFUSED: {why}") if placement else (f"WRONG: {why}", None, "")
-    if row.feasible and row.gpus is not None and (bound or 0) > row.gpus:
-        return placement, None, f"CONTRADICTION: {bound} GPUs are proven to be needed"
+    if row.feasible and row.gpus is not None and (row.lower_bound or 0) > row.gpus:
+        return placement, None, f"CONTRADICTION: {row.lower_bound} GPUs are said to be needed"
     by = json.loads(row.details).get("bound_by") or "a step that it does not name"
     rest = f"; the rest is by {by}, not proven again" if bound and bound < (row.lower_bound or 0) else ""
     return placement, bound, how + rest

@@ -102,8 +102,9 @@ class Predictor:
         return self.profile.name
 
     def made_for(self, profile: ServingProfile) -> bool:
-        """Whether a profile behaves as the one that the training data come from; where they come from may differ."""
-        return replace(self.profile, provenance={}) == replace(profile, provenance={})
+        """Whether a profile behaves as that of the training data; where the two come from, and how sure they are, may differ."""
+        mine, other = (replace(one, provenance={}, uncertainty=None) for one in (self.profile, profile))
+        return mine == other
 
     def predict_throughput(self, contents: ArrayLike) -> NDArray[np.float64]:
         """Throughput of GPU contents by the full model.

@@ -1,8 +1,7 @@
 """What cuts, zones and prices of a certificate prove, in exact arithmetic.
 
-A cut is a point of sums that nothing reaches which a GPU serves. What no cut reaches lies in zones, each with a limit on every sum.
-Multipliers of these limits say what the dearest content of a zone costs at most, fractions of adapters allowed. All adapters together
-cost so many times as much, so at least so many GPUs are needed (Gilmore and Gomory, 1961; Farley, 1990).
+A cut is a point of sums that nothing reaches which a GPU serves; what no cut reaches lies in zones with a limit on every sum. Multipliers
+of the limits say what the dearest content of a zone costs at most, and so how many GPUs all adapters need (Gilmore and Gomory; Farley).
 """
 
 from __future__ import annotations

@@ -71,6 +71,7 @@ def _by_prices(certificate: Mapping[str, Any], twin: Shortfalls) -> tuple[int, s
         Zone(zone["rank"], [math.inf if limit is None else limit for limit in zone["limits"]], zone["multipliers"])
         for zone in certificate["zones"]
     ]
+    twin.check_times()
     cuts = [(content.rank, np.array(content.sums)) for content in contents if content.cut]
     ranks = twin.workload.ranks
     check_cover(cuts, zones, set(ranks.tolist()))

@@ -13,19 +13,18 @@ from numpy.typing import NDArray
 
 from bench.certificates.adding_up import RefusedError
 from twin import GpuResult, Requests, ServiceLevel, ServingProfile, Workload, simulate_requests
+from twin.shares import asked_tokens, missed, requests_beside, whole_share
 
-#: A content falls short by this margin at every `max_loras`, and by more than so many standard deviations of what it varies by when each
-#: adapter's requests are moved in time so many times (a deviation counts for the fourth at least), each time with so many
-#: requests that were not served as they should. A certificate may ask for more, not for less.
+#: A content falls short by this margin, and by more than so many standard deviations of what it varies by when each adapter's requests are
+#: moved in time (the fourth at least), each time with so many requests missed. A certificate may ask for more, not for less.
 MARGINS = {"margin": 0.01, "turns": 4, "sigmas": 3.0, "least_deviation": 0.004, "least_missed": 30}
 
 
 class Content(NamedTuple):
     """Adapters, one of them taken to be of a rank and the others of the workload's smallest; or `made_up` equally busy ones.
 
-    To those the workload's own requests are dealt, thinned to a `load` in tokens per second. `spans` are values of `max_loras`
-    at which the content falls short, on a server with the KV cache and steps of the first and the slots of the last. A `cut` rules out
-    all that asks for as much as its `sums`.
+    To those the workload's own requests are dealt, thinned to a `load` in tokens/s. It falls short on the servers of `spans`: KV cache
+    and steps of the first `max_loras`, slots of the last. A `cut` rules out all that asks for as much as its `sums`.
     """
 
     rank: int
@@ -51,9 +50,22 @@ class Shortfalls:
         self.simulated = 0
         self.source = workload.lengthened(service.tail_s) if service.judges_requests else workload
         self.sums = self._sums(workload.requests, workload.n_adapters)
-        self._total = _tokens(workload.requests).sum() / workload.duration_s
+        self._total = asked_tokens(workload.requests).sum() / workload.duration_s
         self._draws = np.random.Generator(np.random.PCG64(workload.seed)).random((2, len(self.source.requests)))
         self._short = service.share - MARGINS["margin"]
+        self._beside = requests_beside(workload, service, self.source.requests)
+
+    def check_times(self) -> None:
+        """Raise `RefusedError` unless adapters are compared at half, once and twice the time in service on an overloaded GPU."""
+        load, ranks = self._total / 2 ** math.ceil(math.log2(max(1.0, self._total / 1000.0))), self.workload.ranks
+        while True:
+            result = self.simulate(self._dealt(load, 8), np.full(8, ranks.min()), (8, 8), self.workload.duration_s)
+            if load > self._total or not load or result.throughput < 0.5 * result.offered_throughput:
+                break
+            load *= 2
+        service_s = result.mean_running * max(result.busy_s, 1e-9) / result.finished if result.finished else 10.0
+        if len(self.times_s) != 3 or not np.allclose(self.times_s, np.array([0.5, 1, 2]) * service_s, rtol=1e-6):
+            raise RefusedError("it compares adapters at other times in service than those of this workload and profile")
 
     def check(self, content: Content, others: Sequence[Content]) -> None:
         """Raise `RefusedError` unless a content falls short at every `max_loras`, some of them by those of `others`."""
@@ -98,7 +110,7 @@ class Shortfalls:
             result = self.simulate(requests, ranks, span := waiting.pop(), self.workload.duration_s)
             if span[0] == span[1] and not result.fails:
                 raise RefusedError(f"one GPU serves all adapters at max_loras={span[0]}")
-            if span[0] < span[1] and _share(result) >= self._short:
+            if span[0] < span[1] and whole_share(result, self._beside) >= self._short:
                 middle = sum(span) // 2
                 waiting += [(span[0], middle), (middle + 1, span[1])]
 
@@ -106,7 +118,7 @@ class Shortfalls:
         self, content: Content, requests: Requests, ranks: NDArray[np.int64], span: Sequence[int]
     ) -> float:
         window_s = self.workload.duration_s
-        share = _share(self.simulate(requests, ranks, span, window_s))
+        share = whole_share(self.simulate(requests, ranks, span, window_s), self._beside)
         if share >= self._short:
             raise RefusedError(f"a content keeps {share:.4f} at max_loras={list(span)}: not short by the margin")
         if content.made_up and not self.service.judges_requests:
@@ -124,10 +136,8 @@ class Shortfalls:
             arrival_s = (requests.arrival_s + offset_s[requests.adapter]) % length_s
             moved = replace(requests, arrival_s=arrival_s).take(np.argsort(arrival_s, kind="stable"))
             result = self.simulate(moved, ranks, span, self.workload.duration_s)
-            shares.append(_share(result))
-            judged = result.judgement
-            missed = result.arrived - result.finished if judged is None else int((judged.judged - judged.met).sum())
-            if missed < MARGINS["least_missed"] or shares[-1] >= self._short:
+            shares.append(whole_share(result, self._beside))
+            if missed(result) < MARGINS["least_missed"] or shares[-1] >= self._short:
                 raise RefusedError("a content falls short for the moments at which its requests come")
         deviation = max(float(np.std(shares, ddof=1)) if share >= 0 else 0.0, MARGINS["least_deviation"])
         if float(np.mean(shares)) + MARGINS["sigmas"] * deviation >= self.service.share:
@@ -150,8 +160,11 @@ class Shortfalls:
             return self.source.requests_of(np.array(content.adapters))
         if self.profile.prefix_caching and self.source.requests.shared_tokens is not None:
             raise RefusedError("a made-up content says nothing of prefix caching, and requests share prompts")
-        rows = np.flatnonzero(self._draws[0] < content.load / self._total)
-        dealt = (self._draws[1, rows] * content.made_up).astype(np.int64)
+        return self._dealt(content.load, content.made_up)
+
+    def _dealt(self, load: float, count: int) -> Requests:
+        rows = np.flatnonzero(self._draws[0] < (load / self._total if self._total else 0.0))
+        dealt = (self._draws[1, rows] * count).astype(np.int64)
         return replace(self.source.requests.take(rows), adapter=dealt, shared_tokens=None)
 
     def _sums(self, requests: Requests, count: int) -> NDArray[np.float64]:
@@ -160,17 +173,4 @@ class Shortfalls:
         gap_s, same = window_s - arrival_s, adapter[1:] == adapter[:-1]
         gap_s[:-1][same] = np.diff(arrival_s)[same]
         busy = [np.bincount(adapter, np.clip(gap_s, 0.0, time_s), count) for time_s in self.times_s]
-        return np.column_stack([np.bincount(requests.adapter, _tokens(requests), count), *busy]) / window_s
-
-
-def _tokens(requests: Requests) -> NDArray[np.int64]:
-    return requests.prompt_tokens + requests.requested_tokens
-
-
-def _share(result: GpuResult) -> float:
-    """What the service level compares with its share, of the whole GPU; below 0 where it does not start."""
-    if result.memory_error:
-        return -1.0
-    if result.judgement is not None:
-        return result.judgement.goodput
-    return result.throughput / result.offered_throughput if result.offered_throughput else math.inf
+        return np.column_stack([np.bincount(requests.adapter, asked_tokens(requests), count), *busy]) / window_s

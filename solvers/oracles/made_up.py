@@ -13,10 +13,11 @@ from solvers.contents.adapter_types import AdapterTypes
 from solvers.contents.demands import Demands, presence
 from solvers.oracles.base import MadeUp, Oracle
 from solvers.oracles.grounds import Grounds
-from solvers.oracles.served import activity, drains, offered_tokens, served_share, until, whole_share
+from solvers.oracles.served import activity, drains, until
 from solvers.oracles.spans import SlotSpan, costs_grow, octaves, shortfall, singles
 from twin import GpuResult, Requests, ServingProfile, Workload, simulate_requests
 from twin.service import PUBLISHED, STARVATION_SHARE, ServiceLevel
+from twin.shares import asked_tokens, requests_beside, served_share, whole_share
 
 #: Contents are compared by the adapters active in these multiples of the mean time in service on an overloaded GPU; the
 #: times on GPUs near their limit scatter around it. Three
@@ -112,7 +113,7 @@ class MadeUpContents(Oracle):
         """Offered tokens per second of each adapter, by the requests that are replayed, shape (n_adapters,)."""
         requests = self.workload.requests
         return (
-            np.bincount(requests.adapter, offered_tokens(requests), self.workload.n_adapters) / self.workload.duration_s
+            np.bincount(requests.adapter, asked_tokens(requests), self.workload.n_adapters) / self.workload.duration_s
         )
 
     def made_up_sums(self, content: MadeUp) -> NDArray[np.float64]:
@@ -121,7 +122,7 @@ class MadeUpContents(Oracle):
         kept = until(self._thinned(content), window_s)
         above = (np.unique(self.workload.ranks)[1:] <= content.rank).astype(np.float64)
         active = activity(kept, content.n_adapters, self._service_times_s, window_s).sum(axis=1)
-        return np.concatenate([above, [offered_tokens(kept).sum() / window_s], active])
+        return np.concatenate([above, [asked_tokens(kept).sum() / window_s], active])
 
     def made_up_starves(self, content: MadeUp) -> bool:
         """Simulates the workload's own requests, thinned to the load and dealt at random to the adapters.
@@ -174,7 +175,9 @@ class MadeUpContents(Oracle):
         key = (content, span)
         if key not in self._made_up_shares:
             self.calls += 1
-            self._made_up_shares[key] = whole_share(self._simulate_made_up(content, span, self.workload.duration_s))
+            self._made_up_shares[key] = whole_share(
+                self._simulate_made_up(content, span, self.workload.duration_s), self._beside
+            )
         return self._made_up_shares[key]
 
     def _made_up_drains(self, content: MadeUp, span: SlotSpan) -> bool:
@@ -188,6 +191,10 @@ class MadeUpContents(Oracle):
         return self._asked(self._thinned(content), ranks, span, duration_s)
 
     @cached_property
+    def _beside(self) -> int:
+        return requests_beside(self.workload, self.service, self._source.requests)
+
+    @cached_property
     def _draws(self) -> NDArray[np.float64]:
         """For each request a draw that thins and one that deals, shape (2, n_requests)."""
         generator = np.random.Generator(np.random.PCG64(self.workload.seed))
@@ -196,7 +203,7 @@ class MadeUpContents(Oracle):
     @cached_property
     def _service_times_s(self) -> NDArray[np.float64]:
         """Times in service at which the activity of contents is compared, from Little's law on an overloaded GPU."""
-        total = float(offered_tokens(self.workload.requests).sum()) / self.workload.duration_s
+        total = float(asked_tokens(self.workload.requests).sum()) / self.workload.duration_s
         rank = int(self.workload.ranks.min())
         # Doubled until half of it is not served: simulating all of a large fleet's load on one GPU takes long.
         load = total / 2.0 ** math.ceil(math.log2(max(1.0, total / FIRST_LOAD_TOKENS_PER_S)))
@@ -210,7 +217,7 @@ class MadeUpContents(Oracle):
 
     def _thinned(self, content: MadeUp) -> Requests:
         requests = self._source.requests
-        total = offered_tokens(self.workload.requests).sum() / self.workload.duration_s
+        total = asked_tokens(self.workload.requests).sum() / self.workload.duration_s
         rows = np.flatnonzero(self._draws[0] < (content.load / total if total else 0.0))
         dealt = (self._draws[1, rows] * content.n_adapters).astype(np.int64)
         return replace(requests.take(rows), adapter=dealt, shared_tokens=None)

@@ -42,27 +42,3 @@ def until(requests: Requests, duration_s: float) -> Requests:
 def drains(result: GpuResult) -> bool:
     """Whether all that arrived was served."""
     return not result.memory_error and result.finished == result.arrived
-
-
-def offered_tokens(requests: Requests) -> NDArray[np.int64]:
-    """Prompt and output tokens that each request asks for."""
-    return requests.prompt_tokens + requests.requested_tokens
-
-
-def missed(result: GpuResult) -> int:
-    """Requests that were not served as they should."""
-    if result.judgement is None:
-        return result.arrived - result.finished
-    return int((result.judgement.judged - result.judgement.met).sum())
-
-
-def whole_share(result: GpuResult) -> float:
-    """What is compared with the service level's share, of the whole GPU; below 0 for a memory error."""
-    if result.memory_error:
-        return -1.0
-    return served_share(result) if result.judgement is None else result.judgement.goodput
-
-
-def served_share(result: GpuResult) -> float:
-    """Throughput over offered throughput; 1 where nothing is offered."""
-    return result.throughput / result.offered_throughput if result.offered_throughput else 1.0

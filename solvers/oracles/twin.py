@@ -12,10 +12,11 @@ from solvers.contents.divided import n_adapters_of, sent_to
 from solvers.oracles.base import Verdict, nearest_first
 from solvers.oracles.grounds import RealContent
 from solvers.oracles.made_up import MadeUpContents
-from solvers.oracles.served import drains, missed, turned, until, whole_share
+from solvers.oracles.served import drains, turned, until
 from solvers.oracles.spans import Shortfall, SlotSpan, shortfall, singles
 from twin import GpuResult, Requests, ServingProfile, Workload
 from twin.service import PUBLISHED, STARVATION_SHARE, ServiceLevel
+from twin.shares import missed, whole_share
 
 #: A GPU that misses the threshold by so much, with as many requests unfinished, is asked whether it did so already when
 #: the window had lasted this share of itself: then it is no matter of the window's end.
@@ -102,7 +103,7 @@ class TwinOracle(MadeUpContents):
         if key not in self._shares:
             self.calls += 1
             result = self._simulate(adapters, SlotSpan(max_loras, max_loras), self.workload.duration_s)
-            whole = whole_share(result)
+            whole = whole_share(result, self._beside)
             worst = whole if result.judgement is None or result.memory_error else result.judgement.worst
             self._shares[key] = worst, whole
         return self._shares[key]
@@ -114,7 +115,7 @@ class TwinOracle(MadeUpContents):
         key = (adapters, span)
         if key not in self._span_shares:
             self.calls += 1
-            self._span_shares[key] = whole_share(self._simulate(adapters, span, self.workload.duration_s))
+            self._span_shares[key] = whole_share(self._simulate(adapters, span, self.workload.duration_s), self._beside)
         return self._span_shares[key]
 
     def find_max_loras(self, adapters: tuple[int, ...], hint: int | None = None) -> int | None:
@@ -228,7 +229,7 @@ class TwinOracle(MadeUpContents):
                 known_to = any(
                     (np.array(points) <= sums).all(axis=1).any() for other, points in known.items() if other.holds(span)
                 )
-                shares[span] = None if known_to else whole_share(self._simulate_ranks(requests, ranks, span))
+                shares[span] = None if known_to else self._short_by(requests, ranks, span)
             share = shares[span]
             if span.is_single and share is not None and share >= self.service.share - self.margin:
                 self._congested_hint = span.low
@@ -251,7 +252,7 @@ class TwinOracle(MadeUpContents):
         if not most:
             return True
         aim = min(self._congested_hint, most)
-        return whole_share(self._simulate_ranks(requests, ranks, SlotSpan(aim, aim))) < self._beyond
+        return self._short_by(requests, ranks, SlotSpan(aim, aim)) < self._beyond
 
     def _beyond_doubt(
         self, ask: Callable[[SlotSpan], float | None], requests: Requests, ranks: NDArray[np.int64], aim: int
@@ -297,13 +298,16 @@ class TwinOracle(MadeUpContents):
         for turn in range(TURNS):
             moved = turned(requests, turn, len(ranks), self._source.duration_s)
             result = self._simulate_ranks(moved, ranks, span)
-            shares.append(whole_share(result))
+            shares.append(whole_share(result, self._beside))
             if missed(result) < LEAST_UNFINISHED:
                 return math.inf
             if shares[-1] >= self.service.share - self.margin:
                 return shares[-1] - self.service.share + self.margin
         deviation = max(float(np.std(shares, ddof=1)), LEAST_DEVIATION)
         return float(np.mean(shares)) + SIGMAS * deviation - self.service.share
+
+    def _short_by(self, requests: Requests, ranks: NDArray[np.int64], span: SlotSpan) -> float:
+        return whole_share(self._simulate_ranks(requests, ranks, span), self._beside)
 
     def _simulate_ranks(self, requests: Requests, ranks: NDArray[np.int64], span: SlotSpan) -> GpuResult:
         self.calls += 1

@@ -94,12 +94,19 @@ def test_what_is_wrong_is_told(row: Row, tmp_path: Path, capsys: pytest.CaptureF
     rows = [
         replace(row, solver="forged", certificate=tampered(row, bound=4)),
         replace(row, solver="failing", placement=one_gpu, gpus=1, gpu_results=None),
+        replace(row, solver="above", lower_bound=7),
+        replace(row, solver="above without", lower_bound=7, certificate=None),
         replace(row, solver="right"),
     ]
     code, _, errors = verified(rows, tmp_path / "rows.parquet", capsys)
     assert code == 3
     lines = errors.splitlines()
-    assert [line.split(": ")[1:3] for line in lines] == [["forged", "REFUSED"], ["failing", "WRONG"]]
+    assert [line.split(": ")[1:3] for line in lines] == [
+        ["forged", "REFUSED"],
+        ["failing", "WRONG"],
+        ["above", "CONTRADICTION"],
+        ["above without", "CONTRADICTION"],
+    ]
 
 
 @pytest.mark.parametrize("mistake", [["solvers=[ffd]"], ["instances=[none]"]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,6 +22,15 @@ from twin import (
 )
 
 PROFILES = shipped_predictors()
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_it_is_made_for_the_profile_of_its_name(name: str) -> None:
+    """Whatever a profile says of where it comes from, and how sure it is; another step time is another profile."""
+    profile = load_profile(name)
+    predictor = load_predictor(name)
+    assert predictor.made_for(profile)
+    assert not predictor.made_for(replace(profile, min_step_ms=profile.min_step_ms + 1.0))
 
 
 @pytest.mark.parametrize("name", PROFILES)

@@ -127,14 +127,15 @@ def test_a_share_of_requests_asks_for_that_share_of_load_and_no_less_of_activity
     seed: int, share: float, rate: float
 ) -> None:
     """What bounds for any shares rest on, up to the chance of single requests."""
-    from solvers.oracles.served import activity, offered_tokens
+    from solvers.oracles.served import activity
+    from twin.shares import asked_tokens
 
     workload = Workload(np.array([8]), np.array([rate]), duration_s=600.0, seed=seed)
     whole = workload.requests
     part = workload.requests_of(np.array([0]), np.array([[0.0, share]]))
     chance = 6.0 * np.sqrt(share * (1 - share) / max(len(whole), 1)) * 2.5
-    assert offered_tokens(part).sum() == pytest.approx(
-        share * offered_tokens(whole).sum(), abs=chance * offered_tokens(whole).sum()
+    assert asked_tokens(part).sum() == pytest.approx(
+        share * asked_tokens(whole).sum(), abs=chance * asked_tokens(whole).sum()
     )
     for time_s in (1.0, 5.0, 20.0):
         of_whole, of_part = (float(activity(each, 1, np.array([time_s]), 600.0)[0, 0]) for each in (whole, part))

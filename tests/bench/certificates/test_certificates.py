@@ -209,3 +209,10 @@ def test_zones_hold_what_cuts_leave(seed: int) -> None:
     with pytest.raises(RefusedError, match="rank 8"):
         # A cut of a larger rank says nothing of contents without it.
         check_cover([(16, point) for point in points], zones, {8, 16})
+
+
+@pytest.mark.parametrize("times_s", [[], [1e9, 2e9, 4e9], [0.5, 1.0, 2.0], [-1.0, 0.0, 1.0]])
+def test_nobody_chooses_when_adapters_are_compared(certificate: dict[str, Any], times_s: list[float]) -> None:
+    """With fewer or other times in service a cut would rule out contents that ask for less of what counts."""
+    with pytest.raises(RefusedError, match="other times in service"):
+        prove(text_of(certificate | {"times_s": times_s}), WORKLOAD, PROFILE, PUBLISHED)

@@ -16,13 +16,14 @@ from predictors.features import N_SUMS, RATE
 from solvers.contents.adapter_types import adapter_types
 from solvers.oracles.base import MAX_LORAS_GRID, MadeUp, nearest_first
 from solvers.oracles.predictor import PredictorOracle
-from solvers.oracles.served import activity, drains, turned, until, whole_share
+from solvers.oracles.served import activity, drains, turned, until
 from solvers.oracles.spans import SlotSpan
 from solvers.oracles.twin import LEAST_DEVIATION, LEAST_UNFINISHED, SIGMAS, TURNS, TwinOracle
 from tests.examples import examples
 from tests.solvers.toy_oracle import ToyOracle
 from tests.twin.drawn import make_requests
 from twin import GpuResult, Requests, ServingProfile, Workload, load_profile, workload_from_groups
+from twin.shares import whole_share
 
 LLAMA, QWEN = load_profile("llama-3.1-8b"), load_profile("qwen-2.5-7b")
 
@@ -48,7 +49,7 @@ def test_what_serves_once_when_requests_move_in_time_starves_by_chance(
     assert len(turns) <= TURNS
     answers = iter([*turns, *turns[-1:] * TURNS])
     monkeypatch.setattr(oracle, "_simulate_ranks", lambda *_: next(answers))
-    monkeypatch.setattr("solvers.oracles.twin.whole_share", lambda share: share)
+    monkeypatch.setattr("solvers.oracles.twin.whole_share", lambda share, _: share)
     monkeypatch.setattr("solvers.oracles.twin.missed", lambda _: LEAST_UNFINISHED)
     found = oracle._chance(0.5, workload.requests, workload.ranks, SlotSpan(1, 1))
     assert found == pytest.approx(excess + (oracle.margin if excess > 0 else 0.0))

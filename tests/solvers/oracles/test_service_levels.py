@@ -5,19 +5,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bench.planning.adapters import Adapter, Traffic, workload_of
 from solvers.base import Problem
 from solvers.exact import Exact
 from solvers.ffd import GuidedFfd
 from solvers.ffd_plus import FfdPlus
+from solvers.limits import Deadline
 from solvers.max_pack import MaxPack
 from solvers.objectives.min_gpus import MinGpus
 from solvers.oracles.choice import make_oracle
 from solvers.oracles.twin import TwinOracle
+from solvers.zones.bound import ZoneBound
 from twin import (
     BATCH,
     INTERACTIVE,
     PUBLISHED,
     GpuPlan,
+    Lengths,
+    LogNormalTokens,
     Placement,
     ServiceLevel,
     ServingProfile,
@@ -133,3 +138,30 @@ def test_slots_are_never_more_than_adapters(profile: ServingProfile, count: int)
     slots = TwinOracle(workload, profile).slots(tuple(range(count)))
     assert slots[-1] == min(count, profile.largest_max_loras(8))
     assert list(slots) == sorted(set(slots))
+
+
+def test_what_others_beside_it_make_up_for_is_no_certain_failure(profile: ServingProfile) -> None:
+    """Long prompts miss 150 ms on an idle GPU; beside many short ones they are too few to matter, so nothing above them is ruled out."""
+    mine = [Adapter(f"long{i}", 8, 0.02, 3000, 100) for i in range(12)]
+    others = [Adapter(f"short{i}", 8, 0.025, 200, 100) for i in range(260)]
+    fixed = LogNormalTokens(200.0, 0.0, 1, 100_000), LogNormalTokens(100.0, 0.0, 1, 100_000)
+    lengths = Lengths(*fixed, max_total_tokens=130_000, correlation=0.0)
+    workload = workload_of([*mine, *others], Traffic.of(profile, lengths=lengths, duration_s=600.0, seed=0), profile)
+    service = replace(INTERACTIVE, ttft_ms=150.0)
+    count = workload.n_adapters
+    fleet = Placement(tuple(GpuPlan(tuple(range(gpu, count, 4)), len(range(gpu, count, 4))) for gpu in range(4)))
+    assert score_placement(workload, fleet, profile, service=service).feasible
+    oracle = TwinOracle(workload, profile, service=service)
+    long = tuple(range(12))
+    assert oracle.find_max_loras(long) is None
+    assert not oracle.starves(long)
+    assert not oracle.congested(long, 8)
+    for plan in fleet.gpus:
+        assert not oracle.congested(plan.adapters, 8)
+    zones = ZoneBound(oracle)
+    zones.run(Deadline.after(120.0), 12)
+    assert zones.value <= 4 + 1e-9
+    # Where all requests are drawn alike nobody makes up for anybody, and shares are compared as they are.
+    alike = replace(workload, trace=None)
+    assert TwinOracle(alike, profile, service=service)._beside == 0
+    assert TwinOracle(workload, profile, service=PUBLISHED)._beside == 0
