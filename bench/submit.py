@@ -16,7 +16,7 @@ from bench.shared.command import command
 from bench.shared.files import check_folder
 from bench.shared.terminal import console, plain, tracked
 from bench.standing.scoring import Scores, reproduced
-from bench.standing.submission import ABOUT, CODE, TRACKS, Submission, about_of, keep_code, mistakes_of
+from bench.standing.submission import ABOUT, CODE, TRACKS, Submission, about_of, check_code, keep_code, mistakes_of
 from bench.suites.library import FOLDER, load_suite
 from twin import UserError
 from twin.inputs import read_json
@@ -48,7 +48,10 @@ def main(config: SubmitConfig) -> None:
         rows = [row for row in rows if row.solver_label == config.solver]
     wrong = mistakes_of(rows, instances)
     said += wrong
-    if not wrong:
+    code = Path(config.about).parent / CODE
+    unfit = _unfit(code) if about.code == CODE else []
+    said += unfit
+    if not (wrong or unfit):
         said += reproduced(rows, instances, Scores(), lambda each: tracked(each, "scoring again"))[1]
     if said or out is None:
         sys.stderr.write("".join(f"error: {plain(line)}\n" for line in said))
@@ -57,7 +60,7 @@ def main(config: SubmitConfig) -> None:
     submission = Submission(about, tuple(replace(row, solver=about.name, solver_options="") for row in rows))
     out.parent.mkdir(parents=True, exist_ok=True)
     if about.code == CODE:
-        keep_code(Path(config.about).parent / CODE, out)
+        keep_code(code, out)
     submission.write(out)
     tracks = [track for track in TRACKS if submission.of_track(track)]
     terminal = console()
@@ -65,6 +68,15 @@ def main(config: SubmitConfig) -> None:
         f"{about.name} {about.version}: {len(rows)} rows on {', '.join(tracks)}, each scored again", soft_wrap=True
     )
     terminal.print(f"written  {out / ABOUT} and rows.parquet: hand this folder in", soft_wrap=True)
+
+
+def _unfit(code: Path) -> list[str]:
+    """Why the code cannot be handed in."""
+    try:
+        check_code(code)
+    except UserError as error:
+        return [str(error)]
+    return []
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ _TRIES, _FURTHER, _ABOVE, _NEAR = 6, 1.25, 1.01, 0.02
 
 
 def check_confidence(confidence: float | None, profile: ServingProfile, fleet: Fleet | None = None) -> None:
-    """Refuse what is no probability, a profile that has no distribution, and a fleet of several.
+    """Refuse what is no probability, a profile that has no distribution, and a fleet.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def check_confidence(confidence: float | None, profile: ServingProfile, fleet: F
     number("confidence", confidence, above=0.0, at_most=0.99)
     if fleet is not None:
         raise UserError(
-            f"confidence={confidence:g}: is for one GPU type; fleet= has several; reserve=0.2 plans for a fifth more load"
+            f"confidence={confidence:g}: is for a plan with profile=, and fleet= is given; reserve=0.2 plans for a fifth more load"
         )
     if profile.uncertainty is None:
         raise UserError(

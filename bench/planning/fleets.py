@@ -86,11 +86,15 @@ def fleet_asked(options: Asking, overrides: Sequence[str]) -> Fleet | None:
     Raises
     ------
     UserError
-        For what is no fleet.
+        For what is no fleet, and for a profile beside one.
     """
     options.fleet = [dict(kind) for kind in fleet_options(options.fleet)] or None
     if options.fleet is None:
         return None
+    if any(override.lstrip("+").startswith("profile=") for override in overrides):
+        raise UserError(
+            f"profile={options.profile}: fleet= is given, whose types have profiles of their own; one of the two would be right"
+        )
     options.profile = options.fleet[0]["profile"]
     if not any(override.startswith("objective") for override in overrides):
         options.objective = {"_target_": "solvers.objectives.min_cost.MinCost"}

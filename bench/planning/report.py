@@ -308,10 +308,11 @@ def _notes(found: Answer, serving: Serving) -> list[str]:
     for profile in profiles.values():
         if not (known := profile.provenance).get("estimated"):
             continue
+        instead = "confidence=0.95 plans for that" if found.fleet is None else "reserve=0.2 plans for a fifth more load"
         error = known.get("step_time_error_pct_estimated", float("nan"))
         notes.append(
             f"profile {profile.name} is estimated, nobody measured such a server: step times of measured ones were {error:.0f} % "
-            "off in the mean when estimated; confidence=0.95 plans for that"
+            f"off in the mean when estimated; {instead}"
         )
     notes += [
         f"the figures are those of {profile.engine} {profile.engine_version}, which profile {profile.name} is of"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import re
 import shutil
+import stat
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,11 +27,13 @@ ABOUT = "submission.json"
 CODE = "code"
 #: Bytes and files that such a folder may have, and what is no code.
 _MOST_BYTES, _MOST_FILES = 1_000_000, 100
-_NO_CODE = ("__pycache__", ".git", ".venv", "*.pyc", "*.egg-info", "build", ".pytest_cache")
+_IGNORED = shutil.ignore_patterns("__pycache__", ".git", ".venv", "*.pyc", "*.egg-info", "build", ".pytest_cache")
 #: Service levels that are ranked: each is a track of its own.
 TRACKS = ("published", "interactive")
 #: Seconds that a solver of the leaderboard may take for an instance, on whatever machine it says.
 TIME_LIMIT_S = 60.0
+# What it may take beyond, to end and to hand its answer over.
+_GRACE_S = 10.0
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 _LONGEST = 600
 
@@ -119,24 +123,45 @@ class Submission:
         write_rows(list(self.rows), folder / FILE_NAME)
 
 
+def check_code(source: Path) -> None:
+    """Look at code that is to be handed in, before any of it is read.
+
+    Raises
+    ------
+    UserError
+        If there is none, it is too large to be read by anybody, or something in it is neither a file nor a folder: what a link
+        leads to is not part of what is handed in.
+    """
+    if source.is_symlink() or not source.is_dir():
+        raise UserError(f"code={CODE}: no folder {source}; put the code there, or give an https address")
+    count = size = 0
+    for place, folders, files in os.walk(source):
+        ignored = _IGNORED(place, [*folders, *files])
+        folders[:] = [name for name in folders if name not in ignored]
+        for path in (Path(place) / name for name in (*folders, *files) if name not in ignored):
+            status = path.lstat()
+            if stat.S_ISDIR(status.st_mode):
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                raise UserError(f"code={CODE}: {path} is a link or no plain file; plain files and folders are taken")
+            count, size = count + 1, size + status.st_size
+    if not count or size > _MOST_BYTES or count > _MOST_FILES:
+        raise UserError(
+            f"code={CODE}: {source} has {count} files of {size} bytes; 1 to {_MOST_FILES} files of {_MOST_BYTES} bytes are taken"
+        )
+
+
 def keep_code(source: Path, folder: Path) -> None:
     """Put the code that is handed in beside the description into a submission.
 
     Raises
     ------
     UserError
-        If there is none, or it is too large to be read by anybody.
+        As `check_code` has it.
     """
-    if not source.is_dir():
-        raise UserError(f"code={CODE}: no folder {source}; put the code there, or give an https address")
+    check_code(source)
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:
-        copy = Path(shutil.copytree(source, Path(place) / CODE, ignore=shutil.ignore_patterns(*_NO_CODE)))
-        files = [path for path in copy.rglob("*") if path.is_file()]
-        size = sum(path.stat().st_size for path in files)
-        if not files or size > _MOST_BYTES or len(files) > _MOST_FILES:
-            raise UserError(
-                f"code={CODE}: {source} has {len(files)} files of {size} bytes; 1 to {_MOST_FILES} files of {_MOST_BYTES} bytes are taken"
-            )
+        copy = Path(shutil.copytree(source, Path(place) / CODE, symlinks=True, ignore=_IGNORED))
         shutil.rmtree(folder / CODE, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         copy.rename(folder / CODE)
@@ -228,4 +253,6 @@ def _mistakes_in_row(row: Row, of_tier: Mapping[str, Instance]) -> list[str]:
         said.append(f"{where}: placed with reserve={row.reserve:g}; the leaderboard is without")
     if row.time_limit_s is None or row.time_limit_s > TIME_LIMIT_S:
         said.append(f"{where}: time limit {row.time_limit_s} s; it must be {TIME_LIMIT_S:g} s or less")
+    if row.solve_time_s is not None and not 0 <= row.solve_time_s <= TIME_LIMIT_S + _GRACE_S:
+        said.append(f"{where}: solved in {row.solve_time_s:g} s; it must be {TIME_LIMIT_S + _GRACE_S:g} s or less")
     return said

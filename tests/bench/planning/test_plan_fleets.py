@@ -82,6 +82,8 @@ def test_of_one_type_it_is_the_plan_without_a_fleet(tmp_path: Path) -> None:
         ("fleet=[{profile:llama-3.1-8b},{profile:qwen-2.5-7b,name:q}]", "all types must serve the same"),
         ("fleet=[{profile:llama-3.1-8b,price:-1}]", "price=-1"),
         ("solver=random", "place on a fleet of several"),
+        ("profile=qwen-2.5-7b", "profile=qwen-2.5-7b: fleet= is given"),
+        ("++profile=llama-3.1-8b", "profile=llama-3.1-8b: fleet= is given"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], argument: str, said: str) -> None:
@@ -89,6 +91,20 @@ def test_a_mistake_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         planned(tmp_path, argument)
     assert end.value.code == 2
     assert said in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_fleet_of_one_type_is_given_no_probability(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = "fleet=[{profile:llama-3.1-8b/h100-80gb}]"
+    with pytest.raises(SystemExit):
+        planned(tmp_path, one, "confidence=0.95")
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "fleet= is given" in said
+    assert "several" not in said
+    planned(tmp_path, one, "solver=max_pack", "duration_s=60")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "is estimated, nobody measured" in said
+    assert "reserve=0.2 plans for a fifth more load" in said
+    assert "confidence" not in said
 
 
 TYPES = fleet_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -297,3 +298,49 @@ def test_code_is_handed_in_beside_the_description(
     with pytest.raises(SystemExit):
         submit.main(given)
     assert "has 2 files of 2000007 bytes" in capsys.readouterr().err
+
+
+def test_code_is_looked_at_before_anything_is_scored_or_read(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.submit.reproduced", None)
+    monkeypatch.setattr("shutil.copytree", None)
+    (tmp_path / "about.json").write_text(json.dumps(ABOUT | {"code": "code"}))
+    code = tmp_path / "code"
+    (code / "inner").mkdir(parents=True)
+    (code / "solver.py").write_text("one = 1")
+    given = [
+        f"rows={made / 'rows'}",
+        f"about={tmp_path / 'about.json'}",
+        f"folder={made / 'suite'}",
+        f"out={tmp_path / 'o'}",
+    ]
+    to_file, to_folder, to_nothing, pipe = (code / name for name in ("link.py", "inner/up", "inner/none", "pipe"))
+    for odd, target in (
+        (to_file, Path("/etc/hostname")),
+        (to_folder, tmp_path),
+        (to_nothing, Path("none")),
+        (pipe, None),
+    ):
+        if target is None:
+            os.mkfifo(odd)
+        else:
+            odd.symlink_to(target)
+        with pytest.raises(SystemExit) as stopped:
+            submit.main(given)
+        assert stopped.value.code == 2
+        assert f"{odd} is a link or no plain file" in capsys.readouterr().err
+        odd.unlink()
+    (code / "large.bin").write_bytes(bytes(2_000_000))
+    with pytest.raises(SystemExit):
+        submit.main(given)
+    assert "has 2 files of 2000007 bytes" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("seconds", [70.1, -1.0, float("nan")])
+def test_a_solver_that_took_too_long_is_refused(rows: list[Row], instances: list[Instance], seconds: float) -> None:
+    assert mistakes_of([replace(row, solve_time_s=70.0) for row in rows], instances) == []
+    said = mistakes_of([replace(rows[0], solve_time_s=seconds), *rows[1:]], instances)
+    assert len(said) == 1
+    assert "it must be 70 s or less" in said[0]
