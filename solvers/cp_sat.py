@@ -1,7 +1,7 @@
 """Exact bin packing with OR-Tools: CP-SAT covers the adapters with the GPU contents that the learned model accepts.
 
 The capacity of a GPU is no number here but what the starvation model accepts, at some `max_loras`: all that lies below a
-frontier of largest contents (`solvers.filling.frontier`), counted by type of adapter (rank, rate) and tabulated by asking. A GPU
+frontier of largest contents (`solvers.filling.frontier`), counted by type of adapter (`adapter_types`) and tabulated by asking. A GPU
 holds a part of one of its contents, GPUs are alike, and what is left to decide is one whole number for each: on how many
 GPUs it is used, so that all adapters are covered. That is exact, and CP-SAT proves it. With too many types for a table,
 types are rounded to classes: up (the busiest adapter of the class stands for all) for a placement, down for a bound. Both

@@ -21,7 +21,7 @@ from twin import Placement, UserError
 
 
 class Exact(Solver):
-    """Cuts and columns over GPU contents counted by adapter type (rank, rate).
+    """Cuts and columns over GPU contents counted by adapter type (rank, rate, shared prompt).
 
     A linear programme covers all adapters with contents that the oracle accepted, and prices the types. CP-SAT
     looks for the content of the highest price that no cut rules out; the oracle accepts it (a column) or

@@ -52,8 +52,12 @@ def demand_of_gpu(plan: GpuPlan, workload: Workload) -> Floats:
 
 
 def lengths_of(workload: Workload) -> Floats | None:
-    """The figures of `LENGTHS`; None where requests do not come one by one at random, as in the runs, but in bursts or from a trace."""
-    if workload.trace is not None or type(workload.arrivals) is not PoissonArrivals:
+    """The figures of `LENGTHS`; None for requests unlike those of the runs: in bursts, from a trace, or with shared prompts."""
+    if (
+        workload.shared_prompt_tokens is not None
+        or workload.trace is not None
+        or type(workload.arrivals) is not PoissonArrivals
+    ):
         return None
     stats = length_stats(workload.lengths)
     return np.array([stats.prompt_tokens, stats.output_tokens, stats.held_tokens])

@@ -12,6 +12,7 @@ import numpy as np
 
 from twin import Lengths, Requests, ServingProfile, UserError, Workload
 from twin.arrivals import Arrivals, PoissonArrivals
+from twin.subsets import subset
 
 _log = logging.getLogger(__name__)
 
@@ -151,14 +152,7 @@ def workload_of(  # noqa: PLR0913  # a part of the adapters at another load
 def _of_several_lengths(workload: Workload, parts: Sequence[tuple[np.ndarray, Lengths]]) -> Workload:
     """The workload with lengths of their own for each part of its adapters, drawn and put together as a trace."""
     rates, identities = workload.rates.copy(), np.asarray(workload.ids)
-    drawn = []
-    for members, lengths in parts:
-        shared = workload.shared_prompt_tokens
-        part = replace(
-            workload, ranks=workload.ranks[members], rates=rates[members], lengths=lengths, ids=identities[members],
-            shared_prompt_tokens=None if shared is None else shared[members],
-        )  # fmt: skip
-        drawn.append((part.requests, members))
+    drawn = [(subset(workload, members, lengths=lengths).requests, members) for members, lengths in parts]
     # Solvers count adapters of equal rank and rate as one type. Those of other lengths are another type, which a rate
     # that differs in the tenth digit says without a trace in any figure.
     for number, (members, _) in enumerate(parts):

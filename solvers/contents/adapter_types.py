@@ -1,4 +1,4 @@
-"""Adapters counted by type: identical rank and rate."""
+"""Adapters counted by type: identical rank, rate and length of shared prompt."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from twin import Workload
 
 @dataclass(frozen=True)
 class AdapterTypes:
-    """The adapters of a workload, grouped into types of identical rank and rate.
+    """The adapters of a workload, grouped into types of identical rank, rate and `shared_prompt_tokens`.
 
     Attributes
     ----------
     ranks : array of shape (n_types,), int64
     rates : array of shape (n_types,), float64
-        Requests per second. Types descend by rank, then by rate.
+        Requests per second. Types descend by rank, then by rate, then by shared prompt.
     counts : array of shape (n_types,), int64
         How many adapters there are of each type.
     members : tuple of arrays
@@ -40,7 +40,7 @@ class AdapterTypes:
 
 
 def adapter_types(workload: Workload, *, by_requests: bool = False) -> AdapterTypes:
-    """Group the adapters of a workload by (rank, rate).
+    """Group the adapters of a workload by (rank, rate, shared prompt).
 
     Parameters
     ----------
@@ -49,6 +49,8 @@ def adapter_types(workload: Workload, *, by_requests: bool = False) -> AdapterTy
         Order the members of a type so that the first few are neither the busiest nor the idlest; otherwise as they come.
     """
     keys = np.column_stack([-workload.ranks.astype(np.float64), -workload.rates])
+    if workload.shared_prompt_tokens is not None:
+        keys = np.column_stack([keys, -workload.shared_prompt_tokens.astype(np.float64)])
     unique, inverse, counts = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
     by_type = np.argsort(inverse.reshape(-1), kind="stable")
     members = np.split(by_type, np.cumsum(counts)[:-1]) if len(counts) else []

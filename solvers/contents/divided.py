@@ -75,6 +75,7 @@ def divided(workload: Workload, counts: NDArray[np.int64]) -> DividedWorkload:
         trace=workload.requests_of(owners, intervals),
         name=workload.name,
         arrivals=workload.arrivals,
+        shared_prompt_tokens=None if workload.shared_prompt_tokens is None else workload.shared_prompt_tokens[owners],
         whole=workload,
         counts=counts,
     )

@@ -16,6 +16,7 @@ from solvers.filling.kernel import homogeneous_capacity
 from solvers.filling.model import MOST_ADAPTERS, FillModel
 from solvers.oracles.predictor import workload_tail
 from twin import GpuPlan
+from twin.subsets import subset
 
 Floats = NDArray[np.float64]
 
@@ -112,9 +113,7 @@ def divided(task: Task, rates: Floats, copies: NDArray[np.int64]) -> Copies:
     problem = task.problem(rates)
     workload = problem.workload
     owner = np.repeat(np.arange(workload.n_adapters), copies)
-    parts = replace(
-        workload, ranks=workload.ranks[owner], rates=(workload.rates / copies)[owner], ids=np.arange(len(owner))
-    )
+    parts = subset(workload, owner, rates=(workload.rates / copies)[owner], ids=np.arange(len(owner)))
     return Copies(replace(problem, workload=parts), owner)
 
 

@@ -15,6 +15,7 @@ from solvers.limits import Deadline, NoneThereError
 from solvers.oracles.draws import twin_of
 from solvers.oracles.twin import TwinOracle
 from twin import Workload
+from twin.subsets import subset
 
 #: Share of what the backbone serves alone from which an adapter is asked about alone. By hand: no service level lets a GPU serve less.
 HEAVY = 0.1
@@ -131,11 +132,4 @@ def divided_if_hot(problem: Problem, deadline: Deadline) -> tuple[Problem, Divid
 
 def only(workload: Workload, adapter: int) -> Workload:
     """One adapter of a workload, with its requests."""
-    mine = np.array([adapter])
-    return replace(
-        workload,
-        ranks=workload.ranks[mine],
-        rates=workload.rates[mine],
-        ids=np.asarray(workload.ids)[mine],
-        trace=None if workload.trace is None else workload.requests_of(mine),
-    )
+    return subset(workload, np.array([adapter]))

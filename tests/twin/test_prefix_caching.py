@@ -12,6 +12,7 @@ from tests.twin.drawn import Server, make_requests, servers, small_profile
 from tests.twin.test_engine import assert_same, recorded, tight
 from twin import GpuResult, UserError, load_profile, simulate_requests, workload_from_groups
 from twin.builders import groups, zipf
+from twin.subsets import subset
 from twin.workload import Workload
 
 
@@ -110,6 +111,17 @@ def test_shared_prompts_come_before_the_drawn_ones() -> None:
     mine = shared.requests_of(np.array([2, 0]))
     np.testing.assert_array_equal(mine.shared(), np.array([1000, 0])[mine.adapter])
     np.testing.assert_allclose(shared.mean_request_tokens - plain.mean_request_tokens, [0, 100, 1000])
+
+
+def test_some_adapters_of_a_workload_send_what_they_send_in_it() -> None:
+    drawn = replace(workload_from_groups([(3, 8, 2.0)], duration_s=60.0), shared_prompt_tokens=np.array([0, 100, 1000]))
+    some = np.array([2, 0])
+    for workload in (drawn, replace(drawn, trace=drawn.requests)):
+        mine, expected = subset(workload, some), workload.requests_of(some)
+        for name, column in expected.columns().items():
+            np.testing.assert_array_equal(getattr(mine.requests, name), column, err_msg=name)
+        np.testing.assert_array_equal(mine.mean_request_tokens, workload.mean_request_tokens[some])
+    assert subset(drawn, np.array([1, 1]), ids=[5, 6]).requests.shared().tolist()[:2] == [100, 100]
 
 
 def test_a_busy_server_serves_far_more_with_its_shared_prompts_cached() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import yaml
@@ -11,6 +13,7 @@ from bench.changing.serving import _requests, decided, served
 from bench.changing.timeline import Timeline
 from bench.shared.overrides import CONF
 from solvers.controllers.base import Controller
+from solvers.controllers.capacity import divided
 from solvers.controllers.headroom import Headroom
 from solvers.controllers.static_peak import StaticPeak
 from tests.bench.changing.days import HOURS_S, LEVEL, PROFILE, Recorded, day, shuffled_after, task
@@ -64,6 +67,19 @@ def test_no_day_can_be_drawn_from_what_a_controller_is_told() -> None:
     assert told.truth is None
     assert told.workload.seed != of.workload.seed
     assert told.workload.arrivals != of.workload.arrivals
+
+
+def test_copies_have_the_shared_prompt_of_their_adapter() -> None:
+    given = task(day(flat=True), "curves")
+    shared = np.arange(24) * 10
+    known = replace(given.workload, shared_prompt_tokens=shared)
+    given = replace(given, plan_for=replace(given.plan_for, workload=known))
+    copies = np.ones(24, dtype=np.int64)
+    copies[3] = 2
+    parts = divided(given, known.rates, copies)
+    found = parts.problem.workload.shared_prompt_tokens
+    assert found is not None
+    assert found.tolist() == np.repeat(shared, copies).tolist()
 
 
 def test_a_constant_load_online_is_the_same_as_offline() -> None:

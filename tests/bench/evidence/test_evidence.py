@@ -105,6 +105,9 @@ def test_other_traffic_or_servers_have_no_evidence() -> None:
     bursts = replace(known, arrivals=GammaArrivals(cv=3.0))
     long = replace(known, lengths=sharegpt_lengths(600.0, 196.4, 1.0))
     assert lengths_of(bursts) is None
+    same_prompt = replace(known, shared_prompt_tokens=np.array([0, 100]))
+    assert lengths_of(same_prompt) is None
+    assert evidence_of(plans, same_prompt, PROFILE) == (NONE,)
     assert evidence_of(plans, bursts, PROFILE) == (NONE,)
     assert evidence_of(plans, long, PROFILE) == (NONE,)
     assert evidence_of(plans, known, load_profile("mistral-7b/a100-80gb")) == (NONE,)

@@ -67,6 +67,21 @@ def test_adapters_of_one_rank_and_rate_are_one_type() -> None:
     assert [member.tolist() for member in single_types(MIXED).members] == [[0], [1], [2], [3], [4], [5]]
 
 
+def test_adapters_with_other_shared_prompts_are_another_type() -> None:
+    """Or an adapter with a long prompt would be taken for one with a short one."""
+    types = adapter_types(replace(MIXED, shared_prompt_tokens=np.array([10, 5, 3000, 0, 5, 0])))
+    assert types.rates.tolist() == [0.2, 0.1, 0.9, 0.5, 0.3, 0.3]
+    assert [member.tolist() for member in types.members] == [[4], [1], [3], [5], [2], [0]]
+
+
+def test_parts_have_the_shared_prompt_of_their_adapter() -> None:
+    whole = replace(MIXED, shared_prompt_tokens=np.array([10, 0, 3000, 0, 5, 0]), duration_s=120.0)
+    parts = divided(whole, np.array([2, 1, 3, 1, 1, 1]))
+    np.testing.assert_array_equal(parts.mean_request_tokens, whole.mean_request_tokens[parts.owners])
+    np.testing.assert_allclose(parts.rates @ parts.mean_request_tokens, whole.rates @ whole.mean_request_tokens)
+    np.testing.assert_array_equal(parts.requests.shared(), whole.requests.shared())
+
+
 def test_the_first_of_a_type_is_neither_its_busiest_nor_its_idlest() -> None:
     workload = Workload(np.full(5, 8), np.full(5, 0.5), duration_s=600.0, seed=1)
     requests = workload.requests

@@ -123,6 +123,17 @@ def test_a_hot_adapter_s_parts_are_the_fewest_that_a_gpu_holds_one_of(problem: P
     assert divided_if_hot(cold, deadline) == (cold, None)
 
 
+def test_a_hot_adapter_is_divided_with_its_shared_prompt(problem: Problem) -> None:
+    groups = workload_from_groups([(1, 8, 0.1), (1, 16, 60.0)], duration_s=120.0)
+    mine = replace(problem, workload=replace(groups, shared_prompt_tokens=np.array([600, 20])))
+    alone = only(mine.workload, 1)
+    assert alone.requests.shared().tolist() == [20] * len(alone.requests)
+    assert tokens_per_s(alone).tolist() == tokens_per_s(mine.workload)[1:].tolist()
+    _, parts = divided_if_hot(mine, Deadline.after(600.0))
+    assert parts is not None
+    assert parts.counts[0] == 1 < parts.counts[1]
+
+
 def test_who_cannot_be_on_a_gpu_alone_is_named(problem: Problem) -> None:
     mine = replace(problem, workload=workload_from_groups([(1, 8, 0.1), (1, 16, 60.0)], duration_s=600.0))
     with pytest.raises(NoneThereError, match=r"adapter 1 \(rank 16, rate 60 req/s\) starves a GPU"):
