@@ -1,4 +1,4 @@
-"""What rules a plan out whoever solves it, and what no solver that gives each adapter one GPU finds."""
+"""What rules a plan out whoever solves it, and what an adapter asks of one GPU that it does not give."""
 
 from __future__ import annotations
 
@@ -58,6 +58,11 @@ def hot_adapter(
     alone = simulated(1.0)
     if alone.memory_error or not alone.fails or alone.throughput <= 0:
         return None
+    if alone.judgement is not None and not alone.starved:
+        return (
+            f"adapter {hot.name} keeps the limits for {alone.judgement.goodput:.0%} of its requests on a GPU of its own, which serves all "
+            "of them: they are long for these limits; looser ones (service.ttft_ms, service.tpot_ms) may have a placement"
+        )
     gpus = max(2, math.ceil(alone.offered_throughput / alone.throughput))
     while service.judges_requests and simulated(1 / gpus).fails:
         gpus += max(1, gpus // 4)

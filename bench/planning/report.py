@@ -171,7 +171,7 @@ def failure_lines(  # noqa: PLR0913  # what was asked, by whom, and what came of
             f"infeasible{limit}{kept}: at least {claim.bound} GPUs are needed, as {claim.by} proved ({claim.scope})"
         ]
     elif hot is not None:
-        lines = [f"no placement that gives each adapter one GPU was found{limit}{kept}", hot]
+        lines = [f"no placement was found{limit}{kept}", hot]
     fail = "fail" if service.judges_requests else "starve"
     for row in rows:
         if row.gpus is not None:
