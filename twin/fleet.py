@@ -30,7 +30,6 @@ KEYS = ("name", "profile", "price", "count")
 MOST_TYPES = 12
 #: GPUs of one type, and the dearest one. By hand: nobody has more, and sums of prices keep their digits.
 MOST_GPUS, DEAREST = 1_000_000, 1e9
-_NO_FIRST = "-=+@"
 _WHAT = f"a fleet: a list of {{{', '.join(KEYS)}}} in YAML, or a CSV file with these columns"
 
 
@@ -56,9 +55,6 @@ class GpuType:
 
     def __post_init__(self) -> None:
         plain_text("fleet: name", self.name, at_most=60)
-        # Names stand in scripts, where a hyphen begins an option, and in tables that spreadsheets compute.
-        if self.name.lstrip()[0] in _NO_FIRST:
-            raise UserError(f"fleet: name={shown(self.name)} must not begin with one of {' '.join(_NO_FIRST)}")
         number(f"fleet: type {self.name}: price", self.price, above=0.0, at_most=DEAREST)
         if self.count is not None:
             whole(f"fleet: type {self.name}: count", self.count, at_least=1, at_most=MOST_GPUS, unit="GPUs")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bench.comparison.cell import Cell
 from twin.errors import UserError
 from twin.fleet import fleet_of, read_fleet
+from twin.numbers import shown
 from twin.service import PUBLISHED
 
 if TYPE_CHECKING:
@@ -66,9 +67,14 @@ def fleet_options(given: Any) -> tuple[dict[str, Any], ...]:  # noqa: ANN401  # 
         return ()
     origin = f"fleet={given}" if isinstance(given, str) else "fleet"
     rows = read_fleet(given) if isinstance(given, str) else given
+    types = fleet_of(rows, origin).types
+    for place, kind in enumerate(types, 1):
+        # Names stand in scripts, where a hyphen begins an option, and in tables that spreadsheets compute.
+        if kind.name.lstrip()[0] in "-=+@":
+            raise UserError(f"{origin}: entry {place}: name={shown(kind.name)} must not begin with -, =, + or @")
     return tuple(
         {"name": kind.name, "profile": str(row["profile"]), "price": kind.price, "count": kind.count}
-        for kind, row in zip(fleet_of(rows, origin).types, rows, strict=True)
+        for kind, row in zip(types, rows, strict=True)
     )
 
 

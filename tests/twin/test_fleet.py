@@ -60,10 +60,6 @@ def test_yaml_and_csv_say_the_same(tmp_path: Path) -> None:
         ([{"profile": H100}, {"profile": H100}], "two types are called h100-80gb"),
         ([{"profile": H100}, {"profile": "qwen-2.5-7b/a100-80gb"}], "all types must serve the same"),
         ([{"profile": H100, "name": f"t{n}"} for n in range(13)], "has 13 types"),
-        ([{"profile": H100, "name": "--host=0"}], "entry 1: name='--host=0' must not begin with"),
-        ([{"profile": H100, "name": " =1+1"}], "must not begin with"),
-        ([{"profile": H100, "name": "+1"}], "must not begin with"),
-        ([{"profile": H100, "name": "@SUM(A1)"}], "must not begin with"),
         ([{"profile": H100, "name": "a\tb"}], "U+0009"),
     ],
 )
