@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -103,3 +104,11 @@ def comparison() -> Comparison:
 def makers() -> dict[str, Callable[[], Solver]]:
     """All of them."""
     return {solver.name: solver for solver in (Alone, Crowded, Dealt, Broken, Forgetful, Resigned)}
+
+
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """What is started in the background of a script ignores SIGINT, and so do its children, unless somebody listens."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -110,7 +110,7 @@ def growing(count: int) -> list[str | int]:
 def test_a_server_is_collected_with_its_flags(serve: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = serve(growing(50)), serve(growing(50))
     collect.main(
-        [f"url=[{first.url},{second.url}/]", "interval_s=0.1", "duration_s=0.5", f"out={tmp_path}", "max_lora_rank=16"]
+        [f"url=[{first.url},{second.url}/]", "interval_s=0.1", "duration_s=3", f"out={tmp_path}", "max_lora_rank=16"]
     )
     for server in (first, second):
         (path,) = collected(server, tmp_path)
@@ -129,7 +129,7 @@ def test_a_server_is_collected_with_its_flags(serve: Start, tmp_path: Path, caps
 
 def test_a_server_that_restarts_begins_a_file_of_its_own(serve: Start, tmp_path: Path) -> None:
     server = serve([*growing(4), *growing(50)[1:]])
-    collect.main([f"url={server.url}", "interval_s=0.1", "duration_s=0.8", f"out={tmp_path}", "max_lora_rank=8"])
+    collect.main([f"url={server.url}", "interval_s=0.1", "duration_s=4", f"out={tmp_path}", "max_lora_rank=8"])
     files = collected(server, tmp_path)
     assert len(files) == 2
     for path in files:
@@ -140,12 +140,13 @@ def test_a_server_that_restarts_begins_a_file_of_its_own(serve: Start, tmp_path:
 def test_a_look_without_an_answer_is_left_out(serve: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pages = growing(50)
     server = serve([*pages[:3], 503, 503, "<html>a proxy</html>", *pages[3:]])
-    collect.main([f"url={server.url}", "interval_s=0.1", "duration_s=0.9", f"out={tmp_path}", "max_lora_rank=8"])
+    collect.main([f"url={server.url}", "interval_s=0.1", "duration_s=4", f"out={tmp_path}", "max_lora_rank=8"])
     (path,) = collected(server, tmp_path)
     assert len(pd.read_parquet(path)) == server.looks - 4
     assert "3 looks had no answer" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interrupt_keeps_what_was_collected(serve: Start, tmp_path: Path) -> None:
     server = serve(growing(1000))
     command = [sys.executable, "-m", "bench.collect", f"url={server.url}", "interval_s=0.1", f"out={tmp_path}"]

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,14 +142,6 @@ def test_a_server_out_of_memory_is_a_verdict(standin: Path, tmp_path: Path, caps
     assert "memory error: out of memory: nothing is left for the KV cache" in printed
     assert "verdicts right in 0 of 1 windows" in printed
     assert pd.read_csv("out/summary.csv").measured_memory_error.tolist() == [True]
-
-
-@pytest.fixture
-def _interruptible() -> Iterator[None]:
-    """What is started in the background of a script ignores SIGINT, and so do its children, unless somebody listens."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("_interruptible")
