@@ -59,10 +59,10 @@ class FidelityConfig(ReplayOptions):
 def main(config: FidelityConfig) -> None:
     """Replay the runs, print the errors and write them."""
     terminal = console(width=160)
+    out, summary_path, picture = _targets(config)
     if is_slora(config.runs):
         of_slora(config, terminal)
         return
-    out, summary_path, picture = _targets(config)
     if config.evidence is not None:
         check_file("evidence", config.evidence)
     runs = read_runs(config.runs)

@@ -62,8 +62,10 @@ class Job:
     def fingerprint(self, placed: Placed) -> str:
         """What a measurement must have been made of to be this one's."""
         flags = asdict(self.flags)
-        if flags["tensor_parallel_size"] == 1:  # Windows that were measured before there was this flag.
-            del flags["tensor_parallel_size"]
+        # Windows that were measured before there were these flags.
+        for name, before in (("tensor_parallel_size", 1), ("prefix_caching", False)):
+            if name in flags and flags[name] == before:
+                del flags[name]
         parts = hashlib.sha256(json.dumps([flags, self.ranks, placed.profile.model]).encode())
         for values in (self.requests.arrival_s, self.requests.adapter, self.requests.prompt_tokens):
             parts.update(np.ascontiguousarray(values).tobytes())

@@ -179,7 +179,7 @@ def test_a_list_too_long_for_the_terminal_is_whole_in_the_files(
 def test_nothing_feasible_is_said_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed = "name,rank,rate\na,8,0.1\nheavy one,8,900\n"
     with pytest.raises(SystemExit) as stopped:
-        planned(tmp_path, "duration_s=60", listed=listed)
+        planned(tmp_path, "duration_s=60", "solver=[max_pack]", "solver.max_pack.replicas=false", listed=listed)
     assert stopped.value.code == 1
     said = capsys.readouterr().err
     assert said.startswith("no placement was found that keeps interactive (95% of ")

@@ -16,7 +16,7 @@ from solvers.registry import list_solvers
 from twin.errors import UserError
 
 RESULTS = Path(__file__).parents[3] / "results"
-ROWS = ("reference/rows.parquet", "reference/ci.parquet", "predictors/placements/rows.parquet")
+ROWS = ("reference/published/rows.parquet", "reference/ci.parquet", "predictors/placements/rows.parquet")
 #: What a row of before may have under a name that is another solver's since.
 CALLED_NOW = {"ffd": "ffd_checked", "min_cost_flow": "balanced_flow"}
 

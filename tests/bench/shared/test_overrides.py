@@ -60,7 +60,7 @@ def test_lists_of_the_suite(option: str, capsys: pytest.CaptureFixture[str]) -> 
     [
         ("solver=[nope]", "solver=nope: no such solver; available are balance, "),
         ("solver=[ffd,exakt]", "solver=exakt: no such solver; available are balance, "),
-        ("objective=[nope]", "objective=nope: no such objective; available are min_gpus, min_latency"),
+        ("objective=[nope]", "objective=nope: no such objective; available are min_cost, min_gpus, min_latency"),
         ("workload/lengths=[nope]", "workload/lengths=nope: no such workload/lengths; available are fixed, sharegpt"),
         ("+case=[nope]", "case=nope: no such case; available are bursts, "),
         ("solver=5", "solver=5 must be one of balance, "),
@@ -68,7 +68,7 @@ def test_lists_of_the_suite(option: str, capsys: pytest.CaptureFixture[str]) -> 
         ("solver=[ffd,[exact]]", "solver=[ffd,[exact]] must be one of balance, "),
         ("service=null", "service=null must be one of batch, interactive, published"),
         ("workload=[tiny,small]", "workload=[tiny,small]: one workload at a time, of azure_code, "),
-        ("objective=[]", "objective=[]: one objective at a time, of min_gpus, min_latency"),
+        ("objective=[]", "objective=[]: one objective at a time, of min_cost, min_gpus, min_latency"),
         ("suite=[benchmark,paper]", "suite=[benchmark,paper]: one suite at a time, of benchmark, "),
     ],
 )

@@ -15,6 +15,7 @@ from bench.suites import bounds
 from bench.suites.bounds import TRIVIAL, best_bounds, fingerprint, improved, proven_bound
 from bench.suites.library import BestKnown, load_suite, read_best_known, write_best_known
 from twin import UserError, load_profile
+from twin.profile import Uncertainty
 
 TWIN, PREDICTOR = '{"oracle": "twin"}', '{"oracle": "predictor"}'
 (INSTANCE,) = load_suite("collection", ids=["zipf-llama-0100"])
@@ -157,7 +158,8 @@ def changed(value: Any) -> Any:  # noqa: ANN401  # a field of any type
         return value + "x"
     if isinstance(value, tuple):
         return (*value[:-1], changed(value[-1]))
-    return replace(value, without_lora_tokens=value.without_lora_tokens + 1)
+    field = "source" if isinstance(value, Uncertainty) else "without_lora_tokens"
+    return replace(value, **{field: changed(getattr(value, field))})
 
 
 def mark_of(profile: Any, monkeypatch: pytest.MonkeyPatch) -> str:  # noqa: ANN401  # a profile
