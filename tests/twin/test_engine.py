@@ -1,6 +1,7 @@
 """The fast engine decides as the step-by-step one, and both keep the laws of a serving engine."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from itertools import pairwise
 from typing import Any
@@ -110,22 +111,60 @@ def test_no_request_is_lost_or_served_twice(server: Server) -> None:
         assert result.finished == len(server.requests)
 
 
+def sharing(server: Server) -> NDArray[np.int64]:
+    """Tokens of each request in whole blocks of a shared prompt: none without prefix caching."""
+    size = server.profile.block_size
+    return server.requests.shared() // size * size * server.profile.prefix_caching
+
+
+def followed(server: Server, result: GpuResult, steps: list[Step]) -> Iterator[tuple[Step, NDArray[np.int64]]]:
+    """Each step with the tokens that every request has in the KV cache after it, computed or found there.
+
+    What is computed and what is found are together what is asked. What a request finds is in whole blocks, leaves it a token to
+    compute, has been computed before, and is all of its shared prompt that somebody holds: without prefix caching, nothing.
+    """
+    requests, caching, shared = server.requests, server.profile.prefix_caching, sharing(server)
+    present, most = np.zeros((2, len(requests)), dtype=np.int64)
+    target = requests.prompt_tokens.copy()
+    for step, in_cache in zip(steps, result.samples[:, engine.SAMPLE_KV], strict=True):
+        present[np.isin(np.arange(len(requests)), step.running, invert=True)] = 0
+        budget = server.profile.max_num_batched_tokens
+        for place, (i, tokens) in enumerate(step.scheduled):
+            budget -= tokens
+            if present[i] == 0:
+                found = target[i] - tokens
+                if budget == 0:
+                    # The budget may have cut the last one of a step: then the twin's count of tokens says what it found.
+                    assert place == len(step.scheduled) - 1
+                    found = int(in_cache) - tokens - sum(present[j] for j, _ in step.scheduled[:place])
+                alike = (requests.adapter == requests.adapter[i]) & (shared > 0)
+                held, ever = (np.minimum(shared, tokens_of)[alike].max(initial=0) for tokens_of in (present, most))
+                known = caching * max(most[i], min(ever, shared[i]))
+                assert found % server.profile.block_size == 0
+                assert min(held, shared[i]) <= found <= min(known, target[i] - 1)
+                present[i] = found
+            present[i] += tokens
+            most[i] = max(most[i], present[i])
+            assert present[i] <= target[i]
+            assert present[i] == target[i] or budget == 0
+            target[i] += present[i] == target[i]
+        assert in_cache == sum(present[i] for i, _ in step.scheduled)
+        yield step, present.copy()
+
+
 @given(server=servers())
 def test_tokens_are_conserved(server: Server) -> None:
-    # A preempted request computes its prompt and what it had generated once more; nothing else is computed twice.
+    # A preempted request asks for its prompt and what it had generated once more; nothing else is asked twice.
     result, steps = recorded(server)
     requests = server.requests
-    computed = np.zeros(len(requests), dtype=np.int64)
-    target = requests.prompt_tokens.copy()
     generated = np.zeros(len(requests), dtype=np.int64)
-    for step in steps:
-        computed[list(step.preempted)] = 0
-        for i, tokens in step.scheduled:
-            computed[i] += tokens
-            assert computed[i] <= target[i]
-            if computed[i] == target[i]:
+    wanted = requests.prompt_tokens.copy()
+    for step, present in followed(server, result, steps):
+        assert all(present[i] == 0 for i in step.preempted)
+        for i, _ in step.scheduled:
+            if present[i] == wanted[i]:
                 generated[i] += 1
-                target[i] += 1
+                wanted[i] += 1
     done = np.isfinite(result.finish_s)
     np.testing.assert_array_equal(generated[done], requests.output_tokens[done])
     np.testing.assert_array_equal(np.isfinite(result.first_token_s), generated > 0)
@@ -152,13 +191,15 @@ def test_limits_are_kept_in_every_step(server: Server) -> None:
 
 @given(server=servers())
 def test_the_blocks_in_use_are_those_of_the_running_requests(server: Server) -> None:
-    _, steps = recorded(server)
-    computed = np.zeros(len(server.requests), dtype=np.int64)
-    for step in steps:
-        computed[list(step.preempted)] = 0
-        for i, tokens in step.scheduled:
-            computed[i] += tokens
-        assert step.blocks_in_use == np.ceil(computed[list(step.running)] / server.profile.block_size).sum()
+    # Those of a shared prompt are counted once, however many requests hold them.
+    size, shared, adapter = server.profile.block_size, sharing(server), server.requests.adapter
+    for step, present in followed(server, *recorded(server)):
+        running = list(step.running)
+        in_common = np.minimum(present, shared) // size
+        once = np.zeros(len(server.ranks), dtype=np.int64)
+        np.maximum.at(once, adapter[running], in_common[running])
+        own = np.ceil(present / size)[running] - in_common[running]
+        assert step.blocks_in_use == own.sum() + once.sum()
 
 
 @given(server=servers())

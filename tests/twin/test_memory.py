@@ -8,7 +8,7 @@ import pytest
 MEASURE = """
 import resource
 import numpy as np
-import twin
+import twin.simulate
 for turn in range(12):
     if turn == 4:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
