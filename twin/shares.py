@@ -16,22 +16,15 @@ def asked_tokens(requests: Requests) -> NDArray[np.int64]:
     return requests.prompt_tokens + requests.requested_tokens
 
 
-def requests_beside(workload: Workload, service: ServiceLevel, requests: Requests) -> int:
-    """Requests among which those that a GPU misses may be, whoever else is on it; 0 where all adapters' are drawn alike.
+def others_make_up(workload: Workload, service: ServiceLevel) -> bool:
+    """Whether a GPU may serve as it should what a part of its adapters alone does not get.
 
     Under limits for each request a GPU is judged by the share that keeps them. Requests that are long on their own miss them however
     little the GPU has to do, and many short ones beside them raise the share: what asks for more may then be served as it should. So
-    where lengths are adapters' own, what is missed must be too much among all requests that there are.
-
-    Parameters
-    ----------
-    workload : Workload
-    service : ServiceLevel
-    requests : Requests
-        All that come, those after the window included.
+    where lengths are adapters' own, what is missed must be too much among all requests that there are. Where all are drawn alike,
+    nobody makes up for anybody.
     """
-    alike = workload.trace is None and workload.shared_prompt_tokens is None
-    return 0 if alike or not service.judges_requests else len(requests)
+    return service.judges_requests and (workload.trace is not None or workload.shared_prompt_tokens is not None)
 
 
 def missed(result: GpuResult) -> int:

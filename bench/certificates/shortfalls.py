@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bench.certificates.adding_up import RefusedError
 from twin import GpuResult, Requests, ServiceLevel, ServingProfile, Workload, simulate_requests
-from twin.shares import asked_tokens, missed, requests_beside, whole_share
+from twin.shares import asked_tokens, missed, others_make_up, whole_share
 
 #: A content falls short by this margin, and by more than so many standard deviations of what it varies by when each adapter's requests are
 #: moved in time (the fourth at least), each time with so many requests missed. A certificate may ask for more, not for less.
@@ -53,7 +53,7 @@ class Shortfalls:
         self._total = asked_tokens(workload.requests).sum() / workload.duration_s
         self._draws = np.random.Generator(np.random.PCG64(workload.seed)).random((2, len(self.source.requests)))
         self._short = service.share - MARGINS["margin"]
-        self._beside = requests_beside(workload, service, self.source.requests)
+        self._beside = len(self.source.requests) if others_make_up(workload, service) else 0
 
     def check_times(self) -> None:
         """Raise `RefusedError` unless adapters are compared at half, once and twice the time in service on an overloaded GPU."""

@@ -17,7 +17,7 @@ from solvers.oracles.served import activity, drains, until
 from solvers.oracles.spans import SlotSpan, costs_grow, octaves, shortfall, singles
 from twin import GpuResult, Requests, ServingProfile, Workload, simulate_requests
 from twin.service import PUBLISHED, STARVATION_SHARE, ServiceLevel
-from twin.shares import asked_tokens, requests_beside, served_share, whole_share
+from twin.shares import asked_tokens, others_make_up, served_share, whole_share
 
 #: Contents are compared by the adapters active in these multiples of the mean time in service on an overloaded GPU; the
 #: times on GPUs near their limit scatter around it. Three
@@ -192,7 +192,7 @@ class MadeUpContents(Oracle):
 
     @cached_property
     def _beside(self) -> int:
-        return requests_beside(self.workload, self.service, self._source.requests)
+        return len(self._source.requests) if others_make_up(self.workload, self.service) else 0
 
     @cached_property
     def _draws(self) -> NDArray[np.float64]:

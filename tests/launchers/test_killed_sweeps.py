@@ -47,6 +47,14 @@ def command_line(process: int) -> str:
 
 def killed(folder: Path, launcher: list[str], kind: str, after_s: float) -> str:
     """Start a sweep, kill one of its processes some seconds after there is one of its kind, and wait until nothing is left of all."""
+    what = _killed(folder, launcher, kind, after_s)
+    deadline = time.monotonic() + 60
+    while working_in(folder) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return what
+
+
+def _killed(folder: Path, launcher: list[str], kind: str, after_s: float) -> str:
     command = [sys.executable, "-m", "bench", *TINY, *SOLVERS, *launcher]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
@@ -65,12 +73,9 @@ def killed(folder: Path, launcher: list[str], kind: str, after_s: float) -> str:
                 os.kill(chosen, signal.SIGKILL)
             # Where it was not the command itself, that goes on.
             running.wait(300)
+            return "command" if chosen == running.pid else kind
         finally:
             running.kill()
-    deadline = time.monotonic() + 60
-    while working_in(folder) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return "command" if chosen == running.pid else kind
 
 
 @pytest.fixture(scope="module")
