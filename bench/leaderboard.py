@@ -116,10 +116,11 @@ def _submissions(
 
 def _bounded(rows: Sequence[Row], instances: Sequence[Instance], folder: Path, track: str) -> list[Row]:
     """The rows with the best bounds known, the reference's own included."""
+    of_track = read_best_known(folder, track)
     known = {
         instance.id: best.lower_bound
         for instance in instances
-        if (best := read_best_known(folder, track).get(instance.id)) and best.twin == fingerprint(instance.profile)
+        if (best := of_track.get(instance.id)) and best.twin == fingerprint(instance.profile)
     }
     bounds = best_bounds(rows, known, track)
     return [

@@ -133,6 +133,7 @@ def _run(config: PlanConfig) -> None:
     )  # fmt: skip
     check_reserve(config.reserve)
     check_confidence(config.confidence, profile, fleet)
+    # A folder without runs is said before anything is solved.
     known_runs(config.evidence)
     cluster = Cluster(**vars(config.kubernetes))
     contradictions = [*check_arguments(config.vllm_args), *_other_model(config.model, profile)]

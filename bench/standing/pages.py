@@ -90,15 +90,19 @@ def write_site(
         Files, the first page first.
     """
     every = {"style": (_TEMPLATES / "style.css").read_text(encoding="utf-8"), "versions": dict(versions)}
+    lines = {track.name: _lines(track, abouts) for track in tracks}
     pages: dict[str, tuple[str, dict[str, object]]] = {
-        "index.html": ("index.html.j2", {"tracks": [_summary(track) for track in tracks], "abouts": abouts, "root": ""})
+        "index.html": (
+            "index.html.j2",
+            {"tracks": [_summary(track, lines[track.name]) for track in tracks], "abouts": abouts, "root": ""},
+        )
     }
     for track in tracks:
         level = NAMED[track.name]
         pages[f"{track.name}.html"] = (
             "track.html.j2",
             {
-                "track": track, "level": level.in_words(), "columns": _COLUMNS, "lines": _lines(track, abouts), "limit": TIME_LIMIT_S,
+                "track": track, "level": level.in_words(), "columns": _COLUMNS, "lines": lines[track.name], "limit": TIME_LIMIT_S,
                 "instances": [_instance_line(track, one) for one in track.instances], "root": "",
             },
         )  # fmt: skip
@@ -121,9 +125,8 @@ def write_site(
     return written
 
 
-def _summary(track: Track) -> dict[str, object]:
+def _summary(track: Track, lines: Sequence[_Line]) -> dict[str, object]:
     level = NAMED[track.name]
-    lines = _lines(track, {})
     return {
         "name": track.name,
         "level": level.in_words(),

@@ -55,11 +55,9 @@ def value_of(line: str) -> float:
     """
     found = _SAMPLE.fullmatch(line)
     try:
-        if found:
-            return float(found.group(1))
+        return float(found.group(1) if found else "")
     except ValueError:
-        pass
-    raise ValueError(f"{shown(line)}: must be a name, labels and a number")
+        raise ValueError(f"{shown(line)}: must be a name, labels and a number") from None
 
 
 async def text_of(response: aiohttp.ClientResponse) -> str:
